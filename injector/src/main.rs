@@ -1,0 +1,2 @@
+//! Injector.
+fn main() {}

@@ -1,0 +1,2 @@
+//! Sidecar.
+fn main() {}
