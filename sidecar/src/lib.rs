@@ -1,1 +1,24 @@
-//! Sidecar.
+//! The Outrider sidecar as a library; `main.rs` is a thin program around it.
+//!
+//! ```text
+//!             CONTROL SIDE (slow, may fail, never on a request's path)
+//!   config/ ───┐
+//!   discovery/ ┼──▶ publish.rs ──build──▶ Arc<Snapshot> ──▶ ArcSwap
+//!   identity/ ─┘      (last good stays on error)                │ load once per request
+//!                                                               ▼
+//! downstream ─▶ accept ─▶ identify ─▶ route ─▶ balance ─▶ connect ─▶ relay ─▶ upstream
+//!              accept/     tls/      route/    balance/   connect/   relay/
+//!              └─────────────── told once, top to bottom, in pipeline/ ──────────────┘
+//!             DATA SIDE (fast, no locks held across await, no I/O in decisions)
+//! ```
+
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests read clocks and start tasks as they like"))]
+
+// Shared nouns and seams.
+pub mod clock;
+pub mod model;
+pub mod net;
+
+// Operations that both sides use.
+pub mod drain;
+pub mod readiness;

@@ -1,0 +1,201 @@
+//! Clusters: named sets of endpoints with one balancing and resilience policy.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use outrider_certs::SpiffeId;
+
+use super::runtime::{ClusterRuntime, EndpointRuntime};
+
+/// The name of a cluster: unique in a configuration, 1 to 128 printable ASCII characters (checked by `config`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClusterName(Arc<str>);
+
+impl ClusterName {
+    /// Wraps a checked name.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self(Arc::from(name))
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ClusterName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What configuration says of a cluster.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClusterSettings {
+    /// Its name.
+    pub name: ClusterName,
+    /// Hosts, or hosts with ports, in lower case, that route to it.
+    pub authorities: Vec<String>,
+    /// Where its endpoints come from.
+    pub source: EndpointSource,
+    /// How its endpoints are reached.
+    pub transport: Transport,
+    /// How one of them is chosen.
+    pub balance: Balance,
+    /// How long things may take.
+    pub timeouts: Timeouts,
+    /// What may be repeated.
+    pub retry: RetryPolicy,
+    /// How much may be under way.
+    pub caps: Caps,
+}
+
+/// Where endpoints come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EndpointSource {
+    /// The configuration itself.
+    Static(Vec<EndpointSettings>),
+    /// A file that is watched: YAML, `endpoints:` as in the configuration.
+    File {
+        /// That file.
+        path: PathBuf,
+        /// Who endpoints that name no SPIFFE ID of their own must be.
+        default_spiffe_ids: Arc<[SpiffeId]>,
+    },
+}
+
+/// One address of a cluster, as discovery gives it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointSettings {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// Who must answer there: one of these IDs. Never empty for a mesh transport (checked by `config`).
+    pub spiffe_ids: Arc<[SpiffeId]>,
+}
+
+/// How endpoints are reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// Mutual TLS with SPIFFE identities.
+    Mesh(PeerKind),
+    /// Plain bytes to the own app; only `inbound/…` clusters have it.
+    App,
+}
+
+/// What the other end of a mesh connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerKind {
+    /// Another Outrider sidecar: ALPN `outrider-…`, control headers are honoured.
+    Outrider,
+    /// Anything with a SPIFFE certificate: ALPN `h2`, `http/1.1` or none.
+    Standard(StandardProtocol),
+}
+
+/// What a standard peer is spoken to with, for HTTP. Opaque streams have no ALPN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StandardProtocol {
+    /// ALPN `h2`.
+    Http2,
+    /// ALPN `http/1.1`.
+    Http1,
+}
+
+/// What the app behind an inbound listener speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppProtocol {
+    /// What the calling app spoke (peers tell, or ALPN does).
+    Auto,
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 with prior knowledge.
+    Http2,
+}
+
+/// How an endpoint is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Balance {
+    /// The better of two random ones, by latency and load (the default).
+    PeakEwma,
+    /// One after the other.
+    RoundRobin,
+}
+
+/// How long things may take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// TCP connect and TLS handshake, each attempt.
+    pub connect: Duration,
+    /// From the request's arrival to the response's head; `None`: only `stream_idle` bounds it.
+    pub request: Option<Duration>,
+    /// No byte in either direction on a stream.
+    pub stream_idle: Duration,
+    /// An unused pooled connection is closed after this.
+    pub pool_idle: Duration,
+}
+
+/// What may be repeated, and how often.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RetryPolicy {
+    /// Attempts beyond the first, 0..=10.
+    pub max_retries: u32,
+    /// Share of recent requests that may be retries, 0.0..=1.0.
+    pub budget_ratio: f64,
+    /// Retries per second that are always allowed.
+    pub budget_min_per_second: u32,
+    /// Bytes of a request body kept so that it can be sent again; past that it streams and cannot be retried.
+    pub replay_bytes: usize,
+    /// First backoff; it doubles, fully jittered, up to ten times this.
+    pub backoff_base: Duration,
+}
+
+/// How much may be under way in a cluster; over a cap is answered at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caps {
+    /// Requests or streams in flight.
+    pub max_requests: u32,
+    /// Upstream connections, over all endpoints and workers.
+    pub max_connections: u32,
+}
+
+/// A cluster as the data side sees it: settings, endpoints and counters of one snapshot.
+#[derive(Debug)]
+pub struct Cluster {
+    /// What configuration says.
+    pub settings: Arc<ClusterSettings>,
+    /// Its endpoints, in discovery's order.
+    pub endpoints: Vec<Arc<Endpoint>>,
+    /// Counters, carried over from snapshot to snapshot by name.
+    pub runtime: Arc<ClusterRuntime>,
+}
+
+impl Cluster {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &ClusterName {
+        &self.settings.name
+    }
+}
+
+/// One endpoint of one snapshot.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// Where it is and who it must be.
+    pub settings: EndpointSettings,
+    /// Counters, carried over by cluster, address and SPIFFE IDs: a recycled address starts afresh.
+    pub runtime: Arc<EndpointRuntime>,
+}
+
+impl Endpoint {
+    /// Where it is.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.settings.address
+    }
+}

@@ -1,0 +1,20 @@
+//! The nouns: what the data side may know, as types that can only hold valid values.
+//!
+//! Settings (`listener`, `cluster`) come from configuration and never change; runtimes (`runtime`) are counters that
+//! outlive a reload; a [`Snapshot`] binds one consistent version of everything together.
+
+pub mod cluster;
+pub mod flag;
+pub mod histogram;
+pub mod identity;
+pub mod listener;
+pub mod runtime;
+pub mod settings;
+pub mod snapshot;
+pub mod wire;
+
+pub use cluster::{Cluster, ClusterName, ClusterSettings, Endpoint, EndpointSettings};
+pub use identity::Identity;
+pub use listener::{Listener, ListenerKind};
+pub use settings::Settings;
+pub use snapshot::Snapshot;

@@ -1,0 +1,110 @@
+//! Everything a configuration file says, after validation.
+
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
+
+use outrider_certs::TrustDomain;
+
+use super::{cluster::ClusterSettings, listener::Listener};
+
+/// A validated configuration.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What is fixed for the life of the process.
+    pub bootstrap: Bootstrap,
+    /// Addresses we accept on.
+    pub listeners: Vec<Listener>,
+    /// Where requests can go, the `inbound/…` clusters of the own app included.
+    pub clusters: Vec<Arc<ClusterSettings>>,
+}
+
+/// What is fixed for the life of the process.
+#[derive(Clone, Debug)]
+pub struct Bootstrap {
+    /// The own service's name: a metric label.
+    pub service: String,
+    /// The trust domain we belong to.
+    pub trust_domain: TrustDomain,
+    /// Data-path threads.
+    pub workers: NonZeroUsize,
+    /// Where key and SVID are kept between restarts (0700).
+    pub state_dir: PathBuf,
+    /// Where our identity comes from.
+    pub identity: IdentitySource,
+    /// What TLS may use.
+    pub tls: TlsSettings,
+    /// Where operators look.
+    pub admin: AdminSettings,
+    /// How we stop.
+    pub drain: DrainSettings,
+    /// What a connection may cost.
+    pub limits: Limits,
+}
+
+/// Where our identity comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IdentitySource {
+    /// Our CA (or any that speaks the Istio CA service).
+    Ca {
+        /// `host:port` of the CA.
+        address: String,
+        /// One-time join token for the first certificate; not needed while a kept SVID is valid.
+        join_token_file: Option<PathBuf>,
+        /// Lifetime to ask for.
+        validity: Duration,
+    },
+    /// PEM files that something else keeps fresh; watched and swapped live.
+    File {
+        /// Leaf and intermediates.
+        certificate: PathBuf,
+        /// PKCS#8 private key.
+        key: PathBuf,
+        /// Roots of the own trust domain.
+        bundle: PathBuf,
+    },
+}
+
+/// What TLS may use, by IANA names, most preferred first; never below TLS 1.3.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// Cipher suites.
+    pub cipher_suites: Vec<rustls::CipherSuite>,
+    /// Key exchange groups.
+    pub key_exchange: Vec<rustls::NamedGroup>,
+}
+
+/// Where operators look.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminSettings {
+    /// Unix socket that also takes commands.
+    pub socket: PathBuf,
+    /// Read-only `/live /ready /metrics`; `None` switches it off.
+    pub listen: Option<SocketAddr>,
+}
+
+/// How we stop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DrainSettings {
+    /// How long idle HTTP/1 connections of the own app are still served, so that none is closed under a request.
+    pub idle_grace: Duration,
+    /// After this everything left is closed.
+    pub deadline: Duration,
+}
+
+/// What a connection may cost. Over a limit is refused, never queued.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections per listener and worker.
+    pub max_connections: usize,
+    /// Bytes of a request's or response's header block.
+    pub header_bytes: usize,
+    /// Fields in a request's or response's header block.
+    pub header_count: usize,
+    /// Streams under way on one HTTP/2 connection.
+    pub max_streams: u32,
+    /// Time for a TLS handshake from a peer.
+    pub handshake_timeout: Duration,
+    /// Time for a request head on HTTP/1, from its first byte; also the idle time before one.
+    pub header_read_timeout: Duration,
+    /// HTTP/2 stream window; the connection window is four times as large.
+    pub stream_window_bytes: u32,
+}

@@ -1,0 +1,49 @@
+//! The snapshot: one immutable, consistent version of everything the data side may know.
+
+use std::{collections::HashMap, sync::Arc};
+
+use arc_swap::ArcSwap;
+use indexmap::IndexMap;
+
+use super::{
+    cluster::{Cluster, ClusterName},
+    identity::Identity,
+};
+
+/// One version of everything. A request loads it once and passes it down; a later version never mixes in.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// Raised by one with every publication; 0 is the empty snapshot before the first.
+    pub version: u64,
+    /// Who we are; `None` until the first certificate is there.
+    pub identity: Option<Arc<Identity>>,
+    /// Every cluster, the `inbound/…` ones included.
+    pub clusters: IndexMap<ClusterName, Arc<Cluster>>,
+    /// Authority (lower case, with or without port) to cluster; every value is a key of `clusters`.
+    pub routes: HashMap<Box<str>, ClusterName>,
+}
+
+impl Snapshot {
+    /// The cluster of that name.
+    #[must_use]
+    pub fn cluster(&self, name: &ClusterName) -> Option<&Arc<Cluster>> {
+        self.clusters.get(name)
+    }
+}
+
+/// Where the newest snapshot is found. Only `publish` stores one.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshots(Arc<ArcSwap<Snapshot>>);
+
+impl Snapshots {
+    /// The newest snapshot. Wait-free.
+    #[must_use]
+    pub fn load(&self) -> Arc<Snapshot> {
+        self.0.load_full()
+    }
+
+    /// Replaces it. For `publish` only.
+    pub fn store(&self, snapshot: Arc<Snapshot>) {
+        self.0.store(snapshot);
+    }
+}

@@ -1,0 +1,22 @@
+//! Names on the wire between two sidecars. Version N talks to N−1; a new version gets a new ALPN name.
+
+/// HTTP as HTTP/2 streams, whatever version the apps speak.
+pub const ALPN_H2: &[u8] = b"outrider-h2/1";
+/// Opaque streams in frames.
+pub const ALPN_TCP: &[u8] = b"outrider-tcp/1";
+/// HTTP/2 with a standard mTLS peer (RFC 9113).
+pub const ALPN_STANDARD_H2: &[u8] = b"h2";
+/// HTTP/1.1 with a standard mTLS peer (RFC 7301 registry).
+pub const ALPN_STANDARD_H1: &[u8] = b"http/1.1";
+
+/// Every header that sidecars speak to each other with begins so. Stripped where an app or an unverified
+/// network peer sends it.
+pub const RESERVED_PREFIX: &str = "x-outrider-";
+/// Request, sidecar to sidecar: the HTTP version that the calling app spoke (`1.0`, `1.1` or `2`).
+pub const APP_VERSION: &str = "x-outrider-app-version";
+/// Request, sidecar to sidecar: which attempt this is, counted from 1, so that the next hop does not retry a retry.
+pub const ATTEMPT: &str = "x-outrider-attempt";
+/// Response: why a sidecar answered instead of the app, from the closed list of `pipeline::error`.
+pub const REASON: &str = "x-outrider-reason";
+/// Response, sidecar to sidecar: whether the app may have seen the request (`no` or `maybe`).
+pub const PROCESSED: &str = "x-outrider-processed";

@@ -1,0 +1,62 @@
+//! The network as a seam: real sockets in production, a simulated network in tests.
+//!
+//! Everything that opens or accepts a connection on the data path is generic over [`Net`], so a whole mesh
+//! runs unchanged on virtual time (see `tests/suites/simulation.rs`). It is a type parameter and never a
+//! cargo feature: the code under test is the code that ships.
+
+mod tcp;
+
+use std::{future::Future, io, net::SocketAddr, time::Duration};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+pub use tcp::TcpNet;
+
+/// A way to reach and to be reached.
+pub trait Net: Clone + Send + Sync + 'static {
+    /// A connected byte stream.
+    type Stream: Stream;
+    /// A bound, listening socket.
+    type Listener: Listener<Stream = Self::Stream>;
+
+    /// Binds a listening socket that other processes and workers may share (`SO_REUSEPORT` where it exists),
+    /// so that workers accept apart and a new sidecar can take over from an old one.
+    ///
+    /// # Errors
+    /// As the operating system reports them: address in use by someone who does not share, no permission.
+    fn bind(&self, address: SocketAddr) -> io::Result<Self::Listener>;
+
+    /// Connects, giving up after `timeout`.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::TimedOut`] after `timeout`, else as the operating system reports them.
+    fn connect(
+        &self,
+        address: SocketAddr,
+        timeout: Duration,
+    ) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+/// A connected byte stream of a [`Net`].
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// Makes the next close of this stream a reset, so that an abort reaches the peer as an abort.
+    fn reset_on_close(&self);
+}
+
+/// A listening socket of a [`Net`].
+pub trait Listener: Send + 'static {
+    /// What it accepts.
+    type Stream: Stream;
+
+    /// Waits for the next connection. Cancel-safe: a dropped call loses no connection.
+    ///
+    /// # Errors
+    /// As the operating system reports them; the caller decides which of them end the listener (none should).
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, SocketAddr)>> + Send;
+
+    /// The address it is bound to; the port is the real one where 0 was asked for.
+    ///
+    /// # Errors
+    /// As the operating system reports them.
+    fn local_addr(&self) -> io::Result<SocketAddr>;
+}
