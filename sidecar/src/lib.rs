@@ -12,12 +12,21 @@
 //!             DATA SIDE (fast, no locks held across await, no I/O in decisions)
 //! ```
 
-#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests read clocks and start tasks as they like"))]
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests read clocks and start tasks as they like")
+)]
 
 // Shared nouns and seams.
 pub mod clock;
 pub mod model;
 pub mod net;
+
+// Data side, decisions: pure; `now` and `rng` are arguments.
+pub mod balance;
+pub mod headers;
+pub mod resilience;
+pub mod route;
 
 // Operations that both sides use.
 pub mod drain;
