@@ -19,6 +19,10 @@ pub mod clock;
 pub mod model;
 pub mod net;
 
+// Data side: effects.
+pub mod relay;
+pub mod tls;
+
 // Operations that both sides use.
 pub mod drain;
 pub mod readiness;
