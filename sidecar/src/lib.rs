@@ -22,3 +22,6 @@ pub mod net;
 // Operations that both sides use.
 pub mod drain;
 pub mod readiness;
+
+// Control side.
+pub mod identity;
