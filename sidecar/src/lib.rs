@@ -26,3 +26,6 @@ pub mod tls;
 // Operations that both sides use.
 pub mod drain;
 pub mod readiness;
+
+// Control side.
+pub mod identity;
