@@ -1,1 +1,4 @@
 //! Suites.
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod generated_code;

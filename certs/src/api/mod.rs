@@ -1,0 +1,16 @@
+//! Generated gRPC code: the certificate service of Istio.
+//!
+//! From `certs/proto/istio_ca.proto`; a test of the workspace's `tests`
+//! package fails when the two no longer match.
+
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    clippy::wildcard_enum_match_arm,
+    reason = "generated code keeps the generator's style"
+)]
+#[rustfmt::skip]
+pub mod istio_v1_auth;
