@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use outrider_certs::{TrustBundles, X509Svid};
+use outrider_certs::{svid::X509Svid, trust_bundle::TrustBundles};
 
 /// Our SVID, the bundles we trust, and the TLS configurations made from them. Replaced whole on renewal.
 #[derive(Clone, Debug)]
