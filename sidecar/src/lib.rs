@@ -12,20 +12,30 @@
 //!             DATA SIDE (fast, no locks held across await, no I/O in decisions)
 //! ```
 
-#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests read clocks and start tasks as they like"))]
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests read clocks and start tasks as they like")
+)]
+
+// Told once.
+pub mod pipeline;
+
+// Data side: effects.
+pub mod accept;
+pub mod connect;
+pub mod relay;
+pub mod tls;
 
 // Shared nouns and seams.
 pub mod clock;
 pub mod model;
 pub mod net;
 
-// Data side: effects.
-pub mod relay;
-pub mod tls;
+// Control side.
+pub mod config;
+pub mod identity;
 
 // Operations that both sides use.
 pub mod drain;
 pub mod readiness;
-
-// Control side.
-pub mod identity;
+pub mod telemetry;
