@@ -17,6 +17,9 @@
     allow(clippy::disallowed_methods, reason = "tests read clocks and start tasks as they like")
 )]
 
+// Composition.
+pub mod app;
+
 // Told once.
 pub mod pipeline;
 
@@ -31,9 +34,17 @@ pub mod clock;
 pub mod model;
 pub mod net;
 
+// Data side: decisions.
+pub mod balance;
+pub mod headers;
+pub mod resilience;
+pub mod route;
+
 // Control side.
 pub mod config;
+pub mod discovery;
 pub mod identity;
+pub mod publish;
 
 // Operations that both sides use.
 pub mod drain;
