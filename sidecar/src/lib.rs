@@ -29,16 +29,16 @@ pub mod connect;
 pub mod relay;
 pub mod tls;
 
-// Shared nouns and seams.
-pub mod clock;
-pub mod model;
-pub mod net;
-
-// Data side: decisions.
+// Data side, decisions: pure; `now` and `rng` are arguments.
 pub mod balance;
 pub mod headers;
 pub mod resilience;
 pub mod route;
+
+// Shared nouns and seams.
+pub mod clock;
+pub mod model;
+pub mod net;
 
 // Control side.
 pub mod config;
