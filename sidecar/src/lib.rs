@@ -12,7 +12,10 @@
 //!             DATA SIDE (fast, no locks held across await, no I/O in decisions)
 //! ```
 
-#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests read clocks and start tasks as they like"))]
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests read clocks and start tasks as they like")
+)]
 
 // Shared nouns and seams.
 pub mod clock;
@@ -24,4 +27,6 @@ pub mod drain;
 pub mod readiness;
 
 // Control side.
+pub mod discovery;
 pub mod identity;
+pub mod publish;

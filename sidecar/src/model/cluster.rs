@@ -1,12 +1,6 @@
 //! Clusters: named sets of endpoints with one balancing and resilience policy.
 
-use std::{
-    fmt,
-    net::SocketAddr,
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use outrider_certs::SpiffeId;
 
