@@ -17,6 +17,9 @@
     allow(clippy::disallowed_methods, reason = "tests read clocks and start tasks as they like")
 )]
 
+// Composition.
+pub mod app;
+
 // Told once.
 pub mod pipeline;
 
@@ -26,6 +29,12 @@ pub mod connect;
 pub mod relay;
 pub mod tls;
 
+// Data side, decisions: pure; `now` and `rng` are arguments.
+pub mod balance;
+pub mod headers;
+pub mod resilience;
+pub mod route;
+
 // Shared nouns and seams.
 pub mod clock;
 pub mod model;
@@ -33,7 +42,9 @@ pub mod net;
 
 // Control side.
 pub mod config;
+pub mod discovery;
 pub mod identity;
+pub mod publish;
 
 // Operations that both sides use.
 pub mod drain;

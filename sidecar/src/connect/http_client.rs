@@ -1,6 +1,8 @@
 //! An HTTP connection to one endpoint, and one request over it.
 
 use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -17,7 +19,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 
 use super::{Error, dial::Connection};
 use crate::{
-    drain::{self},
+    drain,
     model::settings::Limits,
     net::Stream,
     relay::replay::RequestBody,
@@ -55,6 +57,8 @@ pub struct Http2 {
     sender: http2::SendRequest<RequestBody>,
     /// Streams that we have under way on it.
     streams: Arc<AtomicU32>,
+    /// Streams that the peer allows (its SETTINGS_MAX_CONCURRENT_STREAMS), as the driver last saw it.
+    allowed: Arc<AtomicU32>,
     max_streams: u32,
 }
 
@@ -74,7 +78,7 @@ impl Http2 {
     /// # Errors
     /// [`Error::Http`].
     pub async fn start<S: Stream>(connection: Connection<S>, limits: &Limits) -> Result<Self, Error> {
-        let (sender, driver) = http2::Builder::new(TokioExecutor::new())
+        let (sender, mut driver) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .initial_stream_window_size(limits.stream_window_bytes)
             .initial_connection_window_size(limits.stream_window_bytes.saturating_mul(CONNECTION_WINDOWS))
@@ -86,19 +90,28 @@ impl Http2 {
             .handshake(TokioIo::new(connection))
             .await
             .map_err(|error| Error::Http(Arc::new(error)))?;
+        let allowed = Arc::new(AtomicU32::new(limits.max_streams));
+        let seen = Arc::clone(&allowed);
         drain::spawn_background(async move {
-            if let Err(error) = driver.await {
+            let ended = poll_fn(|cx| {
+                let polled = Pin::new(&mut driver).poll(cx);
+                let streams = u32::try_from(driver.current_max_send_streams()).unwrap_or(u32::MAX);
+                seen.store(streams, Ordering::Relaxed);
+                polled
+            });
+            if let Err(error) = ended.await {
                 tracing::debug!(%error, "upstream HTTP/2 connection ended");
             }
         });
-        Ok(Self { sender, streams: Arc::new(AtomicU32::new(0)), max_streams: limits.max_streams })
+        let streams = Arc::new(AtomicU32::new(0));
+        Ok(Self { sender, streams, allowed, max_streams: limits.max_streams })
     }
 
     /// Whether it can take another stream now.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        let cap = u32::try_from(self.sender.current_max_send_streams()).unwrap_or(u32::MAX);
-        self.is_open() && self.streams.load(Ordering::Relaxed) < cap.min(self.max_streams)
+        let cap = self.allowed.load(Ordering::Relaxed).min(self.max_streams);
+        self.is_open() && self.streams.load(Ordering::Relaxed) < cap
     }
 
     /// Whether it is still good for new streams.

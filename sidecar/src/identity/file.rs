@@ -104,7 +104,12 @@ impl FileSource {
                 Ok(Some((fingerprint, self.judge(&content)?)))
             });
             match look {
-                Ok(None) => report.worked(),
+                Ok(None) => {
+                    report.worked();
+                    if self.status.renewals.is_failing() {
+                        self.status.renewals.succeed(self.clock.wall());
+                    }
+                }
                 Ok(Some((fingerprint, material))) => {
                     report.worked();
                     self.status.renewals.succeed(self.clock.wall());
@@ -134,10 +139,7 @@ impl FileSource {
     fn judge(&self, content: &Content) -> Result<Material, Error> {
         let svid = X509Svid::from_pem(&content.certificate, &content.key)?;
         if *svid.id().trust_domain() != self.trust_domain {
-            return Err(Error::TrustDomain {
-                expected: self.trust_domain.clone(),
-                found: svid.id().clone(),
-            });
+            return Err(Error::TrustDomain { expected: self.trust_domain.clone(), found: svid.id().clone() });
         }
         let bundle = TrustBundle::from_pem(self.trust_domain.clone(), &content.bundle)?;
         let bundles = TrustBundles::single(bundle);

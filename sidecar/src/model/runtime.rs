@@ -14,7 +14,7 @@ use std::{
 use indexmap::IndexMap;
 use outrider_certs::SpiffeId;
 
-use super::{flag::ResponseFlag, histogram::Histogram};
+use super::{flag::ResponseFlag, histogram::Histogram, status::DiscoveryStatus};
 
 /// Callers counted by name on one inbound listener; the rest share one bucket, so that no peer can grow our memory.
 pub const MAX_COUNTED_PEERS: usize = 256;
@@ -36,6 +36,8 @@ pub struct ClusterRuntime {
     pub retries: AtomicU64,
     /// Retries that policy allowed and the budget did not.
     pub retries_over_budget: AtomicU64,
+    /// How finding its endpoints goes.
+    pub discovery: Arc<DiscoveryStatus>,
 }
 
 /// What happened to requests, and how long they took.
@@ -83,6 +85,7 @@ impl ClusterRuntime {
             counts: RequestCounts::default(),
             retries: AtomicU64::new(0),
             retries_over_budget: AtomicU64::new(0),
+            discovery: Arc::new(DiscoveryStatus::new(now)),
         }
     }
 }
@@ -92,15 +95,17 @@ impl ClusterRuntime {
 pub struct EndpointRuntime {
     /// What the times below are counted from.
     pub epoch: Instant,
-    /// Requests sent and not yet answered. Raised and lowered by `balance::InFlight`.
+    /// Requests sent and not yet ended. Raised and lowered by `balance::InFlight`.
     pub in_flight: AtomicU32,
+    /// Those of them whose response head has not come: a long answered stream is load, but it is not silence.
+    pub unanswered: AtomicU32,
     /// Smoothed time to response head, in microseconds; 0 = no sample yet. Written by `balance::ewma`; a stale value
     /// costs one poor pick.
     pub latency_us: AtomicU64,
     /// When `latency_us` was written, in microseconds after `epoch`.
     pub latency_at_us: AtomicU64,
-    /// When something was last heard, or when the first of the requests in flight was sent, in microseconds after
-    /// `epoch`: with requests in flight, the age of this is how long the endpoint has been silent.
+    /// When something was last heard, or when the first of the unanswered requests was sent, in microseconds after
+    /// `epoch`: with unanswered requests, the age of this is how long the endpoint has been silent.
     pub heard_at_us: AtomicU64,
     /// Times it was chosen.
     pub picks: AtomicU64,
@@ -136,6 +141,7 @@ impl EndpointRuntime {
         Self {
             epoch: now,
             in_flight: AtomicU32::new(0),
+            unanswered: AtomicU32::new(0),
             latency_us: AtomicU64::new(0),
             latency_at_us: AtomicU64::new(0),
             heard_at_us: AtomicU64::new(0),

@@ -5,7 +5,7 @@ use std::{
         Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 /// How getting and renewing our certificate goes. Times of the certificate itself are in the snapshot's identity.
@@ -96,9 +96,9 @@ impl DiscoveryStatus {
         *self.error.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// The list is part of the configuration and has no age.
-    pub fn set_constant(&self) {
-        self.is_constant.store(true, Ordering::Relaxed);
+    /// Whether the list is part of the configuration and has no age.
+    pub fn set_constant(&self, is_constant: bool) {
+        self.is_constant.store(is_constant, Ordering::Relaxed);
     }
 
     /// The source has looked and found nothing usable; the last good list stays.
@@ -110,12 +110,12 @@ impl DiscoveryStatus {
     /// How old the list is: the time since the source last confirmed it. `None` if it never did, or if the list is
     /// part of the configuration.
     #[must_use]
-    pub fn age(&self, now: Instant) -> Option<std::time::Duration> {
+    pub fn age(&self, now: Instant) -> Option<Duration> {
         let confirmed_ms = self.confirmed_ms.load(Ordering::Relaxed);
         if confirmed_ms == 0 || self.is_constant.load(Ordering::Relaxed) {
             return None;
         }
-        let confirmed = self.epoch + std::time::Duration::from_millis(confirmed_ms);
+        let confirmed = self.epoch + Duration::from_millis(confirmed_ms);
         Some(now.saturating_duration_since(confirmed))
     }
 

@@ -74,7 +74,7 @@ pub async fn handle<N: Net>(
             response
         }
     };
-    if version < Version::HTTP_2 && worker.drain.phase() >= Phase::Draining {
+    if version < Version::HTTP_2 && worker.drains.of(&door.listener).phase() >= Phase::Draining {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)

@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use http::Version;
+use ::http::Version;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -19,8 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
     door::{Door, From},
-    http,
-    tcp,
+    http, tcp,
     worker::Worker,
 };
 use crate::{
@@ -152,7 +151,7 @@ where
 {
     let builder = builder(&worker, wire);
     let is_http2 = Arc::new(AtomicBool::new(wire == Wire::Http2));
-    let mut watcher = worker.drain.watcher();
+    let mut watcher = worker.drains.of(&door.listener).watcher();
     let service = {
         let (door, is_http2) = (Arc::clone(&door), Arc::clone(&is_http2));
         service_fn(move |request: ::http::Request<Incoming>| {

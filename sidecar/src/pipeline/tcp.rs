@@ -182,7 +182,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut session = Session::new(stream);
-    let mut watcher = worker.drain.watcher();
+    let mut watcher = worker.drains.inbound.watcher();
     loop {
         let opened = tokio::select! {
             biased;

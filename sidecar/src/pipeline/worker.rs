@@ -9,12 +9,29 @@ use crate::{
     clock::Clock,
     connect::{pool::Pool, tcp_pool::TcpPool},
     drain::{Drain, Phase},
-    model::{Settings, snapshot::Snapshots},
+    model::{Listener, Settings, snapshot::Snapshots},
     net::Net,
 };
 
 /// How often idle connections are looked at.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Stopping, per direction: a pod that ends takes no new calls while its app may still make some.
+#[derive(Clone, Debug, Default)]
+pub struct Drains {
+    /// Calls of peers to the own app.
+    pub inbound: Drain,
+    /// Calls of the own app.
+    pub outbound: Drain,
+}
+
+impl Drains {
+    /// The drain of a listener's direction.
+    #[must_use]
+    pub fn of(&self, listener: &Listener) -> &Drain {
+        if listener.is_inbound() { &self.inbound } else { &self.outbound }
+    }
+}
 
 /// One worker. Its connections' tasks share it; other workers have their own.
 #[derive(Debug)]
@@ -26,7 +43,7 @@ pub struct Worker<N: Net> {
     /// Time.
     pub clock: Clock,
     /// Whether we are stopping.
-    pub drain: Drain,
+    pub drains: Drains,
     /// HTTP connections upstream.
     pub pool: Pool<N>,
     /// Framed connections upstream.
@@ -39,7 +56,7 @@ pub struct Worker<N: Net> {
 impl<N: Net> Worker<N> {
     /// A worker without connections. Starts the sweeper, so call it inside the worker's runtime.
     #[must_use]
-    pub fn start(net: N, settings: Arc<Settings>, snapshots: Snapshots, clock: Clock, drain: Drain) -> Arc<Self> {
+    pub fn start(net: N, settings: Arc<Settings>, snapshots: Snapshots, clock: Clock, drains: Drains) -> Arc<Self> {
         let limits = Arc::new(settings.bootstrap.limits.clone());
         let worker = Arc::new(Self {
             snapshots,
@@ -49,7 +66,7 @@ impl<N: Net> Worker<N> {
             net,
             rng: Mutex::new(clock.fork_rng()),
             clock,
-            drain,
+            drains,
         });
         crate::drain::spawn_background(sweep(Arc::clone(&worker)));
         worker
@@ -68,7 +85,7 @@ impl<N: Net> Worker<N> {
 }
 
 async fn sweep<N: Net>(worker: Arc<Worker<N>>) {
-    let mut watcher = worker.drain.watcher();
+    let mut watcher = worker.drains.outbound.watcher();
     loop {
         tokio::select! {
             biased;

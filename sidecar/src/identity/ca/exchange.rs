@@ -144,7 +144,8 @@ impl From<client::Error> for Error {
     fn from(error: client::Error) -> Self {
         match error {
             refused @ client::Error::Rejected { .. } => Self::Refused(refused),
-            broken @ (client::Error::Transport(_) | client::Error::Deadline | client::Error::BadAnswer(_)) => {
+            broken
+            @ (client::Error::Transport(_) | client::Error::Deadline | client::Error::BadAnswer(_)) => {
                 Self::Exchange(broken)
             }
         }
@@ -239,7 +240,8 @@ impl<N: Net> Exchange<N> {
         }
         // A bundle that does not vouch for the CA would be the last we could ever fetch.
         let bundles = TrustBundles::single(found.clone());
-        verify::peer(&ca, &bundles, Role::Server, self.clock.wall()).map_err(|_why| Error::BundleWithoutCa)?;
+        verify::peer(&ca, &bundles, Role::Server, self.clock.wall())
+            .map_err(|_why| Error::BundleWithoutCa)?;
         Ok(Some(found))
     }
 

@@ -102,7 +102,9 @@ impl<N: Net> Source for CaSource<N> {
         let id = id.map_or("ID", SpiffeId::as_str);
         let make = format!("make a join token with `outrider-ca token --spiffe-id {id}`");
         match &self.settings.join_token_file {
-            Some(file) => format!("{make} and write it to {}: it is picked up without a restart", file.display()),
+            Some(file) => {
+                format!("{make} and write it to {}: it is picked up without a restart", file.display())
+            }
             None => format!("{make}, name its file as identity.ca.join_token_file, and restart"),
         }
     }
@@ -209,7 +211,8 @@ impl<'a, N: Net> Life<'a, N> {
         };
         let due = held.renew_at.duration_since(wall).unwrap_or_default();
         let due = due.max(self.retry_at.saturating_duration_since(now));
-        let expiry = held.svid.not_after().duration_since(wall).unwrap_or_default() + Duration::from_millis(1);
+        let expiry =
+            held.svid.not_after().duration_since(wall).unwrap_or_default() + Duration::from_millis(1);
         due.min(self.bundle_at.saturating_duration_since(now)).min(expiry).min(MAX_SLEEP)
     }
 

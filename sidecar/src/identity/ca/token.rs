@@ -29,7 +29,8 @@ impl TokenFile {
 
     /// Reads the token that is there.
     pub(super) fn read(&mut self) -> Result<JoinToken, Error> {
-        let path = self.path.as_ref().ok_or_else(|| Error::NoToken("no file is configured for one".to_owned()))?;
+        let path =
+            self.path.as_ref().ok_or_else(|| Error::NoToken("no file is configured for one".to_owned()))?;
         let token = token_in(path)?;
         self.read = Some((token.id(), token.spiffe_id().clone()));
         Ok(token)
