@@ -67,8 +67,8 @@ struct Badge {
 }
 
 impl Intruders {
-    /// Has certificates made: by the mesh's own CA for `web` (the control) and for a service that may not call
-    /// `orders`, and by another CA, of the same name, for `web`.
+    /// Has certificates made: by the mesh's own CA for `web` (the control, and one that expires within a second) and
+    /// for a service that may not call `orders`, and by another CA, of the same name, for `web`.
     ///
     /// # Errors
     /// If the CA's program doesn't make them.
@@ -78,13 +78,14 @@ impl Intruders {
         run_tool(&programs.ca, &init).await?;
         let (web, inventory) = (Service::Web.spiffe_id(), Service::Inventory.spiffe_id());
         let mut badges = vec![Badge { kind: "no_certificate", certificate: None }];
-        for (kind, ca, id) in [
-            ("foreign_certificate", &foreign, &web),
-            ("wrong_identity", &own, &inventory),
-            ("control", &own, &web),
+        for (kind, ca, id, ttl) in [
+            ("foreign_certificate", &foreign, &web, "2h"),
+            ("expired_certificate", &own, &web, "1s"),
+            ("wrong_identity", &own, &inventory, "2h"),
+            ("control", &own, &web, "2h"),
         ] {
             let out = plan.dir.join("intruders").join(kind);
-            let certificate = issue(programs, ca, id, &out).await?;
+            let certificate = issue(programs, ca, [id, ttl], &out).await?;
             badges.push(Badge { kind, certificate: Some(certificate) });
         }
         let provider = Arc::new(aws_lc_rs::default_provider());
@@ -183,11 +184,10 @@ fn is_of_service(bytes: &[u8]) -> bool {
 async fn issue(
     programs: &Programs,
     ca: &Path,
-    id: &str,
+    [id, ttl]: [&str; 2],
     out: &Path,
 ) -> anyhow::Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
-    std::fs::create_dir_all(out).with_context(|| format!("making the folder {}", out.display()))?;
-    let arguments = ["issue", "--dir", utf8(ca)?, "--spiffe-id", id, "--ttl", "2h", "--out", utf8(out)?];
+    let arguments = ["issue", "--dir", utf8(ca)?, "--spiffe-id", id, "--ttl", ttl, "--out", utf8(out)?];
     run_tool(&programs.ca, &arguments).await?;
     let chain = CertificateDer::pem_file_iter(out.join("svid.pem"))?.collect::<Result<Vec<_>, _>>()?;
     let key = PrivateKeyDer::from_pem_file(out.join("svid_key.pem"))?;
