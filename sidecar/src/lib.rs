@@ -25,6 +25,7 @@ pub mod net;
 // Operations that both sides use.
 pub mod drain;
 pub mod readiness;
+pub mod telemetry;
 
 // Control side.
 pub mod config;
