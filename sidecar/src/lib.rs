@@ -19,6 +19,7 @@
 
 // Composition.
 pub mod app;
+pub mod process;
 
 // Told once.
 pub mod pipeline;
