@@ -17,10 +17,18 @@
     allow(clippy::disallowed_methods, reason = "tests read clocks and start tasks as they like")
 )]
 
-// Shared nouns and seams.
-pub mod clock;
-pub mod model;
-pub mod net;
+// Composition.
+pub mod app;
+pub mod process;
+
+// Told once.
+pub mod pipeline;
+
+// Data side: effects.
+pub mod accept;
+pub mod connect;
+pub mod relay;
+pub mod tls;
 
 // Data side, decisions: pure; `now` and `rng` are arguments.
 pub mod balance;
@@ -28,6 +36,18 @@ pub mod headers;
 pub mod resilience;
 pub mod route;
 
+// Shared nouns and seams.
+pub mod clock;
+pub mod model;
+pub mod net;
+
+// Control side.
+pub mod config;
+pub mod discovery;
+pub mod identity;
+pub mod publish;
+
 // Operations that both sides use.
 pub mod drain;
 pub mod readiness;
+pub mod telemetry;

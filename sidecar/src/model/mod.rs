@@ -4,6 +4,7 @@
 //! outlive a reload; a [`Snapshot`] binds one consistent version of everything together.
 
 pub mod cluster;
+pub mod file;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod flag;
@@ -13,6 +14,7 @@ pub mod listener;
 pub mod runtime;
 pub mod settings;
 pub mod snapshot;
+pub mod status;
 pub mod wire;
 
 pub use cluster::{Cluster, ClusterName, ClusterSettings, Endpoint, EndpointSettings};
