@@ -29,3 +29,6 @@ pub mod telemetry;
 
 // Control side.
 pub mod config;
+
+// Operations that look at everything.
+pub mod admin;
