@@ -21,7 +21,7 @@ pub fn certificate(der: &CertificateDer<'_>) -> String {
 }
 
 /// A private key in PEM; the text is wiped when it is dropped.
-pub(crate) fn encode_key(key: &PrivateKeyDer<'_>) -> Zeroizing<String> {
+pub fn encode_key(key: &PrivateKeyDer<'_>) -> Zeroizing<String> {
     let label = match key {
         PrivateKeyDer::Pkcs1(_) => "RSA PRIVATE KEY",
         PrivateKeyDer::Sec1(_) => "EC PRIVATE KEY",

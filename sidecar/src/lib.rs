@@ -29,6 +29,9 @@ pub mod telemetry;
 
 // Control side.
 pub mod config;
+pub mod discovery;
+pub mod identity;
+pub mod publish;
 
 // Operations that look at everything.
 pub mod admin;

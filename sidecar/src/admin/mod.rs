@@ -30,7 +30,7 @@ pub use socket::{BoundSocket, bind_socket};
 use crate::{
     clock::Clock,
     drain::Drain,
-    model::{Settings, snapshot::Snapshots},
+    model::{Settings, snapshot::Snapshots, status::IdentityStatus},
     readiness::Readiness,
     telemetry::{Metrics, log, metrics::Listeners},
 };
@@ -93,6 +93,8 @@ pub struct State {
     pub listeners: Listeners,
     /// What the configuration says.
     pub settings: Arc<Settings>,
+    /// How getting and renewing our certificate goes.
+    pub identity: Arc<IdentityStatus>,
     /// What readiness waits for.
     pub readiness: Readiness,
     /// How far the drain has come.

@@ -12,6 +12,7 @@ pub mod listener;
 pub mod runtime;
 pub mod settings;
 pub mod snapshot;
+pub mod status;
 pub mod wire;
 
 pub use cluster::{Cluster, ClusterName, ClusterSettings, Endpoint, EndpointSettings};

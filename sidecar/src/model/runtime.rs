@@ -14,7 +14,7 @@ use std::{
 use indexmap::IndexMap;
 use outrider_certs::SpiffeId;
 
-use super::{flag::ResponseFlag, histogram::Histogram};
+use super::{flag::ResponseFlag, histogram::Histogram, status::DiscoveryStatus};
 
 /// Callers counted by name on one inbound listener; the rest share one bucket, so that no peer can grow our memory.
 pub const MAX_COUNTED_PEERS: usize = 256;
@@ -36,6 +36,8 @@ pub struct ClusterRuntime {
     pub retries: AtomicU64,
     /// Retries that policy allowed and the budget did not.
     pub retries_over_budget: AtomicU64,
+    /// How finding its endpoints goes.
+    pub discovery: Arc<DiscoveryStatus>,
 }
 
 /// What happened to requests, and how long they took.
@@ -83,6 +85,7 @@ impl ClusterRuntime {
             counts: RequestCounts::default(),
             retries: AtomicU64::new(0),
             retries_over_budget: AtomicU64::new(0),
+            discovery: Arc::new(DiscoveryStatus::new(now)),
         }
     }
 }

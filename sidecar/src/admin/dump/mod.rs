@@ -7,7 +7,7 @@ mod config;
 
 use std::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
-    time::SystemTime,
+    time::{Instant, SystemTime},
 };
 
 use serde_json::{Map, Value, json};
@@ -19,6 +19,7 @@ use crate::{
         Cluster, Endpoint, Listener,
         flag::ResponseFlag,
         runtime::{ListenerRuntime, PeerCount, Refusal, RequestCounts, TlsFacts},
+        status::Progress,
     },
 };
 
@@ -62,11 +63,12 @@ fn phase(phase: Phase) -> &'static str {
 /// Every cluster with its endpoints and counters.
 pub(super) fn clusters(state: &State) -> Value {
     let snapshot = state.snapshots.load();
-    let clusters: Vec<Value> = snapshot.clusters.values().map(|named| cluster(named)).collect();
+    let now = state.clock.now();
+    let clusters: Vec<Value> = snapshot.clusters.values().map(|named| cluster(named, now)).collect();
     json!({ "snapshot_version": snapshot.version, "clusters": clusters })
 }
 
-fn cluster(cluster: &Cluster) -> Value {
+fn cluster(cluster: &Cluster, now: Instant) -> Value {
     let runtime = &cluster.runtime;
     json!({
         "name": cluster.name().as_str(),
@@ -76,6 +78,11 @@ fn cluster(cluster: &Cluster) -> Value {
         "requests": requests(&runtime.counts),
         "retries": count(&runtime.retries),
         "retries_over_budget": count(&runtime.retries_over_budget),
+        "discovery": {
+            "age_seconds": runtime.discovery.age(now).map(|age| age.as_secs_f64()),
+            "failures": count(&runtime.discovery.failures),
+            "error": runtime.discovery.error(),
+        },
         "endpoints": cluster.endpoints.iter().map(|item| endpoint(item)).collect::<Vec<_>>(),
     })
 }
@@ -175,8 +182,9 @@ fn peer(name: &str, counts: &PeerCount) -> Value {
 /// Who we are and whom we trust.
 pub(super) fn certs(state: &State) -> Value {
     let snapshot = state.snapshots.load();
+    let renewal = progress(&state.identity.renewals);
     let Some(identity) = &snapshot.identity else {
-        return json!({ "spiffe_id": null, "trust_bundles": [] });
+        return json!({ "spiffe_id": null, "renewal": renewal, "trust_bundles": [] });
     };
     let now = state.clock.wall();
     let remaining = identity.svid.not_after().duration_since(now).unwrap_or_default();
@@ -197,7 +205,19 @@ pub(super) fn certs(state: &State) -> Value {
         "not_after": time(identity.svid.not_after()),
         "remaining_seconds": remaining.as_secs(),
         "age_ratio": identity.age_ratio(now),
+        "renewal": renewal,
+        "bundle_refresh": progress(&state.identity.bundle_refreshes),
         "trust_bundles": bundles,
+    })
+}
+
+fn progress(progress: &Progress) -> Value {
+    let last = progress.last();
+    json!({
+        "successes": count(&progress.successes),
+        "failures": count(&progress.failures),
+        "last_success": last.succeeded_at.map(time),
+        "error": last.error,
     })
 }
 

@@ -1,0 +1,358 @@
+//! Our certificate from the CA: joined once by a token, renewed by itself, kept over restarts.
+//!
+//! ```text
+//!   start ──kept and unexpired?──yes──▶ holding ◀──────────────┐
+//!     │no                                 │ renewal due        │ obtained
+//!     ▼                                   ▼                    │
+//!   waiting for a join token ──token──▶ asking the CA ─────────┘
+//!     ▲                                   │ fails: backoff, the held one stays in use
+//!     └──────────── expired ──────────────┘
+//! ```
+//!
+//! # Invariants
+//! - What is published was verified against the bundle it is published with.
+//! - A failure never replaces or withdraws what is held; an expired certificate is renewed by a token only.
+//! - One exchange at a time, each with a deadline; waits between attempts are jittered and bounded.
+
+mod exchange;
+mod token;
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use outrider_certs::{
+    join_token::JoinToken,
+    spiffe_id::{SpiffeId, TrustDomain},
+    svid::X509Svid,
+    trust_bundle::{TrustBundle, TrustBundles},
+};
+
+use self::{
+    exchange::{Exchange, Obtained, Wish},
+    token::TokenFile,
+};
+use super::{
+    report::Reporter,
+    rotation::{refresh_delay, renew_at, retry_delay},
+    source::{Material, Materials, Running, Source},
+    store::{Kept, Store},
+    tls_configs::TlsBase,
+};
+use crate::{clock::Clock, model::status::IdentityStatus, net::Net};
+
+pub use self::exchange::Error;
+
+/// Longest sleep, so that a wall clock that jumped is noticed.
+const MAX_SLEEP: Duration = Duration::from_secs(30);
+/// How often the token file is looked at while there is no valid certificate.
+const TOKEN_POLL: Duration = Duration::from_secs(1);
+
+/// Where the CA is and what is asked of it.
+#[derive(Clone, Debug)]
+pub struct CaSettings {
+    /// `host:port`.
+    pub address: String,
+    /// Where a join token is found when one is needed.
+    pub join_token_file: Option<PathBuf>,
+    /// Lifetime to ask for.
+    pub validity: Duration,
+    /// Our trust domain.
+    pub trust_domain: TrustDomain,
+    /// Where key and certificate are kept.
+    pub state_dir: PathBuf,
+}
+
+/// The CA as a source.
+#[derive(Debug)]
+pub struct CaSource<N> {
+    settings: CaSettings,
+    exchange: Exchange<N>,
+    clock: Clock,
+    status: Arc<IdentityStatus>,
+}
+
+impl<N: Net> CaSource<N> {
+    /// A source that reaches the CA over `net`.
+    #[must_use]
+    pub fn new(settings: CaSettings, net: N, tls: TlsBase, clock: &Clock) -> Self {
+        let exchange = Exchange {
+            net,
+            address: settings.address.clone(),
+            trust_domain: settings.trust_domain.clone(),
+            tls,
+            clock: clock.clone(),
+        };
+        Self { settings, exchange, clock: clock.clone(), status: Arc::default() }
+    }
+}
+
+impl<N: Net> Source for CaSource<N> {
+    fn run(self: Arc<Self>, materials: Materials) -> Running {
+        Box::pin(async move { Life::new(&self, materials).live().await })
+    }
+
+    fn status(&self) -> Arc<IdentityStatus> {
+        Arc::clone(&self.status)
+    }
+
+    fn remedy(&self, id: Option<&SpiffeId>) -> String {
+        let id = id.map_or("ID", SpiffeId::as_str);
+        let make = format!("make a join token with `outrider-ca token --spiffe-id {id}`");
+        match &self.settings.join_token_file {
+            Some(file) => {
+                format!("{make} and write it to {}: it is picked up without a restart", file.display())
+            }
+            None => format!("{make}, name its file as identity.ca.join_token_file, and restart"),
+        }
+    }
+}
+
+/// A certificate in use, and when to replace it.
+#[derive(Debug)]
+struct Held {
+    svid: X509Svid,
+    bundle: TrustBundle,
+    renew_at: SystemTime,
+}
+
+/// One run of the source.
+struct Life<'a, N> {
+    source: &'a CaSource<N>,
+    materials: Materials,
+    rng: fastrand::Rng,
+    held: Option<Held>,
+    token: TokenFile,
+    /// Failures in a row, and not before when the next attempt is made.
+    failures: u32,
+    retry_at: Instant,
+    bundle_failures: u32,
+    bundle_at: Instant,
+    report: Reporter<Error>,
+    report_bundle: Reporter<Error>,
+}
+
+impl<'a, N: Net> Life<'a, N> {
+    fn new(source: &'a CaSource<N>, materials: Materials) -> Self {
+        let now = source.clock.now();
+        Self {
+            source,
+            materials,
+            rng: source.clock.fork_rng(),
+            held: None,
+            token: TokenFile::new(source.settings.join_token_file.clone()),
+            failures: 0,
+            retry_at: now,
+            bundle_failures: 0,
+            bundle_at: now,
+            report: Reporter::new("getting a certificate"),
+            report_bundle: Reporter::new("refreshing the trust bundle"),
+        }
+    }
+
+    async fn live(mut self) {
+        self.restore();
+        loop {
+            if self.is_renewal_due() {
+                self.obtain().await;
+            } else if self.is_refresh_due() {
+                self.refresh().await;
+            } else {
+                tokio::time::sleep(self.rest()).await;
+                self.look_for_token();
+            }
+        }
+    }
+
+    /// Takes up what an earlier process kept.
+    fn restore(&mut self) {
+        match self.load() {
+            Ok(Some(kept)) => {
+                tracing::info!(id = %kept.svid.id(), "using the kept certificate");
+                // When it came is not known; `not_before` is earlier, so at worst it is renewed too soon.
+                let obtained = kept.svid.not_before();
+                self.hold((kept.svid, kept.bundle), obtained);
+                self.bundle_at = self.source.clock.now();
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "the kept certificate cannot be used"),
+        }
+    }
+
+    /// The kept certificate, if peers would believe it.
+    fn load(&self) -> Result<Option<Kept>, Error> {
+        let store = Store::open(&self.source.settings.state_dir)?;
+        let Some(kept) = store.load(&self.source.settings.trust_domain)? else { return Ok(None) };
+        self.source.exchange.vouches(&kept.bundle, &kept.svid)?;
+        Ok(Some(kept))
+    }
+
+    fn is_renewal_due(&self) -> bool {
+        let wall = self.source.clock.wall();
+        let is_wanted = self.held.as_ref().is_none_or(|held| wall >= held.renew_at);
+        is_wanted && self.source.clock.now() >= self.retry_at
+    }
+
+    fn is_refresh_due(&self) -> bool {
+        self.unexpired().is_some() && self.source.clock.now() >= self.bundle_at
+    }
+
+    fn unexpired(&self) -> Option<&Held> {
+        let wall = self.source.clock.wall();
+        self.held.as_ref().filter(|held| wall <= held.svid.not_after())
+    }
+
+    fn rest(&self) -> Duration {
+        let (now, wall) = (self.source.clock.now(), self.source.clock.wall());
+        let Some(held) = self.unexpired() else {
+            return self.retry_at.saturating_duration_since(now).min(TOKEN_POLL);
+        };
+        let due = held.renew_at.duration_since(wall).unwrap_or_default();
+        let due = due.max(self.retry_at.saturating_duration_since(now));
+        let expiry =
+            held.svid.not_after().duration_since(wall).unwrap_or_default() + Duration::from_millis(1);
+        due.min(self.bundle_at.saturating_duration_since(now)).min(expiry).min(MAX_SLEEP)
+    }
+
+    /// A new token ends the wait for the next attempt.
+    fn look_for_token(&mut self) {
+        if self.unexpired().is_none() && self.token.is_new() {
+            self.failures = 0;
+            self.retry_at = self.source.clock.now();
+        }
+    }
+
+    async fn obtain(&mut self) {
+        match self.ask().await {
+            Ok(obtained) => {
+                self.failures = 0;
+                self.report.worked();
+                self.source.status.renewals.succeed(self.source.clock.wall());
+                tracing::info!(id = %obtained.0.id(), not_after = ?obtained.0.not_after(), "certificate obtained");
+                let received = self.source.clock.wall();
+                self.hold(obtained, received);
+            }
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    fn fail(&mut self, error: &Error) {
+        let wall = self.source.clock.wall();
+        let left = self.unexpired().and_then(|held| held.svid.not_after().duration_since(wall).ok());
+        self.failures = self.failures.saturating_add(1);
+        self.retry_at = self.source.clock.now() + retry_delay(self.failures, left, &mut self.rng);
+        self.source.status.renewals.fail(error.to_string());
+        let id = self.token.id().or_else(|| self.held.as_ref().map(|held| held.svid.id().clone()));
+        let remedy = self.source.remedy(id.as_ref());
+        self.report.failed(error, left.is_none(), &remedy);
+    }
+
+    async fn ask(&mut self) -> Result<Obtained, Error> {
+        let store = Store::open(&self.source.settings.state_dir)?;
+        let wish = Wish { validity: self.source.settings.validity, store: &store };
+        let Some(held) = self.unexpired() else {
+            let token = self.token.read()?;
+            return self.join(&token, &wish).await;
+        };
+        if let Some(newer) = self.renewed_by_another(held) {
+            return Ok(newer);
+        }
+        let renewed = self.source.exchange.renew(&held.svid, &held.bundle, &wish).await;
+        match renewed {
+            // The CA does not know us any more, or is another one: a token that an operator put there since decides.
+            Err(error @ (Error::Refused(_) | Error::Handshake { .. })) if self.token.is_untried() => {
+                let Ok(token) = self.token.read() else { return Err(error) };
+                self.join(&token, &wish).await
+            }
+            other => {
+                let obtained = other?;
+                keep(&store, &obtained);
+                Ok(obtained)
+            }
+        }
+    }
+
+    async fn join(&mut self, token: &JoinToken, wish: &Wish<'_>) -> Result<Obtained, Error> {
+        let obtained = self.source.exchange.join(token, wish).await;
+        // Anything else may pass, and the token with it may still be good.
+        if matches!(obtained, Ok(_) | Err(Error::Refused(_))) {
+            self.token.set_tried();
+        }
+        let obtained = obtained?;
+        keep(wish.store, &obtained);
+        Ok(obtained)
+    }
+
+    /// What another process with the same state folder (our replacement, or the one we replace) has obtained.
+    fn renewed_by_another(&self, held: &Held) -> Option<Obtained> {
+        let kept = self.load().ok().flatten()?;
+        let is_newer = kept.svid.id() == held.svid.id() && kept.svid.not_after() > held.svid.not_after();
+        is_newer.then_some((kept.svid, kept.bundle))
+    }
+
+    async fn refresh(&mut self) {
+        let Some(held) = self.unexpired() else { return };
+        let found = self.source.exchange.refresh(&held.svid, &held.bundle).await;
+        let hint = held.bundle.refresh_hint();
+        let delay = match found {
+            Ok(changed) => {
+                self.bundle_failures = 0;
+                self.report_bundle.worked();
+                self.source.status.bundle_refreshes.succeed(self.source.clock.wall());
+                let hint = changed.as_ref().map_or(hint, TrustBundle::refresh_hint);
+                if let Some(bundle) = changed {
+                    self.trust(bundle);
+                }
+                refresh_delay(hint, &mut self.rng)
+            }
+            Err(error) => {
+                self.bundle_failures = self.bundle_failures.saturating_add(1);
+                self.source.status.bundle_refreshes.fail(error.to_string());
+                self.report_bundle.failed(&error, false, "");
+                retry_delay(self.bundle_failures, None, &mut self.rng)
+            }
+        };
+        self.bundle_at = self.source.clock.now() + delay;
+    }
+
+    /// Takes a newer bundle for the certificate held.
+    fn trust(&mut self, bundle: TrustBundle) {
+        tracing::info!(sequence = bundle.sequence(), roots = bundle.roots().len(), "trust bundle changed");
+        let kept = Store::open(&self.source.settings.state_dir).and_then(|store| store.keep_bundle(&bundle));
+        if let Err(error) = kept {
+            tracing::warn!(%error, "the trust bundle could not be kept");
+        }
+        let Some(held) = self.held.as_mut() else { return };
+        if let Err(error) = self.source.exchange.vouches(&bundle, &held.svid) {
+            tracing::warn!(%error, "our certificate is not trusted under the new bundle; renewing it");
+            held.renew_at = self.source.clock.wall();
+        }
+        held.bundle = bundle;
+        self.publish();
+    }
+
+    /// Puts a certificate to use.
+    fn hold(&mut self, (svid, bundle): Obtained, obtained: SystemTime) {
+        self.bundle_at = self.source.clock.now() + refresh_delay(bundle.refresh_hint(), &mut self.rng);
+        let renew_at = renew_at(obtained, svid.not_after(), &mut self.rng);
+        self.held = Some(Held { svid, bundle, renew_at });
+        self.publish();
+    }
+
+    fn publish(&self) {
+        if let Some(held) = &self.held {
+            let bundles = Arc::new(TrustBundles::single(held.bundle.clone()));
+            self.materials.send_replace(Some(Arc::new(Material { svid: held.svid.clone(), bundles })));
+        }
+    }
+}
+
+/// A certificate that cannot be kept is used all the same: it costs a new token after the next restart, not the
+/// service now.
+fn keep(store: &Store, (svid, bundle): &Obtained) {
+    if let Err(error) = store.keep_bundle(bundle).and_then(|()| store.keep_svid(svid)) {
+        tracing::error!(%error, "the certificate could not be kept: a restart will need a new join token");
+    }
+}

@@ -1,0 +1,199 @@
+//! Our certificate from PEM files that something else keeps fresh.
+//!
+//! The files are looked at every two seconds, by content: that also sees a Kubernetes volume change, where files stay
+//! and a symbolic link above them moves. Certificate, key and bundle are taken together or not at all: while one of
+//! them is half-written, or the key is not the certificate's, the last good stays.
+
+use std::{
+    fs::File,
+    hash::{DefaultHasher, Hash, Hasher},
+    io::{self, Read},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use outrider_certs::{
+    spiffe_id::{SpiffeId, TrustDomain},
+    svid::{self, X509Svid},
+    trust_bundle::{self, TrustBundle, TrustBundles},
+    verify::{self, Role},
+};
+use zeroize::Zeroizing;
+
+use super::{
+    report::Reporter,
+    source::{Material, Materials, Running, Source},
+};
+use crate::{clock::Clock, model::status::IdentityStatus};
+
+/// Time between two looks.
+const POLL: Duration = Duration::from_secs(2);
+/// Largest file that is read, in bytes; the largest valid bundle fits.
+const MAX_FILE_BYTES: u64 = 256 * 1024;
+
+/// Why the files cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file cannot be read.
+    #[error("{path}: {source}", path = path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// A file is larger than any certificate, key or bundle.
+    #[error("{path} is larger than {MAX_FILE_BYTES} bytes", path = .0.display())]
+    TooLarge(PathBuf),
+    /// Certificate and key are no SVID.
+    #[error("certificate and key: {0}")]
+    Svid(#[from] svid::Error),
+    /// The bundle cannot be used.
+    #[error("trust bundle: {0}")]
+    Bundle(#[from] trust_bundle::Error),
+    /// Peers with this bundle would not believe this certificate.
+    #[error("the certificate does not fit the trust bundle: {0}")]
+    Unverified(#[from] verify::Error),
+    /// The certificate is of another trust domain.
+    #[error("the certificate is for {found}, but our trust domain is {expected}")]
+    TrustDomain {
+        /// Ours.
+        expected: TrustDomain,
+        /// Whom the certificate names.
+        found: SpiffeId,
+    },
+}
+
+/// Which files.
+#[derive(Clone, Debug)]
+pub struct Files {
+    /// Leaf and intermediates.
+    pub certificate: PathBuf,
+    /// Private key.
+    pub key: PathBuf,
+    /// Roots of the own trust domain.
+    pub bundle: PathBuf,
+}
+
+/// Watched files as a source.
+#[derive(Debug)]
+pub struct FileSource {
+    files: Files,
+    trust_domain: TrustDomain,
+    clock: Clock,
+    status: Arc<IdentityStatus>,
+}
+
+impl FileSource {
+    /// A source that watches `files`.
+    #[must_use]
+    pub fn new(files: Files, trust_domain: TrustDomain, clock: &Clock) -> Self {
+        Self { files, trust_domain, clock: clock.clone(), status: Arc::default() }
+    }
+
+    async fn watch(&self, materials: Materials) {
+        let mut report = Reporter::new("reading the certificate files");
+        let mut published = None;
+        loop {
+            let look = self.read().and_then(|content| {
+                let fingerprint = content.fingerprint();
+                if published == Some(fingerprint) {
+                    return Ok(None);
+                }
+                Ok(Some((fingerprint, self.judge(&content)?)))
+            });
+            match look {
+                Ok(None) => {
+                    report.worked();
+                    if self.status.renewals.is_failing() {
+                        self.status.renewals.succeed(self.clock.wall());
+                    }
+                }
+                Ok(Some((fingerprint, material))) => {
+                    report.worked();
+                    self.status.renewals.succeed(self.clock.wall());
+                    let (id, not_after) = (material.svid.id(), material.svid.not_after());
+                    tracing::info!(%id, ?not_after, "certificate read");
+                    published = Some(fingerprint);
+                    materials.send_replace(Some(Arc::new(material)));
+                }
+                Err(error) => {
+                    self.status.renewals.fail(error.to_string());
+                    report.failed(&error, published.is_none(), &self.remedy(None));
+                }
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    fn read(&self) -> Result<Content, Error> {
+        Ok(Content {
+            certificate: read(&self.files.certificate)?,
+            key: read(&self.files.key)?,
+            bundle: read(&self.files.bundle)?,
+        })
+    }
+
+    /// Lets the files through only if peers with the same bundle would believe the certificate.
+    fn judge(&self, content: &Content) -> Result<Material, Error> {
+        let svid = X509Svid::from_pem(&content.certificate, &content.key)?;
+        if *svid.id().trust_domain() != self.trust_domain {
+            return Err(Error::TrustDomain { expected: self.trust_domain.clone(), found: svid.id().clone() });
+        }
+        let bundle = TrustBundle::from_pem(self.trust_domain.clone(), &content.bundle)?;
+        let bundles = TrustBundles::single(bundle);
+        let now = self.clock.wall();
+        verify::peer(svid.chain(), &bundles, Role::Server, now)?;
+        verify::peer(svid.chain(), &bundles, Role::Client, now)?;
+        Ok(Material { svid, bundles: Arc::new(bundles) })
+    }
+}
+
+impl Source for FileSource {
+    fn run(self: Arc<Self>, materials: Materials) -> Running {
+        Box::pin(async move { self.watch(materials).await })
+    }
+
+    fn status(&self) -> Arc<IdentityStatus> {
+        Arc::clone(&self.status)
+    }
+
+    fn remedy(&self, _id: Option<&SpiffeId>) -> String {
+        let Files { certificate, key, bundle } = &self.files;
+        format!(
+            "put a valid certificate, its key and its roots at {}, {} and {}: they are picked up without a restart",
+            certificate.display(),
+            key.display(),
+            bundle.display()
+        )
+    }
+}
+
+/// What the files hold at one look.
+struct Content {
+    certificate: Zeroizing<Vec<u8>>,
+    key: Zeroizing<Vec<u8>>,
+    bundle: Zeroizing<Vec<u8>>,
+}
+
+impl Content {
+    /// Tells contents apart without keeping a key in memory a second time. Not for use against an adversary: whoever
+    /// writes these files is us.
+    fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (&*self.certificate, &*self.key, &*self.bundle).hash(&mut hasher);
+        hasher.finish()
+    }
+}
+
+fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
+    let io = |source| Error::Read { path: path.to_path_buf(), source };
+    let mut bytes = Zeroizing::new(Vec::new());
+    let file = File::open(path).map_err(io)?;
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(io)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(Error::TooLarge(path.to_path_buf()));
+    }
+    Ok(bytes)
+}

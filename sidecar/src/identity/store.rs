@@ -1,0 +1,215 @@
+//! What outlives a restart: certificate, key and trust bundle in the state folder.
+//!
+//! ```text
+//!   svid_key.next.pem   written before the CA is asked, so that a folder that cannot be written costs no token
+//!   svid.pem            written when the CA has answered
+//!   svid_key.pem        the next key, renamed: a crash before this leaves a pair that load() puts together
+//!   bundle.json         SPIFFE bundle (JWKS), with its sequence
+//! ```
+//!
+//! # Invariants
+//! - The folder is ours alone (0700), files are 0600; anything wider is refused, not repaired: a key that others could
+//!   read may be known to them.
+//! - Every file is replaced whole (temporary file, fsync, rename, fsync of the folder).
+//! - Two sidecars may share the folder while one replaces the other: certificate and key change under a lock.
+//!
+//! Calls block for a few milliseconds (fsync); only the control runtime makes them, a few times a day.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use outrider_certs::{
+    spiffe_id::TrustDomain,
+    svid::{self, X509Svid},
+    trust_bundle::{self, TrustBundle},
+};
+use rustix::fs::{FlockOperation, flock};
+
+const CERTIFICATE: &str = "svid.pem";
+const KEY: &str = "svid_key.pem";
+const NEXT_KEY: &str = "svid_key.next.pem";
+const BUNDLE: &str = "bundle.json";
+/// Permission bits of group and others.
+const OTHERS: u32 = 0o077;
+/// Largest file that is read, in bytes; the largest valid bundle fits.
+const MAX_FILE_BYTES: u64 = 256 * 1024;
+
+/// Why something cannot be kept or read back.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Somebody else could read what is in there.
+    #[error("{path} can be read by others (mode {mode:o}): make it private with `chmod {wanted} {path}`", path = path.display())]
+    Exposed {
+        /// The folder or file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+        /// What they should be.
+        wanted: &'static str,
+    },
+    /// The operating system said no.
+    #[error("{doing} {path}: {source}", path = path.display())]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+    /// Larger than anything we write.
+    #[error("{path} is larger than {MAX_FILE_BYTES} bytes", path = .0.display())]
+    TooLarge(PathBuf),
+    /// Certificate and key do not make an SVID.
+    #[error("the kept certificate: {0}")]
+    Svid(#[from] svid::Error),
+    /// The bundle cannot be read.
+    #[error("the kept trust bundle: {0}")]
+    Bundle(#[from] trust_bundle::Error),
+}
+
+/// What a restart finds.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// Certificate and key; may have expired.
+    pub svid: X509Svid,
+    /// The bundle of our trust domain.
+    pub bundle: TrustBundle,
+}
+
+/// The state folder.
+#[derive(Clone, Debug)]
+pub struct Store {
+    folder: PathBuf,
+}
+
+impl Store {
+    /// Opens the folder, making it if it is not there.
+    ///
+    /// # Errors
+    /// [`Error::Exposed`] if group or others may enter it, [`Error::Io`] if it cannot be made or looked at.
+    pub fn open(folder: &Path) -> Result<Self, Error> {
+        let io = |doing| move |source| Error::Io { doing, path: folder.to_path_buf(), source };
+        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io("creating the folder"))?;
+        let metadata = fs::metadata(folder).map_err(io("looking at the folder"))?;
+        private(folder, &metadata, "700")?;
+        Ok(Self { folder: folder.to_path_buf() })
+    }
+
+    /// Reads back what was kept; `None` if there is nothing, or not all of it.
+    ///
+    /// # Errors
+    /// When something is there that cannot be used.
+    pub fn load(&self, trust_domain: &TrustDomain) -> Result<Option<Kept>, Error> {
+        let _lock = self.lock()?;
+        let (Some(chain), Some(bundle)) = (self.read(CERTIFICATE)?, self.read(BUNDLE)?) else {
+            return Ok(None);
+        };
+        let bundle = TrustBundle::from_jwks(trust_domain.clone(), &bundle)?;
+        let mut result = Ok(None);
+        for name in [KEY, NEXT_KEY] {
+            let Some(key) = self.read(name)? else { continue };
+            match X509Svid::from_pem(&chain, &key) {
+                Ok(svid) => {
+                    if name == NEXT_KEY {
+                        // A crash came between the certificate and its key: finish what it interrupted.
+                        self.rename(NEXT_KEY, KEY)?;
+                    }
+                    return Ok(Some(Kept { svid, bundle }));
+                }
+                // The first key's fault is the one to tell of.
+                Err(error) => result = result.and(Err(error.into())),
+            }
+        }
+        result
+    }
+
+    /// Writes a key that is about to be certified. Done before a join token is spent: a folder that cannot be written
+    /// must be noticed while the token is still good.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn keep_next_key(&self, key_pem: &str) -> Result<(), Error> {
+        self.write(NEXT_KEY, key_pem.as_bytes())
+    }
+
+    /// Replaces certificate and key.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn keep_svid(&self, svid: &X509Svid) -> Result<(), Error> {
+        let _lock = self.lock()?;
+        // Again, because another sidecar may have put its own there since.
+        self.write(NEXT_KEY, svid.key_pem().as_bytes())?;
+        self.write(CERTIFICATE, svid.chain_pem().as_bytes())?;
+        self.rename(NEXT_KEY, KEY)
+    }
+
+    /// Replaces the bundle.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn keep_bundle(&self, bundle: &TrustBundle) -> Result<(), Error> {
+        self.write(BUNDLE, bundle.to_jwks().as_bytes())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// Excludes other processes until the file is dropped.
+    fn lock(&self) -> Result<File, Error> {
+        let io = |source| Error::Io { doing: "locking", path: self.folder.clone(), source };
+        let folder = File::open(&self.folder).map_err(io)?;
+        flock(&folder, FlockOperation::LockExclusive).map_err(|e| io(e.into()))?;
+        Ok(folder)
+    }
+
+    fn read(&self, name: &str) -> Result<Option<zeroize::Zeroizing<Vec<u8>>>, Error> {
+        let path = self.path(name);
+        let io = |source| Error::Io { doing: "reading", path: path.clone(), source };
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(io(error)),
+        };
+        private(&path, &file.metadata().map_err(io)?, "600")?;
+        let mut bytes = zeroize::Zeroizing::new(Vec::new());
+        file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(io)?;
+        if bytes.len() as u64 > MAX_FILE_BYTES {
+            return Err(Error::TooLarge(path));
+        }
+        Ok(Some(bytes))
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        let temporary = format!(".{name}.{}", std::process::id());
+        let path = self.path(&temporary);
+        let io = |source| Error::Io { doing: "writing", path: path.clone(), source };
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let mut file = options.open(&path).map_err(io)?;
+        file.write_all(bytes).and_then(|()| file.sync_all()).map_err(io)?;
+        self.rename(&temporary, name)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> Result<(), Error> {
+        let path = self.path(to);
+        fs::rename(self.path(from), &path)
+            .and_then(|()| File::open(&self.folder))
+            .and_then(|folder| folder.sync_all())
+            .map_err(|source| Error::Io { doing: "replacing", path, source })
+    }
+}
+
+fn private(path: &Path, metadata: &fs::Metadata, wanted: &'static str) -> Result<(), Error> {
+    let mode = metadata.permissions().mode() & 0o7777;
+    if mode & OTHERS == 0 {
+        return Ok(());
+    }
+    Err(Error::Exposed { path: path.to_path_buf(), mode, wanted })
+}
