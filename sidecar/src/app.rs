@@ -12,15 +12,18 @@ use std::{io, net::SocketAddr, sync::Arc};
 
 use futures_util::future::join_all;
 use indexmap::IndexMap;
-use tokio::sync::oneshot;
+use outrider_certs::SpiffeId;
+use tokio::sync::{oneshot, watch};
 
 use crate::{
     accept,
     clock::Clock,
+    discovery::{Configured, Sources},
     drain::{self, Phase},
     identity::{self, source::Source},
     model::{
-        Listener, Settings,
+        EndpointSettings, Listener, Settings,
+        file::parse_endpoints,
         runtime::ListenerRuntime,
         snapshot::Snapshots,
         status::IdentityStatus,
@@ -33,6 +36,9 @@ use crate::{
     publish,
     readiness::Readiness,
 };
+
+/// What readiness waits for last.
+const LISTENERS: &str = "listeners";
 
 /// Why a sidecar did not start.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +87,20 @@ pub struct World<N> {
     pub workers: Workers,
 }
 
+/// Where facts come from, if not from where the configuration says: the seams for tests and simulations.
+pub struct Parts {
+    /// Instead of the configured source of identity.
+    pub identity: Option<Arc<dyn Source>>,
+    /// How endpoints are found.
+    pub sources: Arc<dyn Sources>,
+}
+
+impl Default for Parts {
+    fn default() -> Self {
+        Self { identity: None, sources: Arc::new(Configured { parse }) }
+    }
+}
+
 /// A sidecar that is starting or running.
 #[derive(Clone, Debug)]
 pub struct App {
@@ -104,24 +124,29 @@ pub struct App {
 pub type Addresses = IndexMap<Arc<str>, SocketAddr>;
 
 impl App {
-    /// Starts the control side on the calling runtime: identity, discovery, publication. `source` replaces the
-    /// configured source of identity (tests).
+    /// Starts the control side on the calling runtime: identity, discovery, publication.
     ///
     /// # Errors
     /// [`Error::Tls`].
     pub fn start<N: Net>(
         settings: Settings,
         world: &World<N>,
-        source: Option<Arc<dyn Source>>,
+        parts: Parts,
     ) -> Result<Self, Error> {
         let settings = Arc::new(settings);
         let (clock, readiness) = (world.clock.clone(), Readiness::default());
         let bootstrap = &settings.bootstrap;
-        let identity = match source {
+        let identity = match parts.identity {
             Some(source) => identity::start_with(source, &bootstrap.tls, &clock, &readiness)?,
             None => identity::start(bootstrap, &world.net, &clock, &readiness)?,
         };
-        let snapshots = publish::start(&settings, identity.identity, &clock, &readiness);
+        let snapshots = Snapshots::default();
+        let inputs = publish::Inputs {
+            settings: watch::Sender::new(Arc::clone(&settings)).subscribe(),
+            identity: identity.identity,
+            sources: parts.sources,
+        };
+        publish::start(inputs, snapshots.clone(), &clock, &readiness);
         let listeners = settings.listeners.iter().map(|l| (Arc::clone(&l.name), Arc::default())).collect();
         Ok(Self {
             clock,
@@ -139,7 +164,7 @@ impl App {
     /// # Errors
     /// [`Error`].
     pub async fn serve<N: Net>(&self, world: &World<N>) -> Result<Addresses, Error> {
-        let guard = self.readiness.block("listeners");
+        let guard = self.readiness.block(LISTENERS);
         self.first_snapshot().await?;
         let mut addresses = Addresses::new();
         for index in 0..self.settings.bootstrap.workers.get() {
@@ -154,7 +179,10 @@ impl App {
         tokio::select! {
             biased;
             () = watcher.reached(Phase::Draining) => Err(Error::Stopped),
-            () = self.snapshots.complete() => Ok(()),
+            () = self.readiness.until_only(LISTENERS) => {
+                self.snapshots.until(|snapshot| snapshot.identity.is_some()).await;
+                Ok(())
+            }
         }
     }
 
@@ -262,3 +290,8 @@ impl App {
 }
 
 type Bound<N> = Vec<(Arc<Listener>, <N as Net>::Listener)>;
+
+fn parse(text: &str, default_ids: &Arc<[SpiffeId]>) -> Result<Vec<EndpointSettings>, String> {
+    parse_endpoints(text, default_ids)
+        .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+}
