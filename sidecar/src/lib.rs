@@ -35,3 +35,6 @@ pub mod publish;
 
 // Operations that look at everything.
 pub mod admin;
+
+// What joins it all.
+pub mod app;

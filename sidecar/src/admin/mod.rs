@@ -108,6 +108,3 @@ pub struct State {
     /// For ages.
     pub clock: Clock,
 }
-
-#[cfg(test)]
-mod tests;
