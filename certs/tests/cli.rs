@@ -106,11 +106,7 @@ impl Server {
     fn start(command: &mut Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
-        let mut line = String::new();
-        while !line.contains("the CA is listening") {
-            line.clear();
-            assert_ne!(log.read_line(&mut line).unwrap(), 0, "the CA did not start");
-        }
+        let line = line_with(&mut log, "the CA is listening");
         let field = |name: &str| line.split_whitespace().find_map(|word| word.strip_prefix(name)).unwrap();
         let (address, metrics) = (field("address=").parse().unwrap(), field("metrics=").parse().unwrap());
         Self { child, log, address, metrics }
@@ -118,6 +114,10 @@ impl Server {
 
     async fn join(&self, token: &JoinToken) -> Result<(X509Svid, TrustBundle), client::Error> {
         join(self.address, token, SystemTime::now()).await
+    }
+
+    fn wait_for_log(&mut self, text: &str) {
+        line_with(&mut self.log, text);
     }
 
     /// kill -9.
@@ -134,6 +134,16 @@ impl Server {
         let lines: Vec<_> = self.log.by_ref().lines().map(Result::unwrap).collect();
         (status, lines.join("\n"))
     }
+}
+
+/// Reads a log up to the first line that has `text` in it.
+fn line_with(log: &mut BufReader<ChildStderr>, text: &str) -> String {
+    let mut line = String::new();
+    while !line.contains(text) {
+        line.clear();
+        assert_ne!(log.read_line(&mut line).unwrap(), 0, "the CA ended without saying: {text}");
+    }
+    line
 }
 
 impl Drop for Server {
@@ -440,11 +450,13 @@ async fn running_out_of_file_descriptors_is_survived() {
     let script = format!("ulimit -n 40; exec {PROGRAM} \"$@\"");
     let mut command = Command::new("sh");
     command.args(["-c", &script, "sh"]).args(&arguments);
-    let server = Server::start(&mut command);
+    let mut server = Server::start(&mut command);
     let mut held = Vec::new();
     for _ in 0..60 {
         held.push(tokio::net::TcpStream::connect(server.address).await.unwrap());
     }
+    // 60 open connections do not fit into 40 descriptors, so this line comes.
+    server.wait_for_log("could not be accepted");
     drop(held);
     let (svid, _) = eventually("it serves again", async || server.join(&token).await.ok()).await;
     assert_eq!(svid.id().as_str(), ID);
