@@ -80,7 +80,6 @@ impl Drain {
     }
 
     /// Counts something in flight that is not a task of its own, until the token is dropped.
-    #[must_use]
     pub fn token(&self) -> TaskTrackerToken {
         self.tasks.token()
     }

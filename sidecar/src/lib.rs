@@ -19,6 +19,7 @@
 
 // Composition.
 pub mod app;
+pub mod process;
 
 // Told once.
 pub mod pipeline;
@@ -50,3 +51,6 @@ pub mod publish;
 pub mod drain;
 pub mod readiness;
 pub mod telemetry;
+
+// Operations that look at everything.
+pub mod admin;

@@ -178,6 +178,8 @@ pub struct ListenerRuntime {
     pub accept_errors: AtomicU64,
     /// Connections refused in the TLS handshake or by identity, by reason.
     pub refused: [AtomicU64; Refusal::ALL.len()],
+    /// Requests that were answered before any cluster was chosen, by flag.
+    pub unrouted: [AtomicU64; ResponseFlag::ALL.len()],
     /// Requests per verified peer.
     pub peers: PeerCounts,
 }
@@ -233,6 +235,13 @@ impl Refusal {
 }
 
 impl ListenerRuntime {
+    /// Counts one request that was answered before any cluster was chosen.
+    pub fn count_unrouted(&self, flag: ResponseFlag) {
+        if let Some(count) = self.unrouted.get(flag as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// Counts one refused connection.
     pub fn refuse(&self, reason: Refusal) {
         if let Some(count) = self.refused.get(reason as usize) {
@@ -257,6 +266,19 @@ pub struct PeerCount {
     pub connections: AtomicU64,
     /// Facts of the newest handshake.
     pub tls: Mutex<Option<TlsFacts>>,
+}
+
+impl PeerCount {
+    /// Keeps the facts of the newest handshake.
+    pub fn set_tls(&self, facts: TlsFacts) {
+        *self.tls.lock().unwrap_or_else(PoisonError::into_inner) = Some(facts);
+    }
+
+    /// The facts of the newest handshake.
+    #[must_use]
+    pub fn tls(&self) -> Option<TlsFacts> {
+        self.tls.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl PeerCounts {

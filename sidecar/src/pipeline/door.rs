@@ -8,13 +8,18 @@ use std::{
 use outrider_certs::Peer;
 
 use super::respond::Audience;
-use crate::model::{Listener, runtime::PeerCount};
+use crate::model::{
+    Listener,
+    runtime::{ListenerRuntime, PeerCount},
+};
 
 /// The door of one downstream connection.
 #[derive(Clone, Debug)]
 pub struct Door {
     /// The listener that accepted it.
     pub listener: Arc<Listener>,
+    /// That listener's counters.
+    pub counts: Arc<ListenerRuntime>,
     /// Who is there.
     pub from: From,
 }

@@ -59,7 +59,7 @@ pub async fn handle<N: Net>(
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     door.count_request();
-    let mut record = RequestRecord::new(worker.now());
+    let mut record = RequestRecord::new(Arc::clone(&door.counts), worker.now());
     let is_grpc = respond::is_grpc(request.headers());
     let version = request.version();
     let carried = carry(&worker, &door, request, &mut record).await;
@@ -68,8 +68,9 @@ pub async fn handle<N: Net>(
         Err(error) => {
             let response = respond::respond(&error, is_grpc, door.audience());
             record.set_flag(error.flag());
-            record.head_received(response.status().as_u16(), worker.now());
-            record.ended();
+            record.set_status(response.status().as_u16());
+            record.head_received(worker.now());
+            record.finish();
             tracing::debug!(listener = %door.listener.name, error = respond::chain(&error), "answered ourselves");
             response
         }
@@ -101,7 +102,7 @@ async fn carry<N: Net>(
     let (mut head, body) = request.into_parts();
     let authority = judge_head(&head)?;
     let cluster = find_cluster(&snapshot, door, &authority)?;
-    record.routed(&cluster.runtime);
+    record.routed(Arc::clone(&cluster.runtime));
     let slot = circuit_breaker::admit_request(&cluster)
         .map_err(|cap| ProxyError::Overflow { cluster: cluster.name().clone(), cap })?;
     retry_budget::record_request(&cluster.runtime.retry_budget, worker.now());
@@ -338,8 +339,9 @@ fn deliver<N: Net>(worker: &Arc<Worker<N>>, carried: Carried, mut record: Reques
     if let Some(reason) = reason.filter(|_| audience == Audience::App) {
         head.headers.insert(wire::REASON, reason);
     }
-    record.head_received(head.status.as_u16(), worker.now());
-    let ending = Ending { worker: Arc::clone(worker), record, held: Some(answer.held), _slot: slot };
+    record.set_status(head.status.as_u16());
+    record.head_received(worker.now());
+    let ending = Ending { worker: Arc::clone(worker), record: Some(record), held: Some(answer.held), _slot: slot };
     let idle = IdleTimer::new(activity.clone(), cluster.settings.timeouts.stream_idle);
     let body = ResponseBody::upstream(body, activity, Some(idle), Box::new(ending));
     head.version = Version::default();
@@ -349,14 +351,15 @@ fn deliver<N: Net>(worker: &Arc<Worker<N>>, carried: Carried, mut record: Reques
 /// What lives as long as a response's body.
 struct Ending<N: Net> {
     worker: Arc<Worker<N>>,
-    record: RequestRecord,
+    /// Dropped unfinished, it counts the downstream as gone.
+    record: Option<RequestRecord>,
     held: Option<Held>,
     _slot: RequestSlot,
 }
 
 impl<N: Net> OnEnd for Ending<N> {
     fn ended(&mut self, result: Result<(), &body::Error>) {
-        self.record.ended();
+        let Some(mut record) = self.record.take() else { return };
         match result {
             Ok(()) => {
                 let http1 = self.held.take().and_then(|held| held.http1);
@@ -364,8 +367,9 @@ impl<N: Net> OnEnd for Ending<N> {
                     self.worker.pool.give_back(&target, connection, self.worker.now());
                 }
             }
-            Err(body::Error::Upstream(_)) => self.record.set_flag(ResponseFlag::UC),
-            Err(body::Error::Idle) => self.record.set_flag(ResponseFlag::SI),
+            Err(body::Error::Upstream(_)) => record.set_flag(ResponseFlag::UC),
+            Err(body::Error::Idle) => record.set_flag(ResponseFlag::SI),
         }
+        record.finish();
     }
 }

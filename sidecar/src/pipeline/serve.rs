@@ -16,6 +16,7 @@ use hyper_util::{
     server::conn::auto,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::server::TlsStream;
 
 use super::{
     door::{Door, From},
@@ -51,18 +52,21 @@ pub async fn serve<N: Net>(
 ) {
     match &listener.kind {
         ListenerKind::OutboundHttp { .. } => {
-            let door = Arc::new(Door { listener, from: From::App });
+            let door = Arc::new(Door { listener, counts, from: From::App });
             serve_http(worker, door, stream, Wire::Plain).await;
         }
         ListenerKind::OutboundTcp { cluster } => {
             let cluster = cluster.clone();
-            tcp::outbound(&worker, &cluster, stream).await;
+            tcp::outbound(&worker, &counts, &cluster, stream).await;
         }
         ListenerKind::Inbound(inbound) => {
             let inbound = inbound.clone();
             let identity = worker.snapshots.load().identity.clone();
             match identify(&worker, &inbound, identity, stream).await {
-                Ok(accepted) => enter(worker, listener, &inbound, &counts, accepted, address).await,
+                Ok(accepted) => {
+                    let door = peer_door(listener, counts, &inbound, &accepted, address);
+                    enter(worker, door, &inbound, accepted.stream).await;
+                }
                 Err((reason, cause)) => {
                     counts.refuse(reason);
                     tracing::debug!(listener = %listener.name, peer = %address, ?reason, cause, "peer refused");
@@ -97,23 +101,31 @@ async fn identify<N: Net>(
     if is_allowed { Ok(accepted) } else { Err((Refusal::NotAllowed, format!("{id} may not call here"))) }
 }
 
+/// The door of a verified peer, who is counted from here on.
+fn peer_door<S>(
+    listener: Arc<Listener>,
+    counts: Arc<ListenerRuntime>,
+    inbound: &Inbound,
+    accepted: &Accepted<S>,
+    address: SocketAddr,
+) -> Arc<Door> {
+    let is_sidecar = inbound.peer == PeerKind::Outrider;
+    let count = counts.peers.of(accepted.peer.id());
+    count.connections.fetch_add(1, Ordering::Relaxed);
+    *count.tls.lock().unwrap_or_else(PoisonError::into_inner) = Some(accepted.facts.clone());
+    let from = From::Peer { peer: accepted.peer.clone(), address: address.ip(), is_sidecar, count };
+    Arc::new(Door { listener, counts, from })
+}
+
 /// A verified peer is in: requests or bytes, as the application protocol says.
 async fn enter<N: Net>(
     worker: Arc<Worker<N>>,
-    listener: Arc<Listener>,
+    door: Arc<Door>,
     inbound: &Inbound,
-    counts: &ListenerRuntime,
-    accepted: Accepted<N::Stream>,
-    address: SocketAddr,
+    stream: TlsStream<N::Stream>,
 ) {
-    let Accepted { stream, peer, facts } = accepted;
     let alpn = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
     let is_sidecar = inbound.peer == PeerKind::Outrider;
-    let count = counts.peers.of(peer.id());
-    count.connections.fetch_add(1, Ordering::Relaxed);
-    *count.tls.lock().unwrap_or_else(PoisonError::into_inner) = Some(facts);
-    let from = From::Peer { peer, address: address.ip(), is_sidecar, count };
-    let door = Arc::new(Door { listener, from });
     match (inbound.protocol, alpn.as_deref()) {
         (Protocol::Http, Some(wire::ALPN_H2 | wire::ALPN_STANDARD_H2)) => {
             serve_http(worker, door, stream, Wire::Http2).await;
@@ -124,7 +136,7 @@ async fn enter<N: Net>(
         (Protocol::Tcp, Some(wire::ALPN_TCP)) => tcp::inbound_framed(&worker, &door, inbound, stream).await,
         (Protocol::Tcp, _) if !is_sidecar => tcp::inbound_plain(&worker, &door, inbound, stream).await,
         (Protocol::Http | Protocol::Tcp, _) => {
-            counts.refuse(Refusal::NoProtocol);
+            door.counts.refuse(Refusal::NoProtocol);
             tracing::debug!(listener = %door.listener.name, ?alpn, "peer speaks another protocol");
         }
     }

@@ -21,6 +21,7 @@ use crate::{
         cluster::{PeerKind, Transport},
         flag::ResponseFlag,
         listener::Inbound,
+        runtime::ListenerRuntime,
     },
     net::{Net, Stream},
     relay::{
@@ -51,13 +52,18 @@ enum Way<S> {
 }
 
 /// Carries one stream of the own app to a cluster.
-pub async fn outbound<N: Net>(worker: &Arc<Worker<N>>, cluster: &ClusterName, stream: N::Stream) {
-    let mut record = RequestRecord::new(worker.now());
+pub async fn outbound<N: Net>(
+    worker: &Arc<Worker<N>>,
+    counts: &Arc<ListenerRuntime>,
+    cluster: &ClusterName,
+    stream: N::Stream,
+) {
+    let mut record = RequestRecord::new(Arc::clone(counts), worker.now());
     if let Err(error) = outward(worker, cluster, stream, &mut record).await {
         record.set_flag(error.flag());
         tracing::debug!(%cluster, error = respond::chain(&error), "stream refused");
     }
-    record.ended();
+    record.finish();
 }
 
 async fn outward<N: Net>(
@@ -71,7 +77,7 @@ async fn outward<N: Net>(
         let cluster = snapshot
             .cluster(name)
             .ok_or_else(|| ProxyError::NoRoute { authority: name.to_string() })?;
-        record.routed(&cluster.runtime);
+        record.routed(Arc::clone(&cluster.runtime));
         let slot = circuit_breaker::admit_request(cluster)
             .map_err(|cap| ProxyError::Overflow { cluster: name.clone(), cap })?;
         retry_budget::record_request(&cluster.runtime.retry_budget, worker.now());
@@ -88,7 +94,7 @@ async fn outward<N: Net>(
         }
     };
     in_flight.answered(worker.now());
-    record.connected(worker.now());
+    record.head_received(worker.now());
     match way {
         Way::Framed(mut session) => {
             let (end, _carried) = copy::framed(stream, &mut session).await;
@@ -194,9 +200,9 @@ where
             Ok(Ok(_) | Err(_)) | Err(_) => return,
         }
         door.count_request();
-        let mut record = RequestRecord::new(worker.now());
+        let mut record = RequestRecord::new(Arc::clone(&door.counts), worker.now());
         let is_reusable = inward_framed(worker, inbound, &mut session, &mut record).await;
-        record.ended();
+        record.finish();
         if !is_reusable {
             return;
         }
@@ -245,7 +251,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     door.count_request();
-    let mut record = RequestRecord::new(worker.now());
+    let mut record = RequestRecord::new(Arc::clone(&door.counts), worker.now());
     match to_app(worker, &inbound.app, &mut record).await {
         Ok(mut app) => {
             if copy::plain(&mut stream, &mut app.connection).await.is_err() {
@@ -255,7 +261,7 @@ where
         }
         Err(error) => record.set_flag(error.flag()),
     }
-    record.ended();
+    record.finish();
 }
 
 /// A connection to the own app, and what is held for it.
@@ -272,7 +278,7 @@ async fn to_app<N: Net>(
     let snapshot = worker.snapshots.load();
     let cluster =
         snapshot.cluster(name).ok_or_else(|| ProxyError::NoRoute { authority: name.to_string() })?;
-    record.routed(&cluster.runtime);
+    record.routed(Arc::clone(&cluster.runtime));
     let slot = circuit_breaker::admit_request(cluster)
         .map_err(|cap| ProxyError::Overflow { cluster: name.clone(), cap })?;
     let now = worker.now();
@@ -283,6 +289,6 @@ async fn to_app<N: Net>(
     let connection = dial::dial(&worker.net, cluster, &endpoint, None, Speak::Tcp)
         .await
         .map_err(|source| ProxyError::Connect { endpoint: address, source })?;
-    record.connected(worker.now());
+    record.head_received(worker.now());
     Ok(App { connection, _slot: slot })
 }

@@ -1,67 +1,93 @@
-//! What is remembered of one request until it ends, and counted then: once, also when its future is cancelled.
+//! The record of one request: made when it arrives, counted once when it is over, however it ends.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use crate::model::{flag::ResponseFlag, runtime::ClusterRuntime};
+use crate::model::{
+    flag::ResponseFlag,
+    runtime::{ClusterRuntime, ListenerRuntime},
+};
 
-/// One request or opaque stream under way. Dropping it counts it.
+/// What is known so far of one request (or opaque stream). Counts itself when it is dropped: a request whose future
+/// is cancelled before [`RequestRecord::finish`] counts as gone downstream ([`ResponseFlag::DC`]).
+///
+/// Two pointers and a few words; nothing is allocated, and no clock is read here.
 #[derive(Debug)]
 pub struct RequestRecord {
-    started: Instant,
+    listener: Arc<ListenerRuntime>,
     cluster: Option<Arc<ClusterRuntime>>,
+    started: Instant,
+    head_after: Option<Duration>,
     status: Option<u16>,
     flag: Option<ResponseFlag>,
-    /// Whether it came to its end; if not, the downstream went away.
-    is_ended: bool,
+    is_finished: bool,
 }
 
 impl RequestRecord {
-    /// A request that arrived at `now`.
+    /// Begins a record. `started` is when the request's head was read.
     #[must_use]
-    pub fn new(now: Instant) -> Self {
-        Self { started: now, cluster: None, status: None, flag: None, is_ended: false }
+    pub fn new(listener: Arc<ListenerRuntime>, started: Instant) -> Self {
+        Self {
+            listener,
+            cluster: None,
+            started,
+            head_after: None,
+            status: None,
+            flag: None,
+            is_finished: false,
+        }
     }
 
-    /// It goes to this cluster. A request that never gets so far is counted nowhere but at its listener.
-    pub fn routed(&mut self, cluster: &Arc<ClusterRuntime>) {
-        self.cluster = Some(Arc::clone(cluster));
-    }
-
-    /// When it arrived.
+    /// When the request's head was read.
     #[must_use]
     pub fn started(&self) -> Instant {
         self.started
     }
 
-    /// The response's head goes downstream now.
-    pub fn head_received(&mut self, status: u16, now: Instant) {
+    /// Says which cluster it counts for. Without one, it counts as unrouted for its listener.
+    pub fn routed(&mut self, cluster: Arc<ClusterRuntime>) {
+        self.cluster = Some(cluster);
+    }
+
+    /// Says that the response's head is there, from upstream or made by us; the time until then is what the latency
+    /// histogram holds. Only the first call counts.
+    pub fn head_received(&mut self, now: Instant) {
+        self.head_after.get_or_insert(now.saturating_duration_since(self.started));
+    }
+
+    /// The status that goes downstream.
+    pub fn set_status(&mut self, status: u16) {
         self.status = Some(status);
-        self.connected(now);
     }
 
-    /// The way to the upstream is open: what opaque streams have instead of a head.
-    pub fn connected(&mut self, now: Instant) {
-        if let Some(cluster) = &self.cluster {
-            cluster.counts.latency.record(now.saturating_duration_since(self.started));
-        }
-    }
-
-    /// Something was odd, or we answered ourselves.
+    /// Why we answered, or what was odd. The first one stays: what follows is a consequence.
     pub fn set_flag(&mut self, flag: ResponseFlag) {
-        self.flag = Some(flag);
+        self.flag.get_or_insert(flag);
     }
 
-    /// It came to its end: nothing more is expected of it.
-    pub fn ended(&mut self) {
-        self.is_ended = true;
+    /// Says that the response went downstream as a whole (or that the answer was our own and is done).
+    pub fn finish(mut self) {
+        self.is_finished = true;
     }
 }
 
 impl Drop for RequestRecord {
     fn drop(&mut self) {
-        let flag = if self.is_ended { self.flag } else { self.flag.or(Some(ResponseFlag::DC)) };
-        if let Some(cluster) = &self.cluster {
-            cluster.counts.record(self.status, flag);
+        if !self.is_finished {
+            self.set_flag(ResponseFlag::DC);
+        }
+        match (&self.cluster, self.flag) {
+            (Some(cluster), flag) => {
+                cluster.counts.record(self.status, flag);
+                if let Some(latency) = self.head_after {
+                    cluster.counts.latency.record(latency);
+                }
+            }
+            (None, Some(flag)) => self.listener.count_unrouted(flag),
+            // Answered whole, without a cluster and without a reason: the pipeline has no such path.
+            (None, None) => {}
         }
     }
 }
@@ -72,28 +98,57 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_cancelled_request_counts_as_gone_downstream() {
-        let now = Instant::now();
+    fn counts(runtime: &ClusterRuntime, class: usize, flag: ResponseFlag) -> (u64, u64, u64) {
+        let class = runtime.counts.by_class[class].load(Ordering::Relaxed);
+        let flag = runtime.counts.by_flag[flag as usize].load(Ordering::Relaxed);
+        (class, flag, runtime.counts.latency.read().count())
+    }
+
+    fn record(now: Instant) -> (RequestRecord, Arc<ClusterRuntime>, Arc<ListenerRuntime>) {
+        let listener = Arc::new(ListenerRuntime::default());
         let cluster = Arc::new(ClusterRuntime::new(now));
-        let mut record = RequestRecord::new(now);
-        record.routed(&cluster);
-        drop(record);
-        let by_flag = &cluster.counts.by_flag[ResponseFlag::DC as usize];
-        assert_eq!(by_flag.load(Ordering::Relaxed), 1);
-        assert_eq!(cluster.counts.by_class[0].load(Ordering::Relaxed), 1);
+        (RequestRecord::new(Arc::clone(&listener), now), cluster, listener)
     }
 
     #[test]
-    fn a_finished_request_counts_once_under_its_status() {
+    fn a_finished_request_counts_once_with_its_latency() {
         let now = Instant::now();
-        let cluster = Arc::new(ClusterRuntime::new(now));
-        let mut record = RequestRecord::new(now);
-        record.routed(&cluster);
-        record.head_received(200, now);
-        record.ended();
+        let (mut record, cluster, _) = record(now);
+        record.routed(Arc::clone(&cluster));
+        record.head_received(now + Duration::from_millis(3));
+        record.head_received(now + Duration::from_secs(3));
+        record.set_status(200);
+        record.finish();
+        assert_eq!(counts(&cluster, 2, ResponseFlag::DC), (1, 0, 1));
+        assert!((cluster.counts.latency.read().sum_seconds - 0.003).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_cancelled_request_counts_as_gone_downstream() {
+        let (mut record, cluster, _) = record(Instant::now());
+        record.routed(Arc::clone(&cluster));
         drop(record);
-        assert_eq!(cluster.counts.by_class[2].load(Ordering::Relaxed), 1);
-        assert!(cluster.counts.by_flag.iter().all(|count| count.load(Ordering::Relaxed) == 0));
+        assert_eq!(counts(&cluster, 0, ResponseFlag::DC), (1, 1, 0));
+    }
+
+    #[test]
+    fn the_first_reason_stays() {
+        let (mut record, cluster, _) = record(Instant::now());
+        record.routed(Arc::clone(&cluster));
+        record.set_flag(ResponseFlag::UT);
+        record.set_flag(ResponseFlag::UC);
+        record.set_status(504);
+        drop(record);
+        assert_eq!(counts(&cluster, 5, ResponseFlag::UT), (1, 1, 0));
+        assert_eq!(counts(&cluster, 5, ResponseFlag::DC).1, 0);
+    }
+
+    #[test]
+    fn what_found_no_cluster_counts_for_the_listener() {
+        let (mut record, _, listener) = record(Instant::now());
+        record.set_flag(ResponseFlag::NR);
+        record.set_status(404);
+        record.finish();
+        assert_eq!(listener.unrouted[ResponseFlag::NR as usize].load(Ordering::Relaxed), 1);
     }
 }

@@ -36,6 +36,12 @@ impl fmt::Display for Fault {
     }
 }
 
+/// Several faults for people: one per line (a fault in the YAML itself with the lines around it).
+#[must_use]
+pub fn lines(faults: &[Fault]) -> String {
+    faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
 /// Faults of one file, in the order in which they were found. At most [`MAX_FAULTS`] are kept.
 #[derive(Debug, Default)]
 pub struct Faults {
