@@ -225,4 +225,3 @@ fn retire(previous: &Snapshot, next: &Snapshot) {
         }
     }
 }
-
