@@ -220,7 +220,8 @@ async fn issue(sender: Sender, request: SvidRequest<'_>) -> Result<IssuedChain, 
 }
 
 fn tonic_request(request: &SvidRequest<'_>) -> Result<tonic::Request<IstioCertificateRequest>, Error> {
-    let seconds = request.validity.map_or(0, |validity| validity.as_secs());
+    // Rounded up: 0 would ask for the default.
+    let seconds = request.validity.map_or(0, |validity| validity.as_secs().max(1));
     let mut message = tonic::Request::new(IstioCertificateRequest {
         csr: request.csr_pem.to_owned(),
         subject_id: String::new(),

@@ -22,3 +22,9 @@ impl WallClock for SystemWallClock {
         SystemTime::now()
     }
 }
+
+/// The time for measuring distances; stands still where tokio's clock does.
+#[expect(clippy::disallowed_methods, reason = "the one reader of the monotonic clock")]
+pub(crate) fn instant() -> tokio::time::Instant {
+    tokio::time::Instant::now()
+}

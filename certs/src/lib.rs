@@ -10,7 +10,7 @@
 //! | [`verify`] | a chain off the network becomes a [`verify::Peer`], or not | X509-SVID §5 |
 //! | [`rustls_verify`] | the same, as verifiers for TLS | – |
 //! | [`request`], [`join_token`], [`client`] | how a workload gets its SVID | Istio's CA service |
-//! | `ca` | the CA itself; `outrider-ca` is a thin program around it | – |
+//! | [`ca`] | the CA itself; `outrider-ca` is a thin program around it | – |
 //!
 //! # Invariants
 //! - An ID is judged by the bundle of its own trust domain alone.
@@ -22,7 +22,9 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests may read clocks"))]
 
 pub mod api;
+pub mod ca;
 pub mod certificate;
+pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod join_token;
@@ -31,6 +33,8 @@ pub mod request;
 pub mod rustls_verify;
 pub mod spiffe_id;
 pub mod svid;
+#[cfg(test)]
+mod testing;
 pub mod trust_bundle;
 pub mod verify;
 

@@ -26,7 +26,7 @@ pub fn encode_key(key: &PrivateKeyDer<'_>) -> Zeroizing<String> {
         PrivateKeyDer::Pkcs1(_) => "RSA PRIVATE KEY",
         PrivateKeyDer::Sec1(_) => "EC PRIVATE KEY",
         // The enum may grow; PKCS#8 is the container for every kind.
-        _ => "PRIVATE KEY",
+        PrivateKeyDer::Pkcs8(_) | _ => "PRIVATE KEY",
     };
     let der = key.secret_der();
     // The whole length at once: a text that grew would leave copies behind.

@@ -375,7 +375,7 @@ mod tests {
         fn what_is_displayed_is_read_back(text in "spiffe://[a-z0-9._-]{1,20}(/[a-zA-Z0-9_-][a-zA-Z0-9._-]{0,9}){0,5}") {
             let id = SpiffeId::parse(&text).unwrap();
             prop_assert_eq!(id.to_string(), text);
-            prop_assert_eq!(SpiffeId::parse(&id.to_string()), Ok(id));
+            prop_assert_eq!(SpiffeId::parse(id.as_str()), Ok(id));
         }
     }
 }

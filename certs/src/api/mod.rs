@@ -8,6 +8,8 @@
     unreachable_pub,
     unused_qualifications,
     clippy::all,
+    clippy::missing_errors_doc,
+    clippy::clone_on_ref_ptr,
     clippy::allow_attributes_without_reason,
     clippy::wildcard_enum_match_arm,
     reason = "generated code keeps the generator's style"

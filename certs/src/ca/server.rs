@@ -1,0 +1,306 @@
+//! Connections of the CA: accepted, capped, secured, served, ended.
+//!
+//! Every wait has a bound: the handshake, a request's head, an answer, and the
+//! connection's age. An error of one connection, or of accept() itself, ends
+//! nothing but that connection.
+
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Request;
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt as _;
+
+use super::acknowledgements::{Acknowledgements, Holder};
+use super::issue::ServerSan;
+use super::issuer::Validity;
+use super::limits::{Limits, RateLimiter};
+use super::metrics::Metrics;
+use super::service::{Ca, Remote, metrics_router, router};
+use super::state::CaState;
+use super::tls;
+use crate::clock::WallClock;
+use crate::verify::{Peer, peer_of_verified};
+
+/// Pause after an error of accept(): too few file descriptors do not come
+/// back by asking at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Connections at a time on the metrics listener.
+const METRICS_CONNECTIONS: usize = 64;
+/// Time for the head of an HTTP/1 request.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Largest request head, in bytes. The longest token or ID is far below.
+const MAX_HEADER_BYTES: usize = 16 * 1024;
+/// Requests at a time on one HTTP/2 connection.
+const MAX_STREAMS: u32 = 16;
+/// Bytes in flight per stream and per connection: a request fits.
+const WINDOW_BYTES: u32 = 64 * 1024;
+
+/// How the server runs.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// Lifetimes of leaves.
+    pub validity: Validity,
+    /// Bounds.
+    pub limits: Limits,
+    /// DNS names and addresses in the server's certificate, for clients that
+    /// check those.
+    pub names: Vec<ServerSan>,
+    /// Where `/live`, `/ready` and `/metrics` are served, in plaintext.
+    pub metrics_listener: Option<TcpListener>,
+}
+
+/// Why the server could not start.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ServeError(String);
+
+/// Runs the CA until `shutdown` is cancelled: then it accepts no more, lets
+/// open requests finish within [`Limits::grace`], and returns.
+///
+/// # Errors
+/// Only at the start, when the CA cannot make its own certificate.
+pub async fn serve(
+    listener: TcpListener,
+    state: CaState,
+    options: Options,
+    clock: Arc<dyn WallClock>,
+    shutdown: CancellationToken,
+) -> Result<(), ServeError> {
+    let state = Arc::new(state);
+    if let Err(error) = state.sweep_tokens(clock.now()) {
+        tracing::warn!(%error, "old join tokens could not be swept");
+    }
+    let config = tls::server_config(&state, options.names, &clock).map_err(|e| ServeError(e.to_string()))?;
+    let ca = Arc::new(Ca {
+        state,
+        clock,
+        validity: options.validity,
+        rates: RateLimiter::new(&options.limits),
+        holders: Acknowledgements::default(),
+        metrics: Metrics::new(),
+    });
+    let tasks = Tasks { tracker: TaskTracker::new(), shutdown, force: CancellationToken::new() };
+    let secured = Server {
+        router: router(&ca, &options.limits),
+        tls: Some(TlsAcceptor::from(Arc::new(config))),
+        permits: Arc::new(Semaphore::new(options.limits.connections)),
+        limits: options.limits.clone(),
+        tasks: tasks.clone(),
+        ca: Arc::clone(&ca),
+    };
+    let plain = Server {
+        router: metrics_router(&ca),
+        tls: None,
+        permits: Arc::new(Semaphore::new(METRICS_CONNECTIONS)),
+        limits: options.limits.clone(),
+        tasks: tasks.clone(),
+        ca,
+    };
+    let metrics = async {
+        match options.metrics_listener {
+            Some(listener) => Arc::new(plain).accept(listener).await,
+            None => tasks.shutdown.cancelled().await,
+        }
+    };
+    tokio::join!(Arc::new(secured).accept(listener), metrics);
+    tasks.finish(options.limits.grace).await;
+    Ok(())
+}
+
+/// The tasks of all connections, and how they are told to end.
+#[derive(Clone)]
+struct Tasks {
+    tracker: TaskTracker,
+    /// Take nothing new.
+    shutdown: CancellationToken,
+    /// End now.
+    force: CancellationToken,
+}
+
+impl Tasks {
+    async fn finish(self, grace: Duration) {
+        self.tracker.close();
+        tracing::info!(connections = self.tracker.len(), "stopping");
+        if tokio::time::timeout(grace, self.tracker.wait()).await.is_err() {
+            tracing::warn!(connections = self.tracker.len(), "cut off what did not finish in time");
+            self.force.cancel();
+            self.tracker.wait().await;
+        }
+    }
+}
+
+/// hyper's own tasks (one per HTTP/2 stream) are waited for like ours.
+impl<F> Executor<F> for Tasks
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    fn execute(&self, task: F) {
+        let force = self.force.clone();
+        self.tracker.spawn(async move {
+            tokio::select! {
+                biased;
+                () = force.cancelled() => {}
+                _output = task => {}
+            }
+        });
+    }
+}
+
+/// One listener with what it serves.
+struct Server {
+    router: axum::Router,
+    /// `None`: plaintext.
+    tls: Option<TlsAcceptor>,
+    permits: Arc<Semaphore>,
+    limits: Limits,
+    tasks: Tasks,
+    ca: Arc<Ca>,
+}
+
+impl Server {
+    async fn accept(self: Arc<Self>, listener: TcpListener) {
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = self.tasks.shutdown.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, address)) => self.start(stream, address),
+                Err(error) => self.accept_failed(&error).await,
+            }
+        }
+    }
+
+    async fn accept_failed(&self, error: &io::Error) {
+        // Once in a while is enough: the first, and every 1200th (a minute's worth).
+        if self.ca.metrics.accept_errors.inc().is_multiple_of(1200) {
+            tracing::warn!(%error, "a connection could not be accepted; is the limit of open files too low?");
+        }
+        tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
+
+    fn start(self: &Arc<Self>, stream: TcpStream, address: std::net::SocketAddr) {
+        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
+            self.ca.metrics.connections_shed.inc();
+            return;
+        };
+        let server = Arc::clone(self);
+        self.tasks.tracker.spawn(async move {
+            server.ca.metrics.connections.inc();
+            Box::pin(server.connection(stream, address)).await;
+            server.ca.metrics.connections.dec();
+            drop::<OwnedSemaphorePermit>(permit);
+        });
+    }
+
+    async fn connection(&self, stream: TcpStream, address: std::net::SocketAddr) {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%address, %error, "TCP_NODELAY could not be set");
+        }
+        let Some(acceptor) = &self.tls else {
+            return Box::pin(self.talk(stream, Remote::new(address, None))).await;
+        };
+        let handshake = tokio::select! {
+            biased;
+            () = self.tasks.force.cancelled() => return,
+            done = tokio::time::timeout(self.limits.handshake_timeout, acceptor.accept(stream)) => done,
+        };
+        let failed = match handshake {
+            Ok(Ok(stream)) => {
+                self.ca.metrics.handshakes.inc();
+                let workload = workload(stream.get_ref().1);
+                return Box::pin(self.talk(stream, Remote::new(address, workload))).await;
+            }
+            Ok(Err(error)) => error,
+            Err(error) => io::Error::new(io::ErrorKind::TimedOut, error),
+        };
+        self.ca.metrics.handshakes_failed.inc();
+        let tls = failed.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        if let Some(rustls::Error::InvalidCertificate(cause)) = tls {
+            tracing::warn!(from = %address, %cause, "the client's certificate was refused");
+        } else {
+            tracing::debug!(from = %address, error = %failed, "TLS handshake failed");
+        }
+    }
+
+    /// Speaks HTTP until either side ends it, the connection is too old, or
+    /// the CA stops.
+    async fn talk<IO>(&self, io: IO, remote: Remote)
+    where
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (router, remote) = (self.router.clone(), Arc::new(remote));
+        let from = remote.address;
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(Arc::clone(&remote));
+            router.clone().oneshot(request)
+        });
+        let builder = self.http();
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
+        let ended = tokio::select! {
+            biased;
+            ended = connection.as_mut() => Some(ended),
+            () = self.tasks.shutdown.cancelled() => None,
+            () = tokio::time::sleep(self.limits.connection_age) => None,
+        };
+        let ended = match ended {
+            Some(ended) => ended,
+            None => {
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    biased;
+                    ended = connection => ended,
+                    () = self.tasks.force.cancelled() => Ok(()),
+                    () = tokio::time::sleep(self.limits.grace) => Ok(()),
+                }
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%from, %error, "connection ended");
+        }
+    }
+
+    fn http(&self) -> auto::Builder<Tasks> {
+        let mut builder = auto::Builder::new(self.tasks.clone());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIMEOUT)
+            .max_buf_size(MAX_HEADER_BYTES);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(MAX_STREAMS)
+            .initial_stream_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(WINDOW_BYTES)
+            .max_header_list_size(u32::try_from(MAX_HEADER_BYTES).unwrap_or(u32::MAX))
+            .keep_alive_interval(Duration::from_secs(20))
+            .keep_alive_timeout(Duration::from_secs(10));
+        builder
+    }
+}
+
+/// Who has shown which leaf in the handshake that was just done.
+fn workload(tls: &rustls::ServerConnection) -> Option<(Peer, Holder)> {
+    let chain = tls.peer_certificates()?;
+    let leaf = chain.first()?;
+    // Our verifier has let it through, so it can be read; without tickets
+    // there is no resumption.
+    Some((peer_of_verified(chain).ok()?, Holder::of(leaf)))
+}

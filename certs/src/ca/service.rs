@@ -1,0 +1,263 @@
+//! The CA's requests: `CreateCertificate` over gRPC and the bundle over HTTP.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use axum::BoxError;
+use axum::error_handling::HandleErrorLayer;
+use axum::extract::{Extension, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use http::{HeaderMap, StatusCode, header};
+use tonic::Status;
+use tower::ServiceBuilder;
+use tower::limit::GlobalConcurrencyLimitLayer;
+use tower::load_shed::LoadShedLayer;
+use tower::timeout::TimeoutLayer;
+use tower::timeout::error::Elapsed;
+
+use super::acknowledgements::{Acknowledgements, Holder};
+use super::issuer::{self, Issued, Proof, Validity, Wish};
+use super::limits::{Caller, Limits, RateLimiter};
+use super::metrics::Metrics;
+use super::refusal::Refusal;
+use super::state::CaState;
+use crate::api::istio_v1_auth::istio_certificate_service_server::{
+    IstioCertificateService, IstioCertificateServiceServer,
+};
+use crate::api::istio_v1_auth::{IstioCertificateRequest, IstioCertificateResponse};
+use crate::client::{BUNDLE_PATH, BUNDLE_SEQUENCE_HEADER};
+use crate::clock::{WallClock, instant};
+use crate::join_token::Credential;
+use crate::pem;
+use crate::verify::Peer;
+
+/// Largest gRPC message; a request is a PEM text of at most 16 KiB.
+const MAX_MESSAGE_BYTES: usize = 20 * 1024;
+
+/// The far end of a connection.
+#[derive(Debug)]
+pub(super) struct Remote {
+    pub(super) address: SocketAddr,
+    /// Who it is, if it showed an SVID.
+    pub(super) peer: Option<Peer>,
+    /// The leaf it has, and when that runs out: the one it showed, or a newer
+    /// one it was given on this connection.
+    leaf: Mutex<Option<(Holder, SystemTime)>>,
+}
+
+/// What all requests share.
+pub(super) struct Ca {
+    pub(super) state: Arc<CaState>,
+    pub(super) clock: Arc<dyn WallClock>,
+    pub(super) validity: Validity,
+    pub(super) rates: RateLimiter,
+    pub(super) holders: Acknowledgements,
+    pub(super) metrics: Metrics,
+}
+
+/// The routes of the TLS listener, with their limits.
+pub(super) fn router(ca: &Arc<Ca>, limits: &Limits) -> axum::Router {
+    let grpc = IstioCertificateServiceServer::new(CertificateService(Arc::clone(ca)))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let shedding = Arc::clone(ca);
+    let bounds = ServiceBuilder::new()
+        .layer(HandleErrorLayer::new(move |headers: HeaderMap, error: BoxError| {
+            std::future::ready(shed(&shedding, &headers, error.is::<Elapsed>()))
+        }))
+        .layer(LoadShedLayer::new())
+        .layer(GlobalConcurrencyLimitLayer::new(limits.requests))
+        .layer(TimeoutLayer::new(limits.request_timeout));
+    axum::Router::new()
+        .route_service("/istio.v1.auth.IstioCertificateService/{method}", grpc)
+        .route(BUNDLE_PATH, get(bundle))
+        .layer(bounds)
+        .with_state(Arc::clone(ca))
+}
+
+/// The routes of the plaintext listener: nothing secret, nothing that changes.
+pub(super) fn metrics_router(ca: &Arc<Ca>) -> axum::Router {
+    axum::Router::new()
+        .route("/live", get(|| std::future::ready("live\n")))
+        .route("/ready", get(ready))
+        .route("/metrics", get(metrics))
+        .with_state(Arc::clone(ca))
+}
+
+struct CertificateService(Arc<Ca>);
+
+#[tonic::async_trait]
+impl IstioCertificateService for CertificateService {
+    async fn create_certificate(
+        &self,
+        request: tonic::Request<IstioCertificateRequest>,
+    ) -> Result<tonic::Response<IstioCertificateResponse>, Status> {
+        let remote = request.extensions().get::<Arc<Remote>>().cloned();
+        let remote = remote.ok_or_else(|| Status::internal("the connection is not known"))?;
+        match self.0.create(&remote, request).await {
+            Ok(issued) => {
+                self.0.note(&remote, &issued);
+                Ok(tonic::Response::new(self.0.response(&issued.0)))
+            }
+            Err(refusal) => {
+                self.0.log_refusal(&remote, &refusal);
+                Err(refusal.status())
+            }
+        }
+    }
+}
+
+/// What was issued, and the bundle sequence its holder told.
+type Told = (Issued, u64);
+
+impl Ca {
+    async fn create(
+        &self,
+        remote: &Remote,
+        request: tonic::Request<IstioCertificateRequest>,
+    ) -> Result<Told, Refusal> {
+        self.rates.admit(remote.caller(), instant()).map_err(Refusal::Rate)?;
+        let (metadata, _, message) = request.into_parts();
+        let headers = metadata.as_ref();
+        let wanted = u64::try_from(message.validity_duration).map_err(|_| Refusal::NegativeValidity)?;
+        let wanted = (wanted > 0).then(|| Duration::from_secs(wanted));
+        let wish = Wish {
+            proof: proof(headers, remote)?,
+            csr_pem: message.csr,
+            validity: self.validity.of(wanted),
+            bundle_sequence: bundle_sequence(headers),
+        };
+        let (state, now) = (Arc::clone(&self.state), self.clock.now());
+        // Flushing the token and the log to disk may take a while.
+        let work = tokio::task::spawn_blocking(move || {
+            issuer::issue(&state, &wish, now).map(|issued| (issued, wish.bundle_sequence))
+        });
+        work.await.unwrap_or(Err(Refusal::Stopping))
+    }
+
+    fn note(&self, remote: &Remote, (issued, sequence): &Told) {
+        self.metrics.issued(issued.proof);
+        tracing::info!(
+            spiffe_id = %issued.id,
+            serial = %issued.serial,
+            proof = ?issued.proof,
+            from = %remote.address,
+            "certificate issued"
+        );
+        let holder = Holder::of(&issued.leaf);
+        if let Some((replaced, _)) = remote.leaf().replace((holder, issued.not_after)) {
+            self.holders.forget(&replaced);
+        }
+        self.holders.note(holder, *sequence, issued.not_after, self.clock.now());
+    }
+
+    fn response(&self, issued: &Issued) -> IstioCertificateResponse {
+        let chain = [&issued.leaf, self.state.root()];
+        IstioCertificateResponse { cert_chain: chain.map(|der| pem::certificate(der)).to_vec() }
+    }
+
+    fn log_refusal(&self, remote: &Remote, refusal: &Refusal) {
+        self.metrics.refused(refusal.reason());
+        let who = remote.peer.as_ref().map(|peer| peer.id().as_str());
+        let (from, reason) = (remote.address, refusal.reason());
+        if matches!(refusal, Refusal::Rate(_)) {
+            // Counted; a line for each would make the flood worse.
+            tracing::debug!(%from, who, reason, %refusal, "certificate refused");
+        } else {
+            tracing::warn!(%from, who, reason, %refusal, "certificate refused");
+        }
+    }
+}
+
+impl Remote {
+    pub(super) fn new(address: SocketAddr, workload: Option<(Peer, Holder)>) -> Self {
+        let leaf = workload.as_ref().map(|(peer, holder)| (*holder, peer.not_after()));
+        Self { address, peer: workload.map(|(peer, _)| peer), leaf: Mutex::new(leaf) }
+    }
+
+    fn caller(&self) -> Caller {
+        match &self.peer {
+            Some(peer) => Caller::Workload(peer.id().clone()),
+            None => Caller::Address(self.address.ip()),
+        }
+    }
+
+    fn leaf(&self) -> std::sync::MutexGuard<'_, Option<(Holder, SystemTime)>> {
+        self.leaf.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A token counts before the SVID: who brings one wants a new beginning.
+fn proof(headers: &HeaderMap, remote: &Remote) -> Result<Proof, Refusal> {
+    if let Some(value) = headers.get(header::AUTHORIZATION) {
+        let text = value.to_str().map_err(|_| Refusal::NotAToken)?;
+        // RFC 9110 §11.1: the scheme's case does not matter.
+        let (scheme, credential) = text.split_once(' ').ok_or(Refusal::NotAToken)?;
+        let credential =
+            Credential::parse(credential.trim()).filter(|_| scheme.eq_ignore_ascii_case("bearer"));
+        return credential.map(Proof::Token).ok_or(Refusal::NotAToken);
+    }
+    remote.peer.clone().map(Proof::Svid).ok_or(Refusal::NoProof)
+}
+
+/// 0 when the caller tells none, or nothing that is a number.
+fn bundle_sequence(headers: &HeaderMap) -> u64 {
+    let value = headers.get(BUNDLE_SEQUENCE_HEADER).and_then(|value| value.to_str().ok());
+    value.and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+/// The SPIFFE bundle endpoint. Open to anybody who reaches it, for roots are
+/// no secret; an SVID makes the caller's sequence count as acknowledgement.
+async fn bundle(
+    State(ca): State<Arc<Ca>>,
+    Extension(remote): Extension<Arc<Remote>>,
+    headers: HeaderMap,
+) -> Response {
+    if ca.rates.admit(remote.caller(), instant()).is_err() {
+        return (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, "1")], "too many requests\n")
+            .into_response();
+    }
+    ca.metrics.bundle_requests.inc();
+    let now = ca.clock.now();
+    let leaf = *remote.leaf();
+    if let Some((holder, not_after)) = leaf.filter(|(_, not_after)| now <= *not_after) {
+        ca.holders.note(holder, bundle_sequence(&headers), not_after, now);
+    }
+    let bundle = ca.state.bundle();
+    let age = bundle.refresh_hint().unwrap_or_default().as_secs();
+    let answer = [
+        (header::CONTENT_TYPE, "application/json".to_owned()),
+        (header::CACHE_CONTROL, format!("max-age={age}")),
+    ];
+    (answer, bundle.to_jwks()).into_response()
+}
+
+/// Ready means: a certificate asked for now could be signed.
+async fn ready(State(ca): State<Arc<Ca>>) -> Response {
+    let root = ca.state.signing_root();
+    let now = ca.clock.now();
+    if now < root.not_before || now >= root.not_after {
+        return (StatusCode::SERVICE_UNAVAILABLE, "the CA's root is not valid at this time\n")
+            .into_response();
+    }
+    "ready\n".into_response()
+}
+
+async fn metrics(State(ca): State<Arc<Ca>>) -> Response {
+    let text = ca.metrics.render(&ca.state, &ca.holders, ca.clock.now());
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], text).into_response()
+}
+
+/// The answer when a request was not started, or not finished in time.
+fn shed(ca: &Ca, headers: &HeaderMap, is_late: bool) -> Response {
+    ca.metrics.requests_shed.inc();
+    let reason = if is_late { "the CA did not finish in time" } else { "the CA is overloaded" };
+    let kind = headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes()).unwrap_or_default();
+    if kind.starts_with(b"application/grpc") {
+        let status = if is_late { Status::unavailable(reason) } else { Status::resource_exhausted(reason) };
+        return status.into_http::<axum::body::Body>();
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], reason).into_response()
+}
