@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    future::{Future, pending},
+    future::pending,
     io,
     net::SocketAddr,
     sync::{Arc, Mutex},
@@ -49,6 +49,8 @@ use crate::{
 };
 
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 3600);
+/// How often the fake CA wants its bundle to be looked at.
+pub(crate) const REFRESH_HINT: Duration = Duration::from_secs(3600);
 pub(crate) const CA_ADDRESS: &str = "10.0.0.1:4350";
 pub(crate) const ORDERS: &str = "spiffe://test.mesh/orders";
 
@@ -127,7 +129,7 @@ pub(crate) fn key_der(key: &KeyPair) -> PrivateKeyDer<'static> {
 
 pub(crate) fn bundle(roots: &[&Root], sequence: u64) -> TrustBundle {
     let roots = roots.iter().map(|root| root.der()).collect();
-    TrustBundle::new(domain(), roots, sequence, Some(Duration::from_secs(60))).unwrap()
+    TrustBundle::new(domain(), roots, sequence, Some(REFRESH_HINT)).unwrap()
 }
 
 /// A network in memory: with a paused clock, time passes only when nobody has anything to do.
@@ -253,8 +255,10 @@ impl FakeCa {
             script.next_token += 1;
             script.next_token
         });
-        let credential = Credential::new(TokenId::from_bytes([number; 16]), [number; 32]);
         let pin = spki_sha256(&root.der()).unwrap();
+        let mut token_id = [number; 16];
+        token_id[..8].copy_from_slice(&pin[..8]);
+        let credential = Credential::new(TokenId::from_bytes(token_id), [number; 32]);
         let token = JoinToken::new(credential, pin, id(name), epoch() + 3650 * DAY).unwrap();
         self.script(|script| script.tokens.insert(token.bearer().to_string(), id(name)));
         token.to_string()
@@ -375,17 +379,13 @@ impl IstioCertificateService for Caller {
     }
 }
 
-/// Waits up to `limit` (of whatever clock runs) for `claim` to become true.
+/// Waits up to `limit` (of whatever clock runs) for `claim` to become true, looking ten thousand times.
 pub(crate) async fn eventually(limit: Duration, what: &str, mut claim: impl FnMut() -> bool) {
+    let step = (limit / 10_000).max(Duration::from_millis(1));
     let waiting = async {
         while !claim() {
-            tokio::time::sleep(Duration::from_millis(500)).await;
+            tokio::time::sleep(step).await;
         }
     };
     assert!(tokio::time::timeout(limit, waiting).await.is_ok(), "not within {limit:?}: {what}");
-}
-
-/// Lets `future` run for at most `limit`.
-pub(crate) async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(limit, future).await.expect("in time")
 }

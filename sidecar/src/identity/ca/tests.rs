@@ -8,8 +8,8 @@ use crate::{
     identity::{
         Started, start_with,
         testing::{
-            Answer, CA_ADDRESS, DAY, FakeCa, MemoryNet, ORDERS, Root, bundle, domain, epoch, eventually, id,
-            tls_settings,
+            Answer, CA_ADDRESS, DAY, FakeCa, MemoryNet, ORDERS, REFRESH_HINT, Root, bundle, domain, epoch,
+            eventually, id, tls_settings,
         },
         tls_configs::TlsBase,
     },
@@ -18,6 +18,8 @@ use crate::{
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
+/// How far apart `Bench::until` looks, at most.
+const LOOK: Duration = Duration::from_secs(10);
 
 /// A sidecar's identity beside a CA that can lie, in virtual time.
 struct Bench {
@@ -156,7 +158,7 @@ async fn a_renewal_that_fails_is_tried_until_the_ca_is_back() {
     let back_at = bench.clock.wall();
     bench.until("a renewal", |bench| bench.svid().chain() != first.chain()).await;
     let waited = bench.clock.wall().duration_since(back_at).unwrap();
-    assert!(waited <= Duration::from_secs(61), "{waited:?}");
+    assert!(waited <= Duration::from_secs(60) + LOOK, "{waited:?}");
     assert!(!bench.started().status.renewals.is_failing());
 }
 
@@ -174,7 +176,7 @@ async fn an_expired_certificate_is_replaced_by_a_new_token_without_a_restart() {
     let dropped_at = bench.clock.wall();
     bench.until("a new identity", |bench| bench.svid().chain() != first.chain()).await;
     let waited = bench.clock.wall().duration_since(dropped_at).unwrap();
-    assert!(waited <= Duration::from_secs(2), "{waited:?}");
+    assert!(waited <= Duration::from_secs(2) + LOOK, "{waited:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -223,7 +225,7 @@ async fn an_answer_that_is_not_what_was_asked_for_is_refused() {
         bench.ca.script(|script| script.answer = answer);
         bench.until("a failed renewal", |bench| !bench.error().is_empty()).await;
         assert!(bench.error().contains(complaint), "{answer:?}: {}", bench.error());
-        tokio::time::sleep(HOUR).await;
+        tokio::time::sleep(HOUR / 10).await;
         assert_eq!(bench.svid().chain(), first.chain(), "{answer:?}: the last good stays");
         bench.ca.script(|script| script.answer = Answer::Honest);
         bench.until("a renewal", |bench| bench.svid().chain() != first.chain()).await;
@@ -271,7 +273,7 @@ async fn a_new_bundle_is_published_with_the_old_certificate_and_acknowledged() {
         .until("the new bundle", |bench| bench.identity().unwrap().bundles.get(&domain()) == Some(&newer))
         .await;
     let waited = bench.clock.wall().duration_since(epoch()).unwrap();
-    assert!(waited < Duration::from_secs(65), "the hint of 60 s is followed: {waited:?}");
+    assert!(waited > REFRESH_HINT.mul_f64(0.89) && waited < REFRESH_HINT + LOOK, "{waited:?}");
     let after = bench.identity().unwrap();
     assert_eq!(after.svid.chain(), before.svid.chain());
     assert!(
@@ -318,15 +320,17 @@ async fn a_certificate_of_a_root_that_was_taken_out_is_renewed_at_once() {
     // The CA serves under both roots first, then drops the one our certificate is of.
     let both = bundle(&[&bench.ca.root, &taken_over], 2);
     bench.ca.script(|script| {
-        script.own_root = Arc::clone(&taken_over);
         script.bundle = both.clone();
         script.admits = Some(both.clone());
     });
     bench.until("both roots", |bench| bench.identity().unwrap().bundles.get(&domain()) == Some(&both)).await;
-    bench.ca.script(|script| script.bundle = bundle(&[&taken_over], 3));
+    bench.ca.script(|script| {
+        script.own_root = Arc::clone(&taken_over);
+        script.bundle = bundle(&[&taken_over], 3);
+    });
     bench.until("a renewal", |bench| bench.svid().chain() != first.chain()).await;
     let age = bench.clock.wall().duration_since(epoch()).unwrap();
-    assert!(age < HOUR, "long before 60 %: {age:?}");
+    assert!(age < 3 * HOUR, "long before 60 %: {age:?}");
 }
 
 #[tokio::test(start_paused = true)]
