@@ -33,7 +33,12 @@ pub mod request;
 pub mod rustls_verify;
 pub mod spiffe_id;
 pub mod svid;
+#[cfg(test)]
+mod testing;
 pub mod trust_bundle;
 pub mod verify;
 
 pub use spiffe_id::{SpiffeId, TrustDomain};
+pub use svid::X509Svid;
+pub use trust_bundle::{TrustBundle, TrustBundles};
+pub use verify::Peer;

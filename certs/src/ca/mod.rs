@@ -32,7 +32,7 @@ mod state;
 mod tls;
 mod tokens;
 
-pub use files::{Access, write_atomically};
+pub use files::write_atomically;
 pub use issue::{BACKDATE, MAX_VALIDITY, ServerSan};
 pub use issuer::Validity;
 pub use limits::{Limits, Rate};

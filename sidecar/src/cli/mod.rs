@@ -11,7 +11,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use outrider::{app, config, telemetry::log};
+use outrider::{config, process, telemetry::log};
 
 /// The sidecar of the Outrider service mesh.
 #[derive(Debug, Parser)]
@@ -101,7 +101,7 @@ fn carry(run: &Run) -> anyhow::Result<ExitCode> {
     };
     let control = log::init(&run.log_level, format)?;
     let settings = config::load(&run.file.config)?;
-    app::run(settings, control)?;
+    process::run(settings, control)?;
     Ok(ExitCode::SUCCESS)
 }
 

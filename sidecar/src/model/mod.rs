@@ -5,6 +5,8 @@
 
 pub mod cluster;
 pub mod file;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod flag;
 pub mod histogram;
 pub mod identity;
