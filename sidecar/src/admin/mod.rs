@@ -29,7 +29,7 @@ pub use socket::{BoundSocket, bind_socket};
 
 use crate::{
     clock::Clock,
-    drain::Drain,
+    drain::Drains,
     model::{Settings, snapshot::Snapshots, status::IdentityStatus},
     readiness::Readiness,
     telemetry::{Metrics, log, metrics::Listeners},
@@ -98,7 +98,7 @@ pub struct State {
     /// What readiness waits for.
     pub readiness: Readiness,
     /// How far the drain has come.
-    pub drain: Drain,
+    pub drain: Drains,
     /// Where asked-for drains go.
     pub drain_requests: DrainRequests,
     /// All metrics.
@@ -108,6 +108,3 @@ pub struct State {
     /// For ages.
     pub clock: Clock,
 }
-
-#[cfg(test)]
-mod tests;

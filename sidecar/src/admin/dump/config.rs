@@ -21,7 +21,7 @@ pub(in crate::admin) fn config(state: &State) -> Value {
     json!({
         "bootstrap": bootstrap(&settings.bootstrap),
         "listeners": settings.listeners.iter().map(listener).collect::<Vec<_>>(),
-        "clusters": settings.clusters.iter().map(|item| cluster(item)).collect::<Vec<_>>(),
+        "clusters": settings.clusters.iter().map(cluster).collect::<Vec<_>>(),
     })
 }
 

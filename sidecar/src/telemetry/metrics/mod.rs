@@ -11,7 +11,7 @@ use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, regis
 
 use crate::{
     clock::Clock,
-    drain::Drain,
+    drain::Drains,
     model::{runtime::ListenerRuntime, snapshot::Snapshots, status::IdentityStatus},
     readiness::Readiness,
 };
@@ -41,7 +41,7 @@ pub struct ProcessFacts {
     /// For ages.
     pub clock: Clock,
     /// How far the drain has come.
-    pub drain: Drain,
+    pub drain: Drains,
     /// What readiness waits for.
     pub readiness: Readiness,
 }
