@@ -56,7 +56,12 @@ pub(super) struct Attempts<'a, N: Net> {
 
 impl<N: Net> Attempts<'_, N> {
     /// All attempts, within the cluster's timeouts.
-    pub(super) async fn run(self, head: Parts, replay: Replay, activity: &Activity) -> Result<Answer, ProxyError> {
+    pub(super) async fn run(
+        self,
+        head: Parts,
+        replay: Replay,
+        activity: &Activity,
+    ) -> Result<Answer, ProxyError> {
         let timeouts = &self.cluster.settings.timeouts;
         let (idle, limit) = (timeouts.stream_idle, timeouts.request);
         let idle_timer = IdleTimer::new(activity.clone(), idle);
@@ -192,4 +197,3 @@ impl<N: Net> Attempts<'_, N> {
         Ok(request)
     }
 }
-

@@ -89,7 +89,11 @@ pub(super) fn speak(door: &Door, cluster: &Cluster, head: &mut Parts) -> Speak {
         (ListenerKind::OutboundHttp { .. } | ListenerKind::OutboundTcp { .. }, Transport::App) => {
             Speak::Http1
         }
+    };
+    if speak == Speak::Http1 {
+        cookie::join(&mut head.headers);
     }
+    speak
 }
 
 fn version_label(version: Version) -> HeaderValue {
@@ -99,4 +103,3 @@ fn version_label(version: Version) -> HeaderValue {
         _ => "1.1",
     })
 }
-
