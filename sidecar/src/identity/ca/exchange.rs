@@ -269,9 +269,9 @@ impl<N: Net> Exchange<N> {
         wish: &Wish<'_>,
         ask: &Ask<'_>,
     ) -> Result<(KeyPairAndCsr, IssuedChain), Error> {
+        let (stream, _ca) = self.connect(config).await?;
         let key = KeyPairAndCsr::generate(ask.id)?;
         wish.store.keep_next_key(&pem::encode_key(key.key()))?;
-        let (stream, _ca) = self.connect(config).await?;
         let bearer = ask.token.map(JoinToken::bearer);
         let request = SvidRequest {
             csr_pem: key.csr_pem(),
