@@ -39,3 +39,6 @@ pub mod trust_bundle;
 pub mod verify;
 
 pub use spiffe_id::{SpiffeId, TrustDomain};
+pub use svid::X509Svid;
+pub use trust_bundle::{TrustBundle, TrustBundles};
+pub use verify::Peer;

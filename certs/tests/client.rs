@@ -53,14 +53,14 @@ fn chain() -> [String; 2] {
     let id = SpiffeId::parse("spiffe://example.org/a").unwrap();
     let pair = KeyPairAndCsr::generate(&id).unwrap();
     let issued = ca.issue_by_hand(&id, pair.csr_pem(), Duration::from_secs(60), now).unwrap();
-    [pem::certificate(&issued.chain[0]), pem::certificate(ca.root())]
+    [pem::certificate(issued.chain.first().unwrap()), pem::certificate(ca.root())]
 }
 
 #[tokio::test]
 async fn a_ca_without_bundle_endpoint_still_gives_certificates() {
     let [leaf, root] = chain();
     let issued = ask(fake(Ok(vec![leaf.clone(), root.clone()]))).await.unwrap();
-    assert_eq!(pem::certificate(&issued.chain[0]), leaf);
+    assert_eq!(pem::certificate(issued.chain.first().unwrap()), leaf);
     assert_eq!(issued.chain.len(), 1);
     assert_eq!(pem::certificate(&issued.root.unwrap()), root);
     assert_eq!(issued.bundle, None);

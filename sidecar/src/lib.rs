@@ -17,16 +17,40 @@
     allow(clippy::disallowed_methods, reason = "tests read clocks and start tasks as they like")
 )]
 
+// Composition.
+pub mod app;
+pub mod process;
+
+// Told once.
+pub mod pipeline;
+
+// Data side: effects.
+pub mod accept;
+pub mod connect;
+pub mod relay;
+pub mod tls;
+
+// Data side, decisions: pure; `now` and `rng` are arguments.
+pub mod balance;
+pub mod headers;
+pub mod resilience;
+pub mod route;
+
 // Shared nouns and seams.
 pub mod clock;
 pub mod model;
 pub mod net;
 
-// Operations that both sides use.
-pub mod drain;
-pub mod readiness;
-
 // Control side.
+pub mod config;
 pub mod discovery;
 pub mod identity;
 pub mod publish;
+
+// Operations that both sides use.
+pub mod drain;
+pub mod readiness;
+pub mod telemetry;
+
+// Operations that look at everything.
+pub mod admin;

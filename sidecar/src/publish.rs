@@ -111,13 +111,14 @@ impl Publisher {
         let lists = self.lists.borrow_and_update();
         let facts = Facts { clusters: &settings.clusters, lists: &lists, identity };
         let next = Arc::new(build(&previous, &facts, self.clock.now()));
-        if lists.is_complete() {
-            self.guard = None;
-        }
+        let is_complete = lists.is_complete();
         drop(lists);
         tracing::debug!(version = next.version, clusters = next.clusters.len(), "snapshot published");
         self.snapshots.store(Arc::clone(&next));
         retire(&previous, &next);
+        if is_complete {
+            self.guard = None;
+        }
     }
 }
 

@@ -224,8 +224,8 @@ impl Server {
         let failed = match handshake {
             Ok(Ok(stream)) => {
                 self.ca.metrics.handshakes.inc();
-                let workload = workload(stream.get_ref().1);
-                return Box::pin(self.talk(stream, Remote::new(address, workload))).await;
+                let peer = shown(stream.get_ref().1);
+                return Box::pin(self.talk(stream, Remote::new(address, peer))).await;
             }
             Ok(Err(error)) => error,
             Err(error) => io::Error::new(io::ErrorKind::TimedOut, error),
@@ -297,7 +297,7 @@ impl Server {
 }
 
 /// Who has shown which leaf in the handshake that was just done.
-fn workload(tls: &rustls::ServerConnection) -> Option<(Peer, Holder)> {
+fn shown(tls: &rustls::ServerConnection) -> Option<(Peer, Holder)> {
     let chain = tls.peer_certificates()?;
     let leaf = chain.first()?;
     // Our verifier has let it through, so it can be read; without tickets

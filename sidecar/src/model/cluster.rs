@@ -17,6 +17,12 @@ impl ClusterName {
         Self(Arc::from(name))
     }
 
+    /// Whether it is the cluster of the own app behind an inbound listener, which `config` names `inbound/…`.
+    #[must_use]
+    pub fn is_inbound(&self) -> bool {
+        self.0.starts_with("inbound/")
+    }
+
     /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -48,9 +48,50 @@ impl Histogram {
     }
 }
 
+impl HistogramReading {
+    /// Samples in all.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// An estimate of the `ratio` quantile (0.0..=1.0), in seconds: as if samples were spread evenly in their bucket
+    /// (as Prometheus' `histogram_quantile`). `None` without samples; the last bound if it lies beyond that.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "an estimate; counts beyond 2^53 do not occur")]
+    pub fn quantile(&self, ratio: f64) -> Option<f64> {
+        let rank = self.count() as f64 * ratio;
+        let mut below = 0.0;
+        let mut lower = 0.0;
+        for (count, upper) in self.counts.iter().zip(BOUNDS_SECONDS) {
+            let count = *count as f64;
+            if count > 0.0 && below + count >= rank {
+                return Some(lower + (upper - lower) * ((rank - below) / count).clamp(0.0, 1.0));
+            }
+            below += count;
+            lower = upper;
+        }
+        (self.count() > 0).then_some(lower)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_quantile_lies_in_its_samples_bucket() {
+        let histogram = Histogram::default();
+        assert_eq!(histogram.read().quantile(0.5), None);
+        for _ in 0..99 {
+            histogram.record(Duration::from_micros(1500));
+        }
+        histogram.record(Duration::from_secs(60));
+        let reading = histogram.read();
+        let median = reading.quantile(0.5).unwrap();
+        assert!(median > 0.001 && median <= 0.002, "{median}");
+        assert_eq!(reading.quantile(1.0), Some(10.0));
+    }
 
     #[test]
     fn a_sample_on_a_bound_falls_into_that_bucket() {

@@ -1,6 +1,6 @@
 //! Who we are, and whom we trust.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 use outrider_certs::{svid::X509Svid, trust_bundle::TrustBundles};
 
@@ -13,6 +13,17 @@ pub struct Identity {
     pub bundles: Arc<TrustBundles>,
     /// Ready-made configurations.
     pub tls: TlsConfigs,
+}
+
+impl Identity {
+    /// The share of our certificate's life that is over at `now`: 0.0..=1.0 while it is valid, above 1.0 after.
+    #[must_use]
+    pub fn age_ratio(&self, now: SystemTime) -> f64 {
+        let start = self.svid.not_before();
+        let life = self.svid.not_after().duration_since(start).unwrap_or_default().as_secs_f64();
+        let age = now.duration_since(start).unwrap_or_default().as_secs_f64();
+        if life > 0.0 { age / life } else { 1.0 }
+    }
 }
 
 /// One rustls configuration per kind of connection. All: TLS 1.3 only, both sides authenticated, no resumption, no

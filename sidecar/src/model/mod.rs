@@ -4,6 +4,9 @@
 //! outlive a reload; a [`Snapshot`] binds one consistent version of everything together.
 
 pub mod cluster;
+pub mod file;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod flag;
 pub mod histogram;
 pub mod identity;

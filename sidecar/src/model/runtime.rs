@@ -95,15 +95,17 @@ impl ClusterRuntime {
 pub struct EndpointRuntime {
     /// What the times below are counted from.
     pub epoch: Instant,
-    /// Requests sent and not yet answered. Raised and lowered by `balance::InFlight`.
+    /// Requests sent and not yet ended. Raised and lowered by `balance::InFlight`.
     pub in_flight: AtomicU32,
+    /// Those of them whose response head has not come: a long answered stream is load, but it is not silence.
+    pub unanswered: AtomicU32,
     /// Smoothed time to response head, in microseconds; 0 = no sample yet. Written by `balance::ewma`; a stale value
     /// costs one poor pick.
     pub latency_us: AtomicU64,
     /// When `latency_us` was written, in microseconds after `epoch`.
     pub latency_at_us: AtomicU64,
-    /// When something was last heard, or when the first of the requests in flight was sent, in microseconds after
-    /// `epoch`: with requests in flight, the age of this is how long the endpoint has been silent.
+    /// When something was last heard, or when the first of the unanswered requests was sent, in microseconds after
+    /// `epoch`: with unanswered requests, the age of this is how long the endpoint has been silent.
     pub heard_at_us: AtomicU64,
     /// Times it was chosen.
     pub picks: AtomicU64,
@@ -139,6 +141,7 @@ impl EndpointRuntime {
         Self {
             epoch: now,
             in_flight: AtomicU32::new(0),
+            unanswered: AtomicU32::new(0),
             latency_us: AtomicU64::new(0),
             latency_at_us: AtomicU64::new(0),
             heard_at_us: AtomicU64::new(0),
@@ -175,6 +178,8 @@ pub struct ListenerRuntime {
     pub accept_errors: AtomicU64,
     /// Connections refused in the TLS handshake or by identity, by reason.
     pub refused: [AtomicU64; Refusal::ALL.len()],
+    /// Requests that were answered before any cluster was chosen, by flag.
+    pub unrouted: [AtomicU64; ResponseFlag::ALL.len()],
     /// Requests per verified peer.
     pub peers: PeerCounts,
 }
@@ -230,6 +235,13 @@ impl Refusal {
 }
 
 impl ListenerRuntime {
+    /// Counts one request that was answered before any cluster was chosen.
+    pub fn count_unrouted(&self, flag: ResponseFlag) {
+        if let Some(count) = self.unrouted.get(flag as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// Counts one refused connection.
     pub fn refuse(&self, reason: Refusal) {
         if let Some(count) = self.refused.get(reason as usize) {
@@ -254,6 +266,19 @@ pub struct PeerCount {
     pub connections: AtomicU64,
     /// Facts of the newest handshake.
     pub tls: Mutex<Option<TlsFacts>>,
+}
+
+impl PeerCount {
+    /// Keeps the facts of the newest handshake.
+    pub fn set_tls(&self, facts: TlsFacts) {
+        *self.tls.lock().unwrap_or_else(PoisonError::into_inner) = Some(facts);
+    }
+
+    /// The facts of the newest handshake.
+    #[must_use]
+    pub fn tls(&self) -> Option<TlsFacts> {
+        self.tls.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl PeerCounts {

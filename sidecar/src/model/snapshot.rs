@@ -4,6 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use arc_swap::ArcSwap;
 use indexmap::IndexMap;
+use tokio::sync::watch;
 
 use super::{
     cluster::{Cluster, ClusterName},
@@ -31,19 +32,45 @@ impl Snapshot {
     }
 }
 
-/// Where the newest snapshot is found. Only `publish` stores one.
-#[derive(Clone, Debug, Default)]
-pub struct Snapshots(Arc<ArcSwap<Snapshot>>);
+/// Where the newest snapshot is found. Only `publish` stores one. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Snapshots {
+    current: Arc<ArcSwap<Snapshot>>,
+    version: Arc<watch::Sender<u64>>,
+}
+
+impl Default for Snapshots {
+    fn default() -> Self {
+        Self { current: Arc::default(), version: Arc::new(watch::Sender::new(0)) }
+    }
+}
 
 impl Snapshots {
     /// The newest snapshot. Wait-free.
     #[must_use]
     pub fn load(&self) -> Arc<Snapshot> {
-        self.0.load_full()
+        self.current.load_full()
     }
 
     /// Replaces it. For `publish` only.
     pub fn store(&self, snapshot: Arc<Snapshot>) {
-        self.0.store(snapshot);
+        let version = snapshot.version;
+        self.current.store(snapshot);
+        self.version.send_replace(version);
+    }
+
+    /// Waits for a snapshot of which `is_it` holds; for the control side, never for a request.
+    pub async fn until(&self, is_it: impl Fn(&Snapshot) -> bool) -> Arc<Snapshot> {
+        let mut version = self.version.subscribe();
+        loop {
+            version.borrow_and_update();
+            let snapshot = self.load();
+            if is_it(&snapshot) {
+                return snapshot;
+            }
+            if version.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
     }
 }

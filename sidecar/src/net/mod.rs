@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub use tcp::TcpNet;
 
 /// A way to reach and to be reached.
-pub trait Net: Clone + Send + Sync + 'static {
+pub trait Net: Clone + std::fmt::Debug + Send + Sync + 'static {
     /// A connected byte stream.
     type Stream: Stream;
     /// A bound, listening socket.
@@ -38,7 +38,7 @@ pub trait Net: Clone + Send + Sync + 'static {
 }
 
 /// A connected byte stream of a [`Net`].
-pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+pub trait Stream: AsyncRead + AsyncWrite + std::fmt::Debug + Unpin + Send + 'static {
     /// Makes the next close of this stream a reset, so that an abort reaches the peer as an abort.
     fn reset_on_close(&self);
 }

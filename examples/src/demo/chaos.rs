@@ -1,0 +1,73 @@
+//! What is done to the mesh while it is under load.
+
+use std::{net::SocketAddr, time::Duration};
+
+use super::{
+    intruders::{Attempt, Intruders},
+    load::Load,
+    mesh::Mesh,
+    plan::Service,
+    progress::Console,
+};
+
+/// What was done, and what came of it.
+#[derive(Clone, Debug, Default)]
+pub struct Damage {
+    /// The endpoint whose host was killed.
+    pub killed: Option<SocketAddr>,
+    /// The endpoint whose sidecar was replaced.
+    pub restarted: Option<SocketAddr>,
+    /// Who tried to get in.
+    pub attempts: Vec<Attempt>,
+    /// What could not be done as planned.
+    pub faults: Vec<String>,
+}
+
+/// At a sixth of the load intruders come, at a third a replica of `inventory` dies, at a half another one's sidecar
+/// is replaced.
+pub async fn wreak(mesh: &mut Mesh, intruders: &Intruders, load: Load, console: &Console) -> Damage {
+    let mut damage = Damage::default();
+    let replicas: Vec<_> = mesh
+        .plan()
+        .replicas(Service::Inventory)
+        .map(|replica| (replica.name.clone(), replica.inbound))
+        .collect();
+
+    at(load, 6).await;
+    damage.attempts = intruders.attempt_all().await;
+    let got_in = damage.attempts.iter().filter(|attempt| attempt.accepted != attempt.is_control).count();
+    console.event(
+        load.start,
+        &format!("{} intruders tried to get in, {got_in} not as expected", damage.attempts.len()),
+    );
+
+    at(load, 3).await;
+    if let Some((name, address)) = replicas.get(1) {
+        match mesh.kill(name) {
+            Ok(()) => console.event(load.start, &format!("killed {name}, service and sidecar (SIGKILL)")),
+            Err(error) => damage.faults.push(format!("{error:#}")),
+        }
+        damage.killed = Some(*address);
+    }
+
+    at(load, 2).await;
+    if let Some((name, address)) = replicas.get(2) {
+        console.event(load.start, &format!("starting a new sidecar for {name} beside the old one"));
+        match mesh.replace_sidecar(name).await {
+            Ok(took) => {
+                let text =
+                    format!("the old sidecar of {name} drained and ended in {:.1} s", took.as_secs_f64());
+                console.event(load.start, &text);
+                damage.restarted = Some(*address);
+            }
+            Err(error) => damage.faults.push(format!("replacing the sidecar of {name}: {error:#}")),
+        }
+    }
+    damage
+}
+
+/// Waits until `1/part` of the load's time has passed.
+async fn at(load: Load, part: u32) {
+    let moment: Duration = load.duration / part;
+    tokio::time::sleep_until((load.start + moment).into()).await;
+}

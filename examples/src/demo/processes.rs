@@ -1,0 +1,166 @@
+//! One process of the mesh: started with a log file, watched, ended for certain.
+
+use std::{
+    ffi::OsString,
+    fs::{self, OpenOptions},
+    os::{fd::OwnedFd, unix::process::ExitStatusExt},
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+};
+
+use anyhow::Context;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::{
+    process::{Child, Command},
+    sync::watch,
+};
+
+use crate::effects;
+
+/// Lines of a log that an error message shows.
+const SHOWN_LOG_LINES: usize = 12;
+
+/// How to start a process.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// Its name in messages, and of its log file.
+    pub name: String,
+    /// Its program's file.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<OsString>,
+    /// Folder of logs.
+    pub logs: PathBuf,
+}
+
+/// A process that was started. Dropping it kills it.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    log: PathBuf,
+    pid: Pid,
+    /// Signals go through this: a number might stand for someone else after the process ended.
+    pidfd: OwnedFd,
+    exit: watch::Receiver<Option<ExitStatus>>,
+}
+
+impl Process {
+    /// Starts a process in a group of its own, so that Ctrl-C in the terminal reaches only the demo, which then stops
+    /// things in order. What it writes goes to its log file. Must be called inside a runtime.
+    ///
+    /// # Errors
+    /// If its program can't be started or its log can't be written.
+    pub fn start(start: Start) -> anyhow::Result<Self> {
+        let log = start.logs.join(format!("{}.log", start.name));
+        let output = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .with_context(|| format!("opening the log {}", log.display()))?;
+        let child = Command::new(&start.program)
+            .args(&start.arguments)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("starting {} ({})", start.name, start.program.display()))?;
+        let pid =
+            child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?)).context("it has no process ID")?;
+        let pidfd =
+            pidfd_open(pid, PidfdFlags::empty()).with_context(|| format!("watching {}", start.name))?;
+        let (told, exit) = watch::channel(None);
+        drop(effects::spawn(wait(child, told)));
+        Ok(Self { name: start.name, log, pid, pidfd, exit })
+    }
+
+    /// Its name in messages.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its process ID.
+    #[must_use]
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Asks it to stop (SIGTERM).
+    pub fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Ends it without asking (SIGKILL).
+    pub fn kill(&self) {
+        self.signal(Signal::KILL);
+    }
+
+    fn signal(&self, signal: Signal) {
+        // The one thing that can go wrong is that it ended before.
+        let _already_gone = pidfd_send_signal(&self.pidfd, signal);
+    }
+
+    /// How it ended, if it did.
+    #[must_use]
+    pub fn exit_status(&self) -> Option<ExitStatus> {
+        *self.exit.borrow()
+    }
+
+    /// Waits until it ends. Cancel-safe.
+    pub async fn exited(&self) -> ExitStatus {
+        let mut exit = self.exit.clone();
+        let status = exit.wait_for(Option::is_some).await.ok().and_then(|status| *status);
+        // The task that waits for the process only goes away with the runtime, or with a failed wait.
+        status.unwrap_or_else(|| ExitStatus::from_raw(-1))
+    }
+
+    /// The end of its log with its path, for an error message.
+    #[must_use]
+    pub fn last_words(&self) -> String {
+        let log = fs::read(&self.log).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let lines: Vec<_> = log.lines().collect();
+        let shown = lines.len().saturating_sub(SHOWN_LOG_LINES);
+        let mut words = match lines.is_empty() {
+            true => format!("Its log is empty: {}", self.log.display()),
+            false => format!("The end of its log, {}:", self.log.display()),
+        };
+        for line in lines.iter().skip(shown) {
+            words.push_str("\n    ");
+            words.push_str(line);
+        }
+        words
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+async fn wait(mut child: Child, told: watch::Sender<Option<ExitStatus>>) {
+    if let Ok(status) = child.wait().await {
+        told.send_replace(Some(status));
+    }
+}
+
+/// Runs a tool to its end and returns what it printed.
+///
+/// # Errors
+/// If it can't be started, or says no: then with what it said.
+pub async fn run_tool(program: &Path, arguments: &[&str]) -> anyhow::Result<()> {
+    let what = || format!("{} {}", program.display(), arguments.join(" "));
+    let output = Command::new(program).args(arguments).stdin(Stdio::null()).kill_on_drop(true).output().await;
+    let output = output.with_context(|| format!("starting {}", what()))?;
+    anyhow::ensure!(
+        output.status.success(),
+        "{} failed ({}):\n{}",
+        what(),
+        output.status,
+        String::from_utf8_lossy(&output.stderr).trim_end()
+    );
+    Ok(())
+}

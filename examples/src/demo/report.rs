@@ -1,0 +1,257 @@
+//! What the run showed, as numbers, and whether that is what a mesh has to do.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use anyhow::Context;
+use serde::Serialize;
+
+use super::{
+    admin::{self, Cluster, Endpoint, Peer},
+    chaos::Damage,
+    intruders::Attempt,
+    load::{Load, Totals},
+    plan::{Plan, Service, Workload},
+};
+
+/// Share of the planned requests that must have been made: an idle run proves nothing.
+const LEAST_SHARE: f64 = 0.9;
+
+/// The report, as `--report` writes it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Whether everything is as it must be.
+    pub passed: bool,
+    /// What is not.
+    pub faults: Vec<String>,
+    /// Requests made.
+    pub requests: u64,
+    /// Those that were not answered as they should.
+    pub failures: u64,
+    /// What went wrong with the first few of them.
+    pub failure_examples: Vec<String>,
+    /// How long the load lasted, in seconds.
+    pub duration_s: f64,
+    /// Requests per second that were planned.
+    pub rate: u32,
+    /// Median time of a whole request, from the moment it was due, in milliseconds.
+    pub p50_ms: Option<f64>,
+    /// The same for 99 of 100.
+    pub p99_ms: Option<f64>,
+    /// Requests by the replica of `inventory` that answered.
+    pub answered_by: BTreeMap<String, u64>,
+    /// Each call from a service to the next.
+    pub hops: Vec<Hop>,
+    /// The endpoint whose host was killed.
+    pub killed_endpoint: Option<SocketAddr>,
+    /// The endpoint whose sidecar was replaced.
+    pub restarted_endpoint: Option<SocketAddr>,
+    /// Who tried to get in.
+    pub intruders: Vec<Attempt>,
+    /// The same with the right certificate: that it got in shows that the others could have.
+    pub control: Option<Attempt>,
+}
+
+/// One service calling the next, as both their sidecars saw it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Hop {
+    /// The calling service.
+    pub from: String,
+    /// The service called.
+    pub to: String,
+    /// Requests that the caller's sidecar carried.
+    pub requests: u64,
+    /// Those without an answer, or with a status of 5xx.
+    pub failures: u64,
+    /// Attempts beyond the first.
+    pub retries: u64,
+    /// Who the called side proved to be.
+    pub peer_spiffe_id: Option<String>,
+    /// Who the caller proved to be, to the called side.
+    pub caller_spiffe_id: Option<String>,
+    /// TLS version, as `TLSv1_3`.
+    pub tls_version: Option<String>,
+    /// Key exchange group, as `X25519MLKEM768`.
+    pub key_exchange: Option<String>,
+    /// Cipher suite.
+    pub cipher_suite: Option<String>,
+    /// Median time to the answer's head at the caller's sidecar, in milliseconds.
+    pub p50_ms: Option<f64>,
+    /// The same for 99 of 100.
+    pub p99_ms: Option<f64>,
+    /// Connections that the called side refused before any request, by reason, as it counted them.
+    pub refused: BTreeMap<String, u64>,
+    /// The endpoints that the caller's sidecar chose from.
+    pub endpoints: Vec<HopEndpoint>,
+}
+
+/// One endpoint of a hop.
+#[derive(Clone, Debug, Serialize)]
+pub struct HopEndpoint {
+    /// Where it is.
+    pub address: String,
+    /// Times it was chosen.
+    pub picks: u64,
+    /// Attempts at it without a usable answer.
+    pub failures: u64,
+}
+
+/// Asks the sidecars for what they saw, and compares it with what they should have seen. Whatever is not as it must
+/// be goes to `faults`.
+pub async fn hops(plan: &Plan, faults: &mut Vec<String>) -> Vec<Hop> {
+    let mut hops = Vec::new();
+    for caller in &plan.workloads {
+        let Some(called) = caller.service.calls() else { continue };
+        match hop(plan, caller, called, faults).await {
+            Ok(hop) => hops.push(hop),
+            Err(error) => faults.push(format!("{} -> {called}: {error:#}", caller.service)),
+        }
+    }
+    hops
+}
+
+async fn hop(
+    plan: &Plan,
+    caller: &Workload,
+    called: Service,
+    faults: &mut Vec<String>,
+) -> anyhow::Result<Hop> {
+    let clusters = admin::clusters(&caller.admin()).await?.clusters;
+    let cluster = clusters.into_iter().find(|cluster| cluster.name == called.name());
+    let cluster = cluster.with_context(|| format!("the sidecar of {} knows no such cluster", caller.name))?;
+    let from = caller.service;
+    for fault in cluster.endpoints.iter().filter_map(|endpoint| endpoint_fault(endpoint, called)) {
+        faults.push(format!("{from} -> {called}: {fault}"));
+    }
+    let arrivals = arrivals(plan, called).await;
+    for stranger in arrivals.peers.iter().filter(|peer| peer.requests > 0 && peer.peer != from.spiffe_id()) {
+        faults.push(format!("{} requests of {} got to {called}", stranger.requests, stranger.peer));
+    }
+    let is_caller = |peer: &Peer| peer.peer == from.spiffe_id() && peer.requests > 0;
+    if !arrivals.peers.iter().any(is_caller) {
+        faults.push(format!("{from} -> {called}: the called side saw no request of {}", from.spiffe_id()));
+    }
+    Ok(describe(from, called, arrivals, cluster))
+}
+
+/// What the inbound side of a service saw, over all its living replicas.
+#[derive(Debug, Default)]
+struct Arrivals {
+    peers: Vec<Peer>,
+    refused: BTreeMap<String, u64>,
+}
+
+async fn arrivals(plan: &Plan, called: Service) -> Arrivals {
+    let mut arrivals = Arrivals::default();
+    for replica in plan.replicas(called) {
+        // A replica that was killed has nothing to tell; one that should be alive shows up as a casualty.
+        let Ok(listeners) = admin::listeners(&replica.admin()).await else { continue };
+        for listener in listeners.listeners {
+            arrivals.peers.extend(listener.peers);
+            for (reason, count) in listener.refused.into_iter().filter(|(_, count)| *count > 0) {
+                *arrivals.refused.entry(reason).or_default() += count;
+            }
+        }
+    }
+    arrivals
+}
+
+/// What is wrong with an endpoint's TLS, if it was used at all.
+fn endpoint_fault(endpoint: &Endpoint, called: Service) -> Option<String> {
+    let Some(tls) = &endpoint.tls else {
+        let is_used = endpoint.picks > endpoint.failures;
+        return is_used.then(|| format!("{} was used without TLS", endpoint.address));
+    };
+    if tls.version != "TLSv1_3" {
+        return Some(format!("{} was used with {}", endpoint.address, tls.version));
+    }
+    let is_right = tls.peer == called.spiffe_id();
+    (!is_right).then(|| format!("{} proved to be {}", endpoint.address, tls.peer))
+}
+
+fn describe(from: Service, to: Service, arrivals: Arrivals, cluster: Cluster) -> Hop {
+    let Arrivals { peers, refused } = arrivals;
+    let tls = cluster.endpoints.iter().find_map(|endpoint| endpoint.tls.clone());
+    Hop {
+        from: from.to_string(),
+        to: to.to_string(),
+        requests: cluster.requests.total(),
+        failures: cluster.requests.failed(),
+        retries: cluster.retries,
+        peer_spiffe_id: tls.as_ref().map(|tls| tls.peer.clone()),
+        caller_spiffe_id: peers.into_iter().map(|peer| peer.peer).find(|peer| *peer == from.spiffe_id()),
+        tls_version: tls.as_ref().map(|tls| tls.version.clone()),
+        key_exchange: tls.as_ref().map(|tls| tls.key_exchange.clone()),
+        cipher_suite: tls.map(|tls| tls.cipher_suite),
+        p50_ms: cluster.requests.latency_ms.p50,
+        p99_ms: cluster.requests.latency_ms.p99,
+        refused,
+        endpoints: cluster
+            .endpoints
+            .into_iter()
+            .map(|Endpoint { address, picks, failures, tls: _ }| HopEndpoint { address, picks, failures })
+            .collect(),
+    }
+}
+
+impl Report {
+    /// Puts everything together and judges it. `faults` are those found on the way.
+    #[must_use]
+    pub fn new(load: Load, totals: Totals, hops: Vec<Hop>, damage: Damage, mut faults: Vec<String>) -> Self {
+        let requests = totals.ok + totals.failed;
+        if totals.failed > 0 {
+            faults.push(format!("{} of {requests} requests failed", totals.failed));
+        }
+        if (requests as f64) < load.planned() as f64 * LEAST_SHARE {
+            faults.push(format!("only {requests} of {} planned requests were made", load.planned()));
+        }
+        for hop in &hops {
+            // The services' own counts: nothing went around the sidecars.
+            if hop.requests < totals.ok {
+                faults.push(format!(
+                    "{} -> {}: only {} of {} requests",
+                    hop.from, hop.to, hop.requests, totals.ok
+                ));
+            }
+        }
+        faults.extend(damage.faults);
+        let (control, intruders): (Vec<_>, Vec<_>) =
+            damage.attempts.into_iter().partition(|attempt| attempt.is_control);
+        faults.extend(
+            intruders
+                .iter()
+                .filter(|attempt| attempt.accepted)
+                .map(|attempt| format!("an intruder got in: {}", attempt.kind)),
+        );
+        let control = control.into_iter().next();
+        if !control.as_ref().is_some_and(|attempt| attempt.accepted) {
+            faults.push(
+                "the attempt with the right certificate was refused, so the others prove nothing".to_owned(),
+            );
+        }
+        Self {
+            passed: faults.is_empty(),
+            faults,
+            requests,
+            failures: totals.failed,
+            failure_examples: totals.failures,
+            duration_s: load.duration.as_secs_f64(),
+            rate: load.rate,
+            p50_ms: totals.latency.quantile_ms(0.5),
+            p99_ms: totals.latency.quantile_ms(0.99),
+            answered_by: totals.replicas,
+            hops,
+            killed_endpoint: damage.killed,
+            restarted_endpoint: damage.restarted,
+            intruders,
+            control,
+        }
+    }
+
+    /// The same with more faults.
+    #[must_use]
+    pub fn with(mut self, more: Vec<String>) -> Self {
+        self.faults.extend(more);
+        self.passed = self.faults.is_empty();
+        self
+    }
+}

@@ -1,0 +1,26 @@
+//! A whole mesh on one machine, and the small service it consists of.
+//!
+//! Nothing here knows the inside of the sidecar or of the CA: like any app, it starts their programs, speaks HTTP to
+//! them and reads their public answers.
+//!
+//! - [`service`]: one small HTTP service, used as `web`, `orders` and `inventory` (program `service`).
+//! - [`demo`]: starts a mesh of such services and sidecars, puts it under load, breaks parts of it, and reports
+//!   (program `demo`).
+
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests read clocks and start tasks as they like")
+)]
+
+pub mod client;
+pub mod demo;
+pub mod effects;
+pub mod service;
+
+/// Says on standard error why a program ends, with all causes, and gives its exit code.
+#[expect(clippy::print_stderr, reason = "the one place where the programs tell why they failed")]
+#[must_use]
+pub fn fail(program: &str, error: &anyhow::Error) -> std::process::ExitCode {
+    eprintln!("{program}: {error:#}");
+    std::process::ExitCode::FAILURE
+}

@@ -1,0 +1,88 @@
+//! The accept stage: sockets come in, each becomes a task, and the loop survives whatever happens to one.
+
+use std::{
+    future::Future,
+    io,
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use futures_util::FutureExt;
+
+use crate::{
+    drain::{Drain, Phase},
+    model::runtime::ListenerRuntime,
+    net,
+};
+
+/// Pause after an accept that failed for want of resources (EMFILE, ENFILE, ENOBUFS, ENOMEM): connections that end
+/// meanwhile free some, and the loop does not spin.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(20);
+
+/// Counts an open connection until it is dropped.
+struct Active(Arc<ListenerRuntime>);
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Accepts until the drain begins; then takes what the kernel has already accepted for us, and closes the socket.
+///
+/// `serve` makes the task of one connection. More than `max_connections` at a time are closed at once: a queue would
+/// only hide the overload.
+pub async fn run<L, F>(
+    listener: L,
+    max_connections: usize,
+    counts: Arc<ListenerRuntime>,
+    drain: Drain,
+    serve: impl Fn(L::Stream, SocketAddr) -> F,
+) where
+    L: net::Listener,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let take = |stream: L::Stream, peer: SocketAddr| {
+        counts.accepted.fetch_add(1, Ordering::Relaxed);
+        if counts.active.fetch_add(1, Ordering::Relaxed) >= max_connections {
+            counts.active.fetch_sub(1, Ordering::Relaxed);
+            counts.over_limit.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let active = Active(Arc::clone(&counts));
+        let served = serve(stream, peer);
+        drain.spawn(async move {
+            served.await;
+            drop(active);
+        });
+    };
+    let mut watcher = drain.watcher();
+    loop {
+        tokio::select! {
+            biased;
+            () = watcher.reached(Phase::Draining) => break,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) => take(stream, peer),
+                Err(error) => survive(&error, &counts).await,
+            }
+        }
+    }
+    // Connections in the backlog would be reset by the close; serve them instead.
+    while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
+        take(stream, peer);
+    }
+}
+
+/// One failed accept: the connection is gone (ECONNABORTED and the like), or the process is short of something.
+async fn survive(error: &io::Error, counts: &ListenerRuntime) {
+    counts.accept_errors.fetch_add(1, Ordering::Relaxed);
+    let is_the_connections = matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    );
+    if !is_the_connections {
+        tracing::warn!(%error, "cannot accept; trying again");
+        tokio::time::sleep(EXHAUSTED_PAUSE).await;
+    }
+}

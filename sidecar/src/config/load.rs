@@ -1,0 +1,96 @@
+//! From a path to [`Settings`].
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{Fault, Settings, raw, validate};
+use crate::model::{
+    cluster::EndpointSource,
+    file::{MAX_FILE_BYTES, lines, parse_endpoints, read},
+};
+
+/// Why there are no settings.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file could not be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is faulty. Shown with one line per fault (a fault in the YAML itself with the lines around it).
+    #[error("{}", lines(.0))]
+    Faults(Vec<Fault>),
+}
+
+/// Reads and checks a configuration file. Relative paths in it start at its folder. Blocks on file I/O.
+///
+/// Endpoints files that exist are checked too; one that does not exist yet is no fault, since whatever writes it may
+/// start later.
+///
+/// # Errors
+/// The file cannot be read, or everything that is wrong with it.
+pub fn load(path: &Path) -> Result<Settings, Error> {
+    let text = read_bounded(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let settings = parse(&text, folder)?;
+    let faults = endpoints_file_faults(&settings);
+    if faults.is_empty() { Ok(settings) } else { Err(Error::Faults(faults)) }
+}
+
+/// Checks a configuration's text. Relative paths in it start at `folder`. Touches no file.
+///
+/// # Errors
+/// [`Error::Faults`] with everything that is wrong.
+pub fn parse(text: &str, folder: &Path) -> Result<Settings, Error> {
+    let file: raw::File = read(text).map_err(|fault| Error::Faults(vec![fault]))?;
+    validate::settings(&file, folder).map_err(Error::Faults)
+}
+
+/// Reads a text file of at most [`MAX_FILE_BYTES`].
+fn read_bounded(path: &Path) -> io::Result<String> {
+    let bound = u64::try_from(MAX_FILE_BYTES).unwrap_or(u64::MAX);
+    let mut text = String::new();
+    // One byte more than allowed, so that a file that is too long is told from one that just fits.
+    File::open(path)?.take(bound.saturating_add(1)).read_to_string(&mut text)?;
+    if text.len() > MAX_FILE_BYTES {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("larger than {MAX_FILE_BYTES} bytes"),
+        ));
+    }
+    Ok(text)
+}
+
+fn endpoints_file_faults(settings: &Settings) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for cluster in &settings.clusters {
+        let EndpointSource::File { path, default_spiffe_ids } = &cluster.source else { continue };
+        match read_bounded(path) {
+            Ok(text) => {
+                let found = parse_endpoints(&text, &Arc::clone(default_spiffe_ids)).err().unwrap_or_default();
+                // Each names its file, since its path and line are those of that file.
+                faults.extend(found.into_iter().map(|fault| in_file(path, fault)));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => faults.push(Fault {
+                path: path.display().to_string(),
+                line: None,
+                problem: format!("cannot be read: {error}"),
+                remedy: "make it readable for the sidecar's user".to_owned(),
+            }),
+        }
+    }
+    faults
+}
+
+fn in_file(file: &Path, fault: Fault) -> Fault {
+    let separator = if fault.path.is_empty() { "" } else { ": " };
+    Fault { path: format!("{}{separator}{}", file.display(), fault.path), ..fault }
+}

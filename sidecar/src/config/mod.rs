@@ -1,0 +1,25 @@
+//! Configuration: one YAML file becomes [`Settings`], or every fault in it is named.
+//!
+//! ```text
+//!   text ──raw──▶ the file as it stands ──validate──▶ Settings
+//!                  (shape, lines)          (meaning; collects all faults)
+//! ```
+//!
+//! # Invariants
+//! - [`Settings`] that come out need no further check: every reference exists, every number is in its range.
+//! - Defaults and ranges are in [`defaults`] and nowhere else; `docs/config.md` is compared with them by a test.
+//! - An unknown key is a fault, and so is a key without a value: a slip of the pen never means the default.
+
+pub mod defaults;
+mod load;
+mod raw;
+mod units;
+mod validate;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+pub use load::{Error, load, parse};
+
+pub use crate::model::{Settings, file::Fault};

@@ -1,0 +1,137 @@
+//! The file as it stands: its keys, all optional and all text, with no meaning.
+
+use serde_saphyr::Spanned;
+
+use crate::model::file::{RawEndpoint, section};
+
+/// A list of texts.
+pub(super) type Texts = Vec<Spanned<String>>;
+
+section! {
+    pub(super) struct File {
+        service: String,
+        trust_domain: String,
+        workers: String,
+        state_dir: String,
+        identity: Identity,
+        tls: Tls,
+        admin: Admin,
+        drain: Drain,
+        limits: Limits,
+        inbound: Vec<Spanned<Inbound>>,
+        outbound: Vec<Spanned<Outbound>>,
+        clusters: Vec<Spanned<Cluster>>,
+    }
+}
+
+section! {
+    pub(super) struct Identity {
+        ca: Ca,
+        file: IdentityFile,
+    }
+}
+
+section! {
+    pub(super) struct Ca {
+        address: String,
+        join_token_file: String,
+        validity: String,
+    }
+}
+
+section! {
+    pub(super) struct IdentityFile {
+        certificate: String,
+        key: String,
+        bundle: String,
+    }
+}
+
+section! {
+    pub(super) struct Tls {
+        cipher_suites: Texts,
+        key_exchange: Texts,
+    }
+}
+
+section! {
+    pub(super) struct Admin {
+        socket: String,
+        listen: String,
+    }
+}
+
+section! {
+    pub(super) struct Drain {
+        idle_grace: String,
+        deadline: String,
+    }
+}
+
+section! {
+    pub(super) struct Limits {
+        max_connections: String,
+        header_bytes: String,
+        header_count: String,
+        max_streams: String,
+        handshake_timeout: String,
+        header_read_timeout: String,
+        stream_window: String,
+    }
+}
+
+section! {
+    pub(super) struct Inbound {
+        name: String,
+        listen: String,
+        app: String,
+        protocol: String,
+        app_protocol: String,
+        peer: String,
+        allow: Texts,
+        connect_timeout: String,
+        stream_idle_timeout: String,
+        pool_idle_timeout: String,
+        max_requests: String,
+        max_connections: String,
+    }
+}
+
+section! {
+    pub(super) struct Outbound {
+        name: String,
+        listen: String,
+        protocol: String,
+        cluster: String,
+    }
+}
+
+section! {
+    pub(super) struct Cluster {
+        name: String,
+        authorities: Texts,
+        endpoints: Vec<Spanned<RawEndpoint>>,
+        endpoints_file: String,
+        spiffe_ids: Texts,
+        peer: String,
+        peer_protocol: String,
+        balance: String,
+        connect_timeout: String,
+        request_timeout: String,
+        stream_idle_timeout: String,
+        pool_idle_timeout: String,
+        retry: Retry,
+        max_requests: String,
+        max_connections: String,
+    }
+}
+
+section! {
+    pub(super) struct Retry {
+        max_retries: String,
+        budget_percent: String,
+        budget_min_per_second: String,
+        replay_bytes: String,
+        backoff_base: String,
+    }
+}

@@ -1,0 +1,235 @@
+//! What the whole of `config` promises: sound files become settings, and every fault of the others is named.
+
+use std::{net::SocketAddr, path::Path, time::Duration};
+
+use super::*;
+use crate::model::{
+    cluster::{Balance, EndpointSource, PeerKind, StandardProtocol, Transport},
+    listener::{Inbound, ListenerKind},
+    settings::IdentitySource,
+};
+
+const TOP: &str = "service: shop\ntrust_domain: demo.outrider\nidentity: {ca: {address: '127.0.0.1:4350'}}\n";
+
+const FULL: &str = "
+outbound:
+  - listen: 127.0.0.1:4340
+  - {name: db, listen: '127.0.0.1:5432', protocol: tcp, cluster: Orders}
+inbound:
+  - {name: http, listen: '0.0.0.0:4343', app: '127.0.0.1:8080', allow: [spiffe://demo.outrider/web]}
+clusters:
+  - name: Orders
+    spiffe_ids: [spiffe://demo.outrider/orders]
+    endpoints: [{address: '10.0.0.7:4343'}, {address: '10.0.0.8:4343', spiffe_id: spiffe://demo.outrider/b}]
+    peer: standard
+    peer_protocol: http1
+    balance: round_robin
+    request_timeout: 3s
+    stream_idle_timeout: none
+    retry: {max_retries: 0, budget_percent: 50, replay_bytes: 1MiB}
+";
+
+fn settings(text: &str) -> Settings {
+    parse(text, Path::new("/etc/outrider")).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// `path (line): problem` of every fault of a file that starts with [`TOP`].
+fn faults(rest: &str) -> Vec<String> {
+    match parse(&format!("{TOP}{rest}"), Path::new("")) {
+        Ok(_) => Vec::new(),
+        Err(Error::Faults(faults)) => faults
+            .iter()
+            .map(|fault| format!("{} ({}): {}", fault.path, fault.line.unwrap_or_default(), fault.problem))
+            .collect(),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Asserts that each expected text is in a fault of its own, and that there are no others.
+#[track_caller]
+fn assert_faults(rest: &str, expected: &[&str]) {
+    let found = faults(rest);
+    for text in expected {
+        assert!(found.iter().any(|fault| fault.contains(text)), "no {text:?} in {found:#?}");
+    }
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+}
+
+#[test]
+fn a_full_file_becomes_settings() {
+    let settings = settings(&format!("{TOP}{FULL}"));
+    assert_eq!(settings.bootstrap.state_dir, Path::new("/var/lib/outrider"));
+    assert_eq!(settings.bootstrap.limits.header_bytes, 65536);
+    assert_eq!(settings.bootstrap.tls.key_exchange[0], rustls::NamedGroup::X25519MLKEM768);
+    let names: Vec<&str> = settings.listeners.iter().map(|listener| &*listener.name).collect();
+    assert_eq!(names, ["http", "outbound-0", "db"]);
+    let clusters: Vec<&str> = settings.clusters.iter().map(|cluster| cluster.name.as_str()).collect();
+    assert_eq!(clusters, ["inbound/http", "Orders"]);
+
+    let orders = &settings.clusters[1];
+    assert_eq!(orders.authorities, ["orders"]);
+    assert_eq!(orders.transport, Transport::Mesh(PeerKind::Standard(StandardProtocol::Http1)));
+    assert_eq!(orders.balance, Balance::RoundRobin);
+    assert_eq!(orders.timeouts.request, Some(Duration::from_secs(3)));
+    assert_eq!(orders.timeouts.stream_idle, defaults::NEVER);
+    assert_eq!((orders.retry.max_retries, orders.retry.replay_bytes), (0, 1 << 20));
+    assert!((orders.retry.budget_ratio - 0.5).abs() < f64::EPSILON);
+    let EndpointSource::Static(endpoints) = &orders.source else { panic!("{:?}", orders.source) };
+    assert_eq!(endpoints[0].spiffe_ids[0].as_str(), "spiffe://demo.outrider/orders");
+    assert_eq!(endpoints[1].spiffe_ids[0].as_str(), "spiffe://demo.outrider/b");
+}
+
+#[test]
+fn an_inbound_listener_brings_the_cluster_of_the_own_app() {
+    let settings = settings(&format!("{TOP}{FULL}"));
+    let ListenerKind::Inbound(Inbound { app, allow, .. }) = &settings.listeners[0].kind else { panic!() };
+    assert_eq!(app, &settings.clusters[0].name);
+    assert_eq!(allow.len(), 1);
+    let cluster = &settings.clusters[0];
+    assert_eq!(cluster.transport, Transport::App);
+    assert_eq!(cluster.retry.max_retries, 0);
+    assert_eq!(cluster.timeouts.pool_idle, Duration::from_secs(3));
+    let EndpointSource::Static(endpoints) = &cluster.source else { panic!("{:?}", cluster.source) };
+    assert_eq!(endpoints[0].address, SocketAddr::from(([127, 0, 0, 1], 8080)));
+    assert!(endpoints[0].spiffe_ids.is_empty());
+}
+
+#[test]
+fn relative_paths_start_at_the_files_folder() {
+    let text = "service: a\ntrust_domain: b\nstate_dir: state\nadmin: {socket: /abs.sock, listen: none}\n\
+                identity: {file: {certificate: a.pem, key: k.pem, bundle: b.pem}}\n\
+                outbound: [{listen: '127.0.0.1:0'}]\n\
+                clusters: [{name: x, endpoints_file: x.yaml}]\n";
+    let settings = settings(text);
+    assert_eq!(settings.bootstrap.state_dir, Path::new("/etc/outrider/state"));
+    assert_eq!(settings.bootstrap.admin.socket, Path::new("/abs.sock"));
+    assert_eq!(settings.bootstrap.admin.listen, None);
+    let IdentitySource::File { key, .. } = &settings.bootstrap.identity else { panic!() };
+    assert_eq!(key, Path::new("/etc/outrider/k.pem"));
+    let EndpointSource::File { path, .. } = &settings.clusters[0].source else { panic!() };
+    assert_eq!(path, Path::new("/etc/outrider/x.yaml"));
+}
+
+#[test]
+fn every_fault_of_a_file_is_named_at_once() {
+    let rest = "\
+workers: 65
+drain: {idle_grace: 2m, deadline: 1m}
+limits: {header_bytes: 1KiB, max_streams: many}
+tls: {cipher_suites: [TLS_RSA_WITH_RC4_128_MD5], key_exchange: []}
+admin: {lisen: none}
+inbound:
+  - {listen: '0.0.0.0:4343', app: localhost, protocol: tcp, app_protocol: http2, allow: []}
+outbound:
+  - {listen: '127.0.0.1:4343', protocol: tcp}
+  - {listen: '127.0.0.1:1', cluster: ordres}
+clusters:
+  - {name: orders, peer_protocol: http1, endpoints: [{address: '1.2.3.4:5'}]}
+  - {name: inbound/x, authorities: [ORDERS, 'a b'], endpoints: [], endpoints_file: x}
+";
+    assert_faults(
+        rest,
+        &[
+            "workers (4): 65 is out of range",
+            "drain.deadline (5): is shorter",
+            "limits.header_bytes (6): 1KiB is out of range",
+            "limits.max_streams (6): \"many\" is not a whole number",
+            "tls.cipher_suites[0] (7): \"TLS_RSA_WITH_RC4_128_MD5\" is not known",
+            "tls.key_exchange (7): is an empty list",
+            "admin.lisen (8): no such key",
+            "inbound[0].app (10): \"localhost\" is not an IP address",
+            "inbound[0].app_protocol (10): is for HTTP only",
+            "inbound[0].allow (10): is an empty list",
+            "outbound[0].cluster (12): is missing",
+            "outbound[0].listen (12): 127.0.0.1:4343 overlaps with 0.0.0.0:4343 at inbound[0].listen",
+            "outbound[1].cluster (13): there is no cluster \"ordres\"",
+            "clusters[0].peer_protocol (15): is for standard peers",
+            "clusters[0].endpoints[0].spiffe_id (15): is missing",
+            "clusters[1].name (16): \"inbound/x\" begins with inbound/",
+            "clusters[1].authorities[0] (16): authority \"orders\" leads elsewhere already (clusters[0].name)",
+            "clusters[1].authorities[1] (16): \"a b\" is not a host",
+            "clusters[1].endpoints_file (16): stands beside endpoints",
+        ],
+    );
+}
+
+#[test]
+fn what_must_be_there_is_asked_for() {
+    let Err(Error::Faults(faults)) = parse("{}", Path::new("")) else { panic!() };
+    let paths: Vec<&str> = faults.iter().map(|fault| fault.path.as_str()).collect();
+    assert_eq!(paths, ["service", "trust_domain", "identity", ""]);
+}
+
+#[test]
+fn names_addresses_and_authorities_are_unique() {
+    assert_faults(
+        "\
+outbound:
+  - {name: a, listen: '127.0.0.1:1'}
+  - {name: a, listen: '127.0.0.1:1'}
+  - {listen: '127.0.0.1:4391'}
+clusters:
+  - {name: x, endpoints_file: f}
+  - {name: x, endpoints_file: f}
+  - {name: X, endpoints_file: f}
+",
+        &[
+            "outbound[1].name (6): \"a\" is also the name of outbound[0]",
+            "outbound[1].listen (6): 127.0.0.1:1 overlaps",
+            "admin.listen (0): 0.0.0.0:4391 overlaps with 127.0.0.1:4391",
+            "clusters[1].name (10): \"x\" is also the name of clusters[0]",
+            "clusters[2].name (11): authority \"x\" leads elsewhere already (clusters[0].name)",
+        ],
+    );
+}
+
+#[test]
+fn loops_are_refused() {
+    assert_faults(
+        "\
+outbound: [{listen: '127.0.0.1:4340'}]
+inbound: [{listen: '0.0.0.0:4343', app: '127.0.0.1:4343'}]
+clusters: [{name: x, spiffe_ids: [spiffe://d/x], endpoints: [{address: '127.0.0.1:4340'}, {address: '127.0.0.1:4343'}]}]
+",
+        &["inbound[0].app (5): 127.0.0.1:4343 is our own", "clusters[0].endpoints[0].address (6): 127.0.0.1:4340"],
+    );
+}
+
+#[test]
+fn callers_are_of_the_own_trust_domain() {
+    let rest = "inbound: [{listen: '127.0.0.1:0', app: '127.0.0.1:1', allow: [spiffe://other/web]}]";
+    assert_faults(rest, &["inbound[0].allow (4): spiffe://other/web is of another trust domain"]);
+}
+
+#[test]
+fn broken_yaml_is_shown_with_its_line() {
+    for (text, line) in
+        [("service: a\ndrain: [}\n", 2), ("service: a\nservice: b\n", 2), ("service: {a: b}\n", 1)]
+    {
+        let Err(Error::Faults(faults)) = parse(text, Path::new("")) else { panic!("{text}") };
+        assert_eq!(faults.len(), 1);
+        assert_eq!(faults[0].line, Some(line), "{}", faults[0]);
+    }
+}
+
+#[test]
+fn a_hostile_file_is_bounded() {
+    let deep = "[".repeat(100_000);
+    let bomb = format!("a: &a [x, x, x, x]\n{}", "b: [*a, *a, *a, *a, *a]\n".repeat(1000));
+    for text in [deep.as_str(), &bomb, &"service: ".repeat(500_000)] {
+        assert!(parse(text, Path::new("")).is_err());
+    }
+}
+
+proptest::proptest! {
+    /// Whatever replaces a part of a sound file: settings or faults, never a panic.
+    #[test]
+    fn damaged_files_are_refused_or_read(start in 0_usize..1200, length in 0_usize..60, patch in "\\PC{0,20}|[-{}\\[\\]:,&*!|>'\"%@`#\n ]{0,20}") {
+        let text = format!("{TOP}{FULL}");
+        let cut = |at: usize| text.char_indices().map(|(index, _)| index).nth(at).unwrap_or(text.len());
+        let damaged = format!("{}{patch}{}", &text[..cut(start)], &text[cut(start + length)..]);
+        if let Err(error) = parse(&damaged, Path::new("/etc/outrider")) {
+            proptest::prop_assert!(!error.to_string().is_empty());
+        }
+    }
+}

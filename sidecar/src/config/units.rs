@@ -1,0 +1,129 @@
+//! Units: what a number in the file is counted in, how it is read and how it is shown.
+
+use std::time::Duration;
+
+/// A quantity that has a key in the file.
+pub trait Unit: Copy + PartialOrd {
+    /// What it is, as in "is not a duration".
+    const WHAT: &'static str;
+    /// How to write one.
+    const EXAMPLE: &'static str;
+
+    /// Reads it; `None` if the text is no such quantity.
+    fn parse(text: &str) -> Option<Self>;
+
+    /// Shows it as it would stand in the file.
+    fn show(self) -> String;
+}
+
+/// A size in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Bytes(pub u64);
+
+impl Bytes {
+    /// So many KiB.
+    pub const fn kib(count: u64) -> Self {
+        Self(count * 1024)
+    }
+
+    /// So many MiB.
+    pub const fn mib(count: u64) -> Self {
+        Self::kib(count * 1024)
+    }
+}
+
+impl Unit for Duration {
+    const WHAT: &'static str = "duration";
+    const EXAMPLE: &'static str = "write it as 15s, 250ms or 24h";
+
+    fn parse(text: &str) -> Option<Self> {
+        humantime::parse_duration(text).ok()
+    }
+
+    fn show(self) -> String {
+        const STEPS: [(&str, u128); 5] =
+            [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+        let millis = self.as_millis();
+        if millis == 0 {
+            return "0s".to_owned();
+        }
+        let fits = |(_, step): &&(&str, u128)| millis.is_multiple_of(*step);
+        match STEPS.iter().find(fits) {
+            // A day is written as 24h: that is how certificates are spoken of.
+            Some(("d", _)) if millis == 86_400_000 => "24h".to_owned(),
+            Some((unit, step)) => format!("{}{unit}", millis / step),
+            None => format!("{millis}ms"),
+        }
+    }
+}
+
+impl Unit for Bytes {
+    const WHAT: &'static str = "size";
+    const EXAMPLE: &'static str = "write bytes as 65536, 64KiB or 1MiB";
+
+    fn parse(text: &str) -> Option<Self> {
+        let (digits, factor) = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)]
+            .into_iter()
+            .find_map(|(unit, factor)| text.strip_suffix(unit).map(|digits| (digits.trim_end(), factor)))
+            .unwrap_or((text, 1));
+        <u64 as Unit>::parse(digits)?.checked_mul(factor).map(Self)
+    }
+
+    fn show(self) -> String {
+        match self.0 {
+            bytes if bytes > 0 && bytes.is_multiple_of(1 << 20) => format!("{}MiB", bytes >> 20),
+            bytes if bytes > 0 && bytes.is_multiple_of(1 << 10) => format!("{}KiB", bytes >> 10),
+            bytes => bytes.to_string(),
+        }
+    }
+}
+
+impl Unit for u64 {
+    const WHAT: &'static str = "whole number";
+    const EXAMPLE: &'static str = "write it in digits";
+
+    fn parse(text: &str) -> Option<Self> {
+        // `str::parse` would also take a plus sign.
+        if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
+    }
+
+    fn show(self) -> String {
+        self.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_in_binary_units() {
+        let cases = [("0", 0), ("65536", 65536), ("64KiB", 65536), ("1 MiB", 1 << 20), ("2GiB", 2 << 30)];
+        for (text, bytes) in cases {
+            assert_eq!(<Bytes as Unit>::parse(text), Some(Bytes(bytes)), "{text}");
+        }
+        for text in ["", "KiB", "-1", "+1", "1.5MiB", "64kb", "64KB", "99999999999GiB"] {
+            assert_eq!(<Bytes as Unit>::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_shown_is_read_back() {
+        for millis in [0, 1, 250, 1_000, 90_000, 60_000, 3_600_000, 86_400_000, 90 * 86_400_000] {
+            let duration = Duration::from_millis(millis);
+            assert_eq!(<Duration as Unit>::parse(&duration.show()), Some(duration), "{}", duration.show());
+        }
+        for bytes in [0, 1, 1000, 65536, 3 << 20] {
+            assert_eq!(<Bytes as Unit>::parse(&Bytes(bytes).show()), Some(Bytes(bytes)));
+        }
+        assert_eq!(Duration::from_secs(90 * 86_400).show(), "90d");
+        assert_eq!(Duration::from_secs(300).show(), "5m");
+    }
+
+    #[test]
+    fn a_number_without_unit_is_no_duration() {
+        for text in ["15", "", "s", "-1s", "1 parsec"] {
+            assert_eq!(<Duration as Unit>::parse(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! What is fixed for the life of the process: `service` to `limits`.
+
+use std::{num::NonZeroUsize, path::Path};
+
+use outrider_certs::TrustDomain;
+use serde_saphyr::Spanned;
+
+use crate::{
+    config::{
+        defaults, raw,
+        units::Bytes,
+        value::{address, host_and_port, name, path, quantity, required, words},
+    },
+    model::{
+        file::{Faults, Place, quoted, report_odd_keys},
+        settings::{AdminSettings, Bootstrap, DrainSettings, IdentitySource, Limits, TlsSettings},
+    },
+};
+
+/// Longest path of a Unix socket, in bytes: what `sockaddr_un` holds on Linux (108), less what the admin server
+/// appends while it takes the name over from an older process.
+const MAX_SOCKET_BYTES: usize = 96;
+
+/// `None` if something without a default is missing or faulty; there is a fault then.
+pub(super) fn bootstrap(file: &raw::File, folder: &Path, faults: &mut Faults) -> Option<Bootstrap> {
+    let root = Place::root();
+    let service = root.key("service");
+    let service = required(file.service.as_ref(), &service, "name the own service", faults)
+        .map(|text| name(text, &service, faults));
+    let trust_domain = trust_domain(file, faults);
+    let identity = identity(file.identity.as_ref(), folder, faults);
+    let state_dir = file.state_dir.as_ref().map_or_else(
+        || defaults::STATE_DIR.into(),
+        |text| path(text, folder, &root.key("state_dir"), faults),
+    );
+    Some(Bootstrap {
+        workers: workers(file, faults),
+        state_dir,
+        tls: tls(file.tls.as_ref(), faults),
+        admin: admin(file.admin.as_ref(), folder, faults),
+        drain: drain(file.drain.as_ref(), faults),
+        limits: limits(file.limits.as_ref(), faults),
+        service: service?,
+        trust_domain: trust_domain?,
+        identity: identity?,
+    })
+}
+
+fn trust_domain(file: &raw::File, faults: &mut Faults) -> Option<TrustDomain> {
+    let place = Place::root().key("trust_domain");
+    let text =
+        required(file.trust_domain.as_ref(), &place, "name it as in spiffe://<trust domain>/...", faults)?;
+    match TrustDomain::parse(&text.value) {
+        Ok(trust_domain) => Some(trust_domain),
+        Err(error) => {
+            let problem = format!("{} is not a trust domain: {error}", quoted(&text.value));
+            faults.add(&place.at(text), problem, "write the bare name, as prod.example.com");
+            None
+        }
+    }
+}
+
+fn workers(file: &raw::File, faults: &mut Faults) -> NonZeroUsize {
+    let count = match &file.workers {
+        Some(text) if text.value == "auto" => {
+            // It knows cgroup quotas and CPU affinity; where it fails, one worker is the default as well.
+            let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+            u64::try_from(cores).unwrap_or(defaults::WORKERS.max).min(defaults::WORKERS.max)
+        }
+        other => quantity(other.as_ref(), &defaults::WORKERS, &Place::root(), faults),
+    };
+    NonZeroUsize::new(to_usize(count)).unwrap_or(NonZeroUsize::MIN)
+}
+
+fn identity(
+    raw: Option<&Spanned<raw::Identity>>,
+    folder: &Path,
+    faults: &mut Faults,
+) -> Option<IdentitySource> {
+    let place = Place::root().key("identity");
+    let Some(raw) = raw else {
+        faults.add(&place, "is missing", "give identity.ca or identity.file");
+        return None;
+    };
+    let place = place.at(raw);
+    report_odd_keys(&raw.value.odd_keys, raw::Identity::KEYS, &place, faults);
+    match (&raw.value.ca, &raw.value.file) {
+        (Some(ca), None) => identity_ca(ca, folder, &place.key("ca"), faults),
+        (None, Some(file)) => identity_file(file, folder, &place.key("file"), faults),
+        (Some(ca), Some(file)) => {
+            faults.add(&place, "has both ca and file", "keep one of them");
+            // Looked at all the same, for the faults inside.
+            let _ca = identity_ca(ca, folder, &place.key("ca"), faults);
+            let _file = identity_file(file, folder, &place.key("file"), faults);
+            None
+        }
+        (None, None) => {
+            faults.add(&place, "has neither ca nor file", "give one of them");
+            None
+        }
+    }
+}
+
+fn identity_ca(
+    raw: &Spanned<raw::Ca>,
+    folder: &Path,
+    place: &Place,
+    faults: &mut Faults,
+) -> Option<IdentitySource> {
+    let place = place.at(raw);
+    let raw = &raw.value;
+    report_odd_keys(&raw.odd_keys, raw::Ca::KEYS, &place, faults);
+    let key = place.key("address");
+    let address = required(raw.address.as_ref(), &key, "give the CA's host:port", faults)
+        .map(|text| host_and_port(text, &key, faults));
+    let join_token_file =
+        raw.join_token_file.as_ref().map(|text| path(text, folder, &place.key("join_token_file"), faults));
+    let validity = quantity(raw.validity.as_ref(), &defaults::VALIDITY, &place, faults);
+    Some(IdentitySource::Ca { address: address?, join_token_file, validity })
+}
+
+fn identity_file(
+    raw: &Spanned<raw::IdentityFile>,
+    folder: &Path,
+    place: &Place,
+    faults: &mut Faults,
+) -> Option<IdentitySource> {
+    let place = place.at(raw);
+    let raw = &raw.value;
+    report_odd_keys(&raw.odd_keys, raw::IdentityFile::KEYS, &place, faults);
+    let mut file = |text, key, what| {
+        let place = place.key(key);
+        required(text, &place, what, faults).map(|text| path(text, folder, &place, faults))
+    };
+    let certificate =
+        file(raw.certificate.as_ref(), "certificate", "name the PEM file with leaf and intermediates");
+    let key = file(raw.key.as_ref(), "key", "name the PEM file with the private key (PKCS#8)");
+    let bundle = file(raw.bundle.as_ref(), "bundle", "name the PEM file with the trust domain's roots");
+    Some(IdentitySource::File { certificate: certificate?, key: key?, bundle: bundle? })
+}
+
+fn tls(raw: Option<&Spanned<raw::Tls>>, faults: &mut Faults) -> TlsSettings {
+    let empty = raw::Tls::default();
+    let place = section(raw, "tls");
+    let raw = raw.map_or(&empty, |raw| &raw.value);
+    report_odd_keys(&raw.odd_keys, raw::Tls::KEYS, &place, faults);
+    let suites = place.key("cipher_suites");
+    let groups = place.key("key_exchange");
+    TlsSettings {
+        cipher_suites: words(raw.cipher_suites.as_ref(), defaults::CIPHER_SUITES, &suites, faults),
+        key_exchange: words(raw.key_exchange.as_ref(), defaults::KEY_EXCHANGE, &groups, faults),
+    }
+}
+
+fn admin(raw: Option<&Spanned<raw::Admin>>, folder: &Path, faults: &mut Faults) -> AdminSettings {
+    let empty = raw::Admin::default();
+    let place = section(raw, "admin");
+    let raw = raw.map_or(&empty, |raw| &raw.value);
+    report_odd_keys(&raw.odd_keys, raw::Admin::KEYS, &place, faults);
+
+    let mut socket = defaults::ADMIN_SOCKET.into();
+    if let Some(text) = &raw.socket {
+        let place = place.key("socket").at(text);
+        socket = path(text, folder, &place, faults);
+        if socket.as_os_str().len() > MAX_SOCKET_BYTES {
+            let problem = format!("{} is too long for a Unix socket", quoted(&socket.display().to_string()));
+            faults.add(&place, problem, format!("keep the whole path to {MAX_SOCKET_BYTES} bytes"));
+        }
+    }
+    let listen = match &raw.listen {
+        Some(text) if text.value == "none" => None,
+        Some(text) => address(text, &place.key("listen"), faults),
+        None => defaults::ADMIN_LISTEN.parse().ok(),
+    };
+    AdminSettings { socket, listen }
+}
+
+fn drain(raw: Option<&Spanned<raw::Drain>>, faults: &mut Faults) -> DrainSettings {
+    let empty = raw::Drain::default();
+    let place = section(raw, "drain");
+    let raw = raw.map_or(&empty, |raw| &raw.value);
+    report_odd_keys(&raw.odd_keys, raw::Drain::KEYS, &place, faults);
+    let idle_grace = quantity(raw.idle_grace.as_ref(), &defaults::IDLE_GRACE, &place, faults);
+    let deadline = quantity(raw.deadline.as_ref(), &defaults::DEADLINE, &place, faults);
+    if deadline < idle_grace {
+        let key = place.key("deadline");
+        let key = raw.deadline.as_ref().map_or_else(|| key.clone(), |text| key.at(text));
+        faults.add(&key, "is shorter than drain.idle_grace", "make it at least as long");
+    }
+    DrainSettings { idle_grace, deadline }
+}
+
+fn limits(raw: Option<&Spanned<raw::Limits>>, faults: &mut Faults) -> Limits {
+    let empty = raw::Limits::default();
+    let place = section(raw, "limits");
+    let raw = raw.map_or(&empty, |raw| &raw.value);
+    report_odd_keys(&raw.odd_keys, raw::Limits::KEYS, &place, faults);
+    let count = |text, key, faults: &mut Faults| quantity::<u64>(text, key, &place, faults);
+    let size = |text, key, faults: &mut Faults| quantity::<Bytes>(text, key, &place, faults).0;
+    let max_connections = count(raw.max_connections.as_ref(), &defaults::LISTENER_CONNECTIONS, faults);
+    let header_bytes = size(raw.header_bytes.as_ref(), &defaults::HEADER_BYTES, faults);
+    let header_count = count(raw.header_count.as_ref(), &defaults::HEADER_COUNT, faults);
+    let max_streams = count(raw.max_streams.as_ref(), &defaults::MAX_STREAMS, faults);
+    let stream_window = size(raw.stream_window.as_ref(), &defaults::STREAM_WINDOW, faults);
+    Limits {
+        max_connections: to_usize(max_connections),
+        header_bytes: to_usize(header_bytes),
+        header_count: to_usize(header_count),
+        max_streams: to_u32(max_streams),
+        handshake_timeout: quantity(
+            raw.handshake_timeout.as_ref(),
+            &defaults::HANDSHAKE_TIMEOUT,
+            &place,
+            faults,
+        ),
+        header_read_timeout: quantity(
+            raw.header_read_timeout.as_ref(),
+            &defaults::HEADER_READ_TIMEOUT,
+            &place,
+            faults,
+        ),
+        stream_window_bytes: to_u32(stream_window),
+    }
+}
+
+/// The place of a top-level section that may be missing.
+fn section<T>(raw: Option<&Spanned<T>>, key: &str) -> Place {
+    let place = Place::root().key(key);
+    raw.map_or_else(|| place.clone(), |raw| place.at(raw))
+}
+
+/// A number that its range keeps small.
+pub(super) fn to_usize(count: u64) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
+}
+
+/// A number that its range keeps small.
+pub(super) fn to_u32(count: u64) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,184 @@
+//! `clusters`: where requests can go.
+
+use std::{borrow::Cow, path::Path, sync::Arc};
+
+use outrider_certs::SpiffeId;
+use serde_saphyr::Spanned;
+
+use super::{
+    MAX_CLUSTERS,
+    bootstrap::{to_u32, to_usize},
+    listeners::peer_kind,
+};
+use crate::{
+    config::{
+        defaults, raw,
+        units::Bytes,
+        value::{choice, name, path, quantity, quantity_or_none, required},
+    },
+    model::{
+        cluster::{Caps, ClusterName, ClusterSettings, EndpointSource, RetryPolicy, Timeouts, Transport},
+        file::{Faults, Place, quoted, report_odd_keys, validate_endpoints, validate_spiffe_ids},
+    },
+    route,
+};
+
+/// Authorities of one cluster.
+const MAX_AUTHORITIES: usize = 1000;
+
+/// Every cluster of the list. One with a fault may be left out.
+pub(super) fn clusters(file: &raw::File, folder: &Path, faults: &mut Faults) -> Vec<ClusterSettings> {
+    let Some(list) = &file.clusters else { return Vec::new() };
+    let place = Place::root().key("clusters").at(list);
+    if list.value.len() > MAX_CLUSTERS {
+        faults.add(&place, format!("{} clusters", list.value.len()), format!("keep to {MAX_CLUSTERS}"));
+        return Vec::new();
+    }
+    list.value
+        .iter()
+        .enumerate()
+        .filter_map(|(index, item)| cluster(&item.value, folder, &place.item(index).at(item), faults))
+        .collect()
+}
+
+fn cluster(raw: &raw::Cluster, folder: &Path, place: &Place, faults: &mut Faults) -> Option<ClusterSettings> {
+    report_odd_keys(&raw.odd_keys, raw::Cluster::KEYS, place, faults);
+    let name = cluster_name(raw, place, faults);
+    let authorities = authorities(raw, name.as_deref(), place, faults);
+    let source = source(raw, folder, place, faults);
+    let max_requests = quantity(raw.max_requests.as_ref(), &defaults::MAX_REQUESTS, place, faults);
+    let max_connections = quantity(raw.max_connections.as_ref(), &defaults::MAX_CONNECTIONS, place, faults);
+    Some(ClusterSettings {
+        transport: transport(raw, place, faults),
+        balance: choice(raw.balance.as_ref(), &defaults::BALANCE, place, faults),
+        timeouts: timeouts(raw, place, faults),
+        retry: retry(raw.retry.as_ref(), place, faults),
+        caps: Caps { max_requests: to_u32(max_requests), max_connections: to_u32(max_connections) },
+        name: ClusterName::new(&name?),
+        authorities,
+        source: source?,
+    })
+}
+
+fn cluster_name(raw: &raw::Cluster, place: &Place, faults: &mut Faults) -> Option<String> {
+    let place = place.key("name");
+    let text = required(raw.name.as_ref(), &place, "name the cluster", faults)?;
+    let name = name(text, &place, faults);
+    if name.starts_with("inbound/") {
+        let problem = format!("{} begins with inbound/", quoted(&name));
+        faults.add(&place.at(text), problem, "choose another; these names belong to the own app's clusters");
+    }
+    Some(name)
+}
+
+/// Hosts that route here, in lower case. An empty list is meant: then only a listener's `cluster` leads here.
+fn authorities(raw: &raw::Cluster, name: Option<&str>, place: &Place, faults: &mut Faults) -> Vec<String> {
+    let place = place.key("authorities");
+    let Some(list) = &raw.authorities else {
+        let Some(name) = name else { return Vec::new() };
+        let authority = canonical(name);
+        if authority.is_none() {
+            let remedy = "give authorities (an empty list if only a listener's `cluster` leads here)";
+            faults.add(&place, format!("the name {} is no host", quoted(name)), remedy);
+        }
+        return authority.into_iter().collect();
+    };
+    if list.value.len() > MAX_AUTHORITIES {
+        let problem = format!("{} authorities", list.value.len());
+        faults.add(&place.at(list), problem, format!("keep to {MAX_AUTHORITIES}"));
+        return Vec::new();
+    }
+    let mut found = Vec::with_capacity(list.value.len());
+    for (index, text) in list.value.iter().enumerate() {
+        let place = place.item(index).at(text);
+        let Some(authority) = canonical(&text.value) else {
+            let problem = format!("{} is not a host, or host:port", quoted(&text.value));
+            faults.add(&place, problem, "write it as orders, orders.default.svc:8080 or 10.0.0.7:80");
+            continue;
+        };
+        if found.contains(&authority) {
+            faults.add(&place, format!("{authority} stands here twice"), "list every authority once");
+        } else {
+            found.push(authority);
+        }
+    }
+    found
+}
+
+/// The spelling that `route::find` looks for.
+fn canonical(text: &str) -> Option<String> {
+    route::canonical(text).filter(|authority| !authority.is_empty()).map(Cow::into_owned)
+}
+
+fn source(raw: &raw::Cluster, folder: &Path, place: &Place, faults: &mut Faults) -> Option<EndpointSource> {
+    let default_spiffe_ids: Arc<[SpiffeId]> = raw
+        .spiffe_ids
+        .as_ref()
+        .map(|list| validate_spiffe_ids(list, &place.key("spiffe_ids"), faults))
+        .unwrap_or_default()
+        .into();
+    match (&raw.endpoints, &raw.endpoints_file) {
+        (Some(list), None) => {
+            let place = place.key("endpoints").at(list);
+            if list.value.is_empty() {
+                faults.add(&place, "is an empty list", "list at least one, or use endpoints_file");
+            }
+            Some(EndpointSource::Static(validate_endpoints(&list.value, &place, &default_spiffe_ids, faults)))
+        }
+        (None, Some(text)) => {
+            let path = path(text, folder, &place.key("endpoints_file"), faults);
+            Some(EndpointSource::File { path, default_spiffe_ids })
+        }
+        (Some(_), Some(text)) => {
+            let place = place.key("endpoints_file").at(text);
+            faults.add(&place, "stands beside endpoints", "keep one of the two");
+            None
+        }
+        (None, None) => {
+            faults.add(&place.key("endpoints"), "is missing", "give endpoints or endpoints_file");
+            None
+        }
+    }
+}
+
+fn transport(raw: &raw::Cluster, place: &Place, faults: &mut Faults) -> Transport {
+    let is_standard = choice(raw.peer.as_ref(), &defaults::PEER, place, faults);
+    let protocol = choice(raw.peer_protocol.as_ref(), &defaults::PEER_PROTOCOL, place, faults);
+    if let (false, Some(text)) = (is_standard, &raw.peer_protocol) {
+        let place = place.key("peer_protocol").at(text);
+        faults.add(&place, "is for standard peers only", "leave it out, or set peer: standard");
+    }
+    Transport::Mesh(peer_kind(is_standard, protocol))
+}
+
+fn timeouts(raw: &raw::Cluster, place: &Place, faults: &mut Faults) -> Timeouts {
+    let stream_idle =
+        quantity_or_none(raw.stream_idle_timeout.as_ref(), &defaults::STREAM_IDLE_TIMEOUT, place, faults);
+    let pool_idle = quantity(raw.pool_idle_timeout.as_ref(), &defaults::POOL_IDLE_TIMEOUT, place, faults);
+    Timeouts {
+        connect: quantity(raw.connect_timeout.as_ref(), &defaults::CONNECT_TIMEOUT, place, faults),
+        request: quantity_or_none(raw.request_timeout.as_ref(), &defaults::REQUEST_TIMEOUT, place, faults),
+        stream_idle: stream_idle.unwrap_or(defaults::NEVER),
+        pool_idle,
+    }
+}
+
+fn retry(raw: Option<&Spanned<raw::Retry>>, place: &Place, faults: &mut Faults) -> RetryPolicy {
+    let empty = raw::Retry::default();
+    let place = place.key("retry");
+    let place = raw.map_or_else(|| place.clone(), |raw| place.at(raw));
+    let raw = raw.map_or(&empty, |raw| &raw.value);
+    report_odd_keys(&raw.odd_keys, raw::Retry::KEYS, &place, faults);
+    let mut count = |text, key| to_u32(quantity::<u64>(text, key, &place, faults));
+    let max_retries = count(raw.max_retries.as_ref(), &defaults::MAX_RETRIES);
+    let budget_percent = count(raw.budget_percent.as_ref(), &defaults::BUDGET_PERCENT);
+    let min_per_second = count(raw.budget_min_per_second.as_ref(), &defaults::BUDGET_MIN_PER_SECOND);
+    let replay: Bytes = quantity(raw.replay_bytes.as_ref(), &defaults::REPLAY_BYTES, &place, faults);
+    RetryPolicy {
+        max_retries,
+        budget_ratio: f64::from(budget_percent) / 100.0,
+        budget_min_per_second: min_per_second,
+        replay_bytes: to_usize(replay.0),
+        backoff_base: quantity(raw.backoff_base.as_ref(), &defaults::BACKOFF_BASE, &place, faults),
+    }
+}

@@ -1,0 +1,43 @@
+//! From the file as it stands to [`Settings`]: gives it meaning and names every fault.
+
+mod bootstrap;
+mod clusters;
+mod listeners;
+mod references;
+
+use std::{path::Path, sync::Arc};
+
+use super::{Fault, Settings, raw};
+use crate::model::file::{Faults, Place, report_odd_keys};
+
+/// Clusters of one file.
+const MAX_CLUSTERS: usize = 10_000;
+/// Listeners of one file, each direction.
+const MAX_LISTENERS: usize = 256;
+
+/// Checks a file. Relative paths start at `folder`.
+pub(super) fn settings(file: &raw::File, folder: &Path) -> Result<Settings, Vec<Fault>> {
+    let root = Place::root();
+    let mut faults = Faults::default();
+    report_odd_keys(&file.odd_keys, raw::File::KEYS, &root, &mut faults);
+
+    let bootstrap = bootstrap::bootstrap(file, folder, &mut faults);
+    let inbound = listeners::inbound(file, bootstrap.as_ref(), &mut faults);
+    let outbound = listeners::outbound(file, &mut faults);
+    let clusters = clusters::clusters(file, folder, &mut faults);
+    if file.inbound.as_ref().is_none_or(|list| list.value.is_empty())
+        && file.outbound.as_ref().is_none_or(|list| list.value.is_empty())
+    {
+        faults.add(&root, "no listeners", "give at least one under inbound or outbound");
+    }
+    references::check(file, &mut faults);
+
+    match bootstrap {
+        Some(bootstrap) if faults.is_empty() => {
+            let (inbound, app_clusters): (Vec<_>, Vec<_>) = inbound.into_iter().unzip();
+            let clusters = app_clusters.into_iter().chain(clusters).map(Arc::new).collect();
+            Ok(Settings { bootstrap, listeners: inbound.into_iter().chain(outbound).collect(), clusters })
+        }
+        Some(_) | None => Err(faults.into_vec()),
+    }
+}

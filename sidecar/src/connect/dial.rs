@@ -1,0 +1,191 @@
+//! One new connection to one endpoint: TCP, then the handshake its transport asks for.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll},
+};
+
+use rustls::ClientConfig;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_rustls::client::TlsStream;
+
+use super::Error;
+use crate::{
+    model::{
+        Cluster, Endpoint,
+        cluster::{PeerKind, StandardProtocol, Transport},
+        identity::{Identity, TlsConfigs},
+    },
+    net::{Net, Stream},
+    resilience::circuit_breaker::{self, ConnectionSlot},
+    tls::connect as tls,
+};
+
+/// What will be spoken on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Speak {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+    /// Opaque bytes: framed to a sidecar, bare to anyone else.
+    Tcp,
+}
+
+/// A connection to an endpoint: TLS to a peer, plain to the own app.
+#[derive(Debug)]
+pub struct Connection<S> {
+    io: Io<S>,
+    /// Holds the connection's place under the cluster's cap, and its count at the endpoint.
+    _slot: Slot,
+}
+
+#[derive(Debug)]
+enum Io<S> {
+    Plain(S),
+    // Boxed: a TLS session is over a kilobyte and plain connections to the app are as many.
+    Tls(Box<TlsStream<S>>),
+}
+
+#[derive(Debug)]
+struct Slot {
+    endpoint: Arc<Endpoint>,
+    _connection: ConnectionSlot,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.endpoint.runtime.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What HTTP version a cluster's upstream connections speak; the own app's is the caller's to choose.
+#[must_use]
+pub fn mesh_http(peer: PeerKind) -> Speak {
+    match peer {
+        PeerKind::Outrider | PeerKind::Standard(StandardProtocol::Http2) => Speak::Http2,
+        PeerKind::Standard(StandardProtocol::Http1) => Speak::Http1,
+    }
+}
+
+/// Connects to `endpoint`, within the cluster's connect timeout, under its cap on connections.
+///
+/// # Errors
+/// [`Error`]; nothing of any request was sent.
+pub async fn dial<N: Net>(
+    net: &N,
+    cluster: &Arc<Cluster>,
+    endpoint: &Arc<Endpoint>,
+    identity: Option<&Arc<Identity>>,
+    speak: Speak,
+) -> Result<Connection<N::Stream>, Error> {
+    let connection = circuit_breaker::admit_connection(cluster).map_err(|_overflow| Error::Overflow)?;
+    endpoint.runtime.connections.fetch_add(1, Ordering::Relaxed);
+    let slot = Slot { endpoint: Arc::clone(endpoint), _connection: connection };
+
+    let limit = cluster.settings.timeouts.connect;
+    let connecting = async {
+        let stream = net.connect(endpoint.address(), limit).await.map_err(tcp_error)?;
+        match cluster.settings.transport {
+            Transport::App => Ok(Io::Plain(stream)),
+            Transport::Mesh(peer) => {
+                let configs = &identity.ok_or(Error::NoIdentity)?.tls;
+                secure(stream, config(configs, peer, speak), endpoint).await
+            }
+        }
+    };
+    let io = tokio::time::timeout(limit, connecting).await.map_err(|_elapsed| Error::Timeout)??;
+    Ok(Connection { io, _slot: slot })
+}
+
+async fn secure<S: Stream>(stream: S, config: &Arc<ClientConfig>, endpoint: &Endpoint) -> Result<Io<S>, Error> {
+    let (stream, facts) = tls::connect(
+        stream,
+        Arc::clone(config),
+        endpoint.address().ip(),
+        &endpoint.settings.spiffe_ids,
+    )
+    .await
+    .map_err(|error| Error::Tls(Arc::new(error)))?;
+    endpoint.runtime.set_tls(facts);
+    Ok(Io::Tls(Box::new(stream)))
+}
+
+fn config(configs: &TlsConfigs, peer: PeerKind, speak: Speak) -> &Arc<ClientConfig> {
+    match (peer, speak) {
+        (PeerKind::Outrider, Speak::Http1 | Speak::Http2) => &configs.client_outrider_h2,
+        (PeerKind::Outrider, Speak::Tcp) => &configs.client_outrider_tcp,
+        (PeerKind::Standard(_), Speak::Http2) => &configs.client_standard_h2,
+        (PeerKind::Standard(_), Speak::Http1) => &configs.client_standard_h1,
+        (PeerKind::Standard(_), Speak::Tcp) => &configs.client_standard_tcp,
+    }
+}
+
+fn tcp_error(error: io::Error) -> Error {
+    if error.kind() == io::ErrorKind::TimedOut { Error::Timeout } else { Error::Tcp(Arc::new(error)) }
+}
+
+impl<S: Stream> AsyncRead for Connection<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Io::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Io::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl<S: Stream> AsyncWrite for Connection<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.io {
+            Io::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Io::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.io {
+            Io::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Io::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.io {
+            Io::Plain(stream) => stream.is_write_vectored(),
+            Io::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Io::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Io::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Io::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Io::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+impl<S: Stream> Stream for Connection<S> {
+    fn reset_on_close(&self) {
+        match &self.io {
+            Io::Plain(stream) => stream.reset_on_close(),
+            Io::Tls(stream) => stream.get_ref().0.reset_on_close(),
+        }
+    }
+}

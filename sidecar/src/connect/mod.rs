@@ -1,0 +1,44 @@
+//! The connect stage: upstream connections, made, kept and lent.
+
+pub mod dial;
+pub mod http_client;
+pub mod pool;
+pub mod tcp_pool;
+
+use std::{io, sync::Arc};
+
+use crate::tls::connect as tls;
+
+/// Why no connection to an endpoint could be had. The request was not sent.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// The TCP connection failed.
+    #[error("connecting failed")]
+    Tcp(#[source] Arc<io::Error>),
+    /// Connect and handshake together took longer than the cluster's `connect_timeout`.
+    #[error("no connection within the connect timeout")]
+    Timeout,
+    /// The TLS handshake failed, or the peer is somebody else.
+    #[error("no trusted connection")]
+    Tls(#[source] Arc<tls::Error>),
+    /// We have no certificate yet, or not any more.
+    #[error("this sidecar has no certificate to show")]
+    NoIdentity,
+    /// The HTTP connection could not be set up.
+    #[error("setting up HTTP failed")]
+    Http(#[source] Arc<hyper::Error>),
+    /// The cluster's connection cap is reached.
+    #[error("the cluster's cap on connections is reached")]
+    Overflow,
+    /// Whoever was connecting on our behalf went away.
+    #[error("connecting was given up")]
+    GivenUp,
+}
+
+impl Error {
+    /// Whether the endpoint proved to be somebody it must not be.
+    #[must_use]
+    pub fn is_identity(&self) -> bool {
+        matches!(self, Self::Tls(error) if error.is_identity())
+    }
+}

@@ -1,0 +1,18 @@
+//! Headers: what of a message's head may pass, and what we add to it.
+//!
+//! Where a head comes in, in this order:
+//!
+//! ```text
+//! framing::check_…   is it one message, and for one host?     no: 400 (from downstream), 502 (from upstream)
+//! reserved::take     what a verified peer's sidecar tells us   (inbound from `peer: outrider` only)
+//! reserved::strip    nobody else speaks in our name
+//! hop_by_hop::strip  what was meant for this connection ends with it
+//! forwarded::…       what we know of the caller replaces what it claims
+//! ```
+//! An `Upgrade` or 101 that is to be honoured has to be read before `hop_by_hop` removes it.
+
+pub mod cookie;
+pub mod forwarded;
+pub mod framing;
+pub mod hop_by_hop;
+pub mod reserved;

@@ -1,0 +1,56 @@
+//! Valid settings and clusters for unit tests of the decision modules.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    cluster::{
+        Balance, Caps, Cluster, ClusterName, ClusterSettings, Endpoint, EndpointSettings, EndpointSource,
+        PeerKind, RetryPolicy, Timeouts, Transport,
+    },
+    runtime::{ClusterRuntime, EndpointRuntime},
+};
+
+/// Settings of a mesh cluster with the documented defaults.
+pub(crate) fn settings(name: &str) -> ClusterSettings {
+    ClusterSettings {
+        name: ClusterName::new(name),
+        authorities: vec![name.to_owned()],
+        source: EndpointSource::Static(Vec::new()),
+        transport: Transport::Mesh(PeerKind::Outrider),
+        balance: Balance::PeakEwma,
+        timeouts: Timeouts {
+            connect: Duration::from_secs(2),
+            request: None,
+            stream_idle: Duration::from_secs(300),
+            pool_idle: Duration::from_secs(60),
+        },
+        retry: RetryPolicy {
+            max_retries: 2,
+            budget_ratio: 0.2,
+            budget_min_per_second: 10,
+            replay_bytes: 64 << 10,
+            backoff_base: Duration::from_millis(25),
+        },
+        caps: Caps { max_requests: 1024, max_connections: 1024 },
+    }
+}
+
+/// A cluster of `endpoints` endpoints at 10.0.0.0:1, 10.0.0.1:1 and so on, all new at `now`.
+pub(crate) fn cluster(settings: ClusterSettings, endpoints: u8, now: Instant) -> Cluster {
+    let endpoint = |index| {
+        let address = SocketAddr::from((Ipv4Addr::new(10, 0, 0, index), 1));
+        Arc::new(Endpoint {
+            settings: EndpointSettings { address, spiffe_ids: Arc::from([]) },
+            runtime: Arc::new(EndpointRuntime::new(now)),
+        })
+    };
+    Cluster {
+        settings: Arc::new(settings),
+        endpoints: (0..endpoints).map(endpoint).collect(),
+        runtime: Arc::new(ClusterRuntime::new(now)),
+    }
+}

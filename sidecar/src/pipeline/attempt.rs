@@ -1,0 +1,144 @@
+//! One try at one endpoint: the retry loop's body.
+
+use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc};
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+
+use super::{error::ProxyError, respond, worker::Worker};
+use crate::{
+    balance::InFlight,
+    connect::{
+        self,
+        dial::Speak,
+        http_client::{Http1, SendError, StreamSlot},
+        pool::{Lease, Target},
+    },
+    headers::framing,
+    model::cluster::{PeerKind, Transport},
+    net::Net,
+    relay::replay::RequestBody,
+    resilience::retry::Processed,
+};
+
+/// A response head, and what must live as long as its body.
+#[derive(Debug)]
+pub struct Answer {
+    /// The response.
+    pub response: Response<Incoming>,
+    /// What the endpoint's sidecar says if it answered itself: whether its app has seen the request.
+    pub processed: Option<Processed>,
+    /// What is held for the response.
+    pub held: Held,
+}
+
+/// What an attempt holds until its response has ended.
+#[derive(Debug)]
+pub struct Held {
+    /// The endpoint's load.
+    pub in_flight: InFlight,
+    /// An HTTP/1 connection to give back, with whom it belongs to.
+    pub http1: Option<(Target, Http1)>,
+    /// A place on an HTTP/2 connection.
+    _slot: Option<StreamSlot>,
+}
+
+/// Sends a request to one endpoint and waits for the response's head. Dropping the future cancels the attempt (HTTP/2:
+/// the stream is reset; HTTP/1: the connection is closed). So does `expiry`, with its error as the outcome.
+///
+/// # Errors
+/// [`ProxyError`] of this attempt; the caller decides whether to make another.
+pub async fn attempt<N: Net>(
+    worker: &Worker<N>,
+    target: &Target,
+    speak: Speak,
+    request: Request<RequestBody>,
+    expiry: Pin<&mut impl Future<Output = ProxyError>>,
+) -> Result<Answer, ProxyError> {
+    let mut in_flight = InFlight::start(&target.endpoint, worker.now());
+    let sent = tokio::select! {
+        biased;
+        sent = send(worker, target, speak, request) => sent,
+        expired = expiry => Err(expired),
+    };
+    let sent = sent.and_then(|sent| judge(worker, target, sent));
+    let now = worker.now();
+    match sent {
+        Ok((response, http1, slot)) => {
+            in_flight.answered(now);
+            let is_sidecar = target.cluster.settings.transport == Transport::Mesh(PeerKind::Outrider);
+            let processed = if is_sidecar { respond::processed(response.headers()) } else { None };
+            let http1 = http1.map(|connection| (target.clone(), connection));
+            Ok(Answer { response, processed, held: Held { in_flight, http1, _slot: slot } })
+        }
+        Err(error) => {
+            if error.is_endpoints_fault() {
+                in_flight.failed(now);
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Refuses a response that the two sides might read differently. Its connection is not used again.
+fn judge<N: Net>(worker: &Worker<N>, target: &Target, (response, http1, slot): Sent) -> Result<Sent, ProxyError> {
+    let (head, body) = response.into_parts();
+    framing::check_response(&head, worker.settings.bootstrap.limits.header_count)
+        .map_err(|source| ProxyError::BadResponse { endpoint: target.endpoint.address(), source })?;
+    Ok((Response::from_parts(head, body), http1, slot))
+}
+
+type Sent = (Response<Incoming>, Option<Http1>, Option<StreamSlot>);
+
+async fn send<N: Net>(
+    worker: &Worker<N>,
+    target: &Target,
+    speak: Speak,
+    request: Request<RequestBody>,
+) -> Result<Sent, ProxyError> {
+    let endpoint = target.endpoint.address();
+    let lease = worker.pool.lease(target, speak).await.map_err(|e| connect_error(e, target))?;
+    let unsent = match send_on(lease, request).await {
+        Err(SendError::NotSent(request)) => request,
+        Err(error) => return Err(send_error(error, endpoint)),
+        Ok(sent) => return Ok(sent),
+    };
+    // The kept connection was just being closed and nothing of the request was written: that is no failure of the
+    // endpoint yet, a new connection tells.
+    let lease = worker.pool.fresh(target, speak).await.map_err(|e| connect_error(e, target))?;
+    send_on(lease, *unsent).await.map_err(|error| send_error(error, endpoint))
+}
+
+async fn send_on(lease: Lease, request: Request<RequestBody>) -> Result<Sent, SendError> {
+    match lease {
+        Lease::Http1 { mut connection, is_reused: _ } => {
+            let response = connection.send(request).await?;
+            Ok((response, Some(connection), None))
+        }
+        Lease::Http2 { mut connection, slot } => {
+            let response = connection.send(request).await?;
+            Ok((response, None, Some(slot)))
+        }
+    }
+}
+
+fn connect_error(source: connect::Error, target: &Target) -> ProxyError {
+    let endpoint = target.endpoint.address();
+    match source {
+        connect::Error::Overflow => ProxyError::Overflow {
+            cluster: target.cluster.name().clone(),
+            cap: crate::resilience::circuit_breaker::Overflow::Connections,
+        },
+        source if source.is_identity() => ProxyError::Identity { endpoint, source },
+        source => ProxyError::Connect { endpoint, source },
+    }
+}
+
+fn send_error(error: SendError, endpoint: SocketAddr) -> ProxyError {
+    match error {
+        SendError::NotSent(_) | SendError::Refused => ProxyError::NotProcessed { endpoint },
+        SendError::Reset(source) => ProxyError::Reset { endpoint, source: Arc::new(source) },
+        SendError::Protocol(source) => ProxyError::Protocol { endpoint, source: Arc::new(source) },
+        SendError::Downstream => ProxyError::Downstream,
+    }
+}

@@ -1,0 +1,65 @@
+//! Where a connection came in, and who is at its other end.
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, atomic::Ordering},
+};
+
+use outrider_certs::Peer;
+
+use super::respond::Audience;
+use crate::model::{
+    Listener,
+    runtime::{ListenerRuntime, PeerCount},
+};
+
+/// The door of one downstream connection.
+#[derive(Clone, Debug)]
+pub struct Door {
+    /// The listener that accepted it.
+    pub listener: Arc<Listener>,
+    /// That listener's counters.
+    pub counts: Arc<ListenerRuntime>,
+    /// Who is there.
+    pub from: From,
+}
+
+/// Who is at the other end of a downstream connection.
+#[derive(Clone, Debug)]
+pub enum From {
+    /// The own app (or whoever else reaches the explicit listener).
+    App,
+    /// A verified peer.
+    Peer {
+        /// Who.
+        peer: Peer,
+        /// From which address.
+        address: IpAddr,
+        /// A sidecar of ours: its control headers are honoured.
+        is_sidecar: bool,
+        /// Its counters.
+        count: Arc<PeerCount>,
+    },
+}
+
+impl Door {
+    /// What our own answers may say here.
+    #[must_use]
+    pub fn audience(&self) -> Audience {
+        match &self.from {
+            From::App => Audience::App,
+            From::Peer { is_sidecar: true, .. } => Audience::Sidecar,
+            From::Peer { is_sidecar: false, .. } => Audience::StandardPeer,
+        }
+    }
+
+    /// Counts a request or stream for the peer.
+    pub fn count_request(&self) {
+        match &self.from {
+            From::App => {}
+            From::Peer { count, .. } => {
+                count.requests.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+}

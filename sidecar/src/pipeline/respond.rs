@@ -1,0 +1,100 @@
+//! A [`ProxyError`] becomes an answer: HTTP with a short text, or gRPC trailers-only.
+
+use std::error::Error as _;
+
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+
+use super::error::ProxyError;
+use crate::{
+    model::wire,
+    relay::body::ResponseBody,
+    resilience::retry::Processed,
+};
+
+/// Who gets the answer, and so what it may say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// The own app: reason and text.
+    App,
+    /// A verified sidecar: also whether the app has seen the request.
+    Sidecar,
+    /// A standard peer: reason only, nothing of our inside.
+    StandardPeer,
+}
+
+/// The answer to a request that was of gRPC or not (its `content-type` begins with `application/grpc`).
+#[must_use]
+pub fn respond(error: &ProxyError, is_grpc: bool, audience: Audience) -> Response<ResponseBody> {
+    let mut response = if is_grpc { grpc(error) } else { plain(error, audience) };
+    let headers = response.headers_mut();
+    headers.insert(wire::REASON, HeaderValue::from_static(error.reason()));
+    if audience == Audience::Sidecar {
+        let processed = if error.is_unprocessed() {
+            Some("no")
+        } else {
+            error.retry_class().map(|class| match class {
+                Processed::No => "no",
+                Processed::Maybe => "maybe",
+            })
+        };
+        if let Some(processed) = processed {
+            headers.insert(wire::PROCESSED, HeaderValue::from_static(processed));
+        }
+    }
+    response
+}
+
+fn plain(error: &ProxyError, audience: Audience) -> Response<ResponseBody> {
+    let text = match audience {
+        Audience::App => format!("outrider: {}\n", chain(error)),
+        Audience::Sidecar | Audience::StandardPeer => format!("outrider: {}\n", error.reason()),
+    };
+    let mut response = Response::new(ResponseBody::local(text));
+    *response.status_mut() = error.status();
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+/// gRPC over HTTP/2, "Responses", Trailers-Only.
+fn grpc(error: &ProxyError) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::local(""));
+    *response.status_mut() = StatusCode::OK;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert("grpc-status", HeaderValue::from(u16::from(error.grpc_status())));
+    headers.insert("grpc-message", HeaderValue::from_static(error.reason()));
+    response
+}
+
+/// Whether a request speaks gRPC.
+#[must_use]
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// What a peer's sidecar says of a request that it answered itself; `None` if the app did.
+#[must_use]
+pub fn processed(headers: &HeaderMap) -> Option<Processed> {
+    match headers.get(wire::PROCESSED)?.as_bytes() {
+        b"no" => Some(Processed::No),
+        // What a newer version might say more exactly is at worst "maybe".
+        _ => Some(Processed::Maybe),
+    }
+}
+
+/// An error and its causes, outermost first.
+#[must_use]
+pub fn chain(error: &ProxyError) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,226 @@
+//! One downstream connection: from the socket to requests or bytes.
+
+use std::{
+    net::SocketAddr,
+    pin::pin,
+    sync::{
+        Arc, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use ::http::Version;
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::server::TlsStream;
+
+use super::{
+    door::{Door, From},
+    http, tcp,
+    worker::Worker,
+};
+use crate::{
+    connect::http_client::CONNECTION_WINDOWS,
+    drain::Phase,
+    model::{
+        Identity, Listener, ListenerKind,
+        cluster::PeerKind,
+        listener::{Inbound, Protocol},
+        runtime::{ListenerRuntime, Refusal},
+        wire,
+    },
+    net::Net,
+    tls::accept::{self, Accepted},
+};
+
+/// Bytes of one response stream that wait to be sent.
+const MAX_SEND_BUFFER_BYTES: usize = 256 * 1024;
+/// HTTP/1 read buffer at least so large, whatever the header limit.
+const MIN_READ_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Serves one accepted connection to its end.
+pub async fn serve<N: Net>(
+    worker: Arc<Worker<N>>,
+    listener: Arc<Listener>,
+    counts: Arc<ListenerRuntime>,
+    stream: N::Stream,
+    address: SocketAddr,
+) {
+    match &listener.kind {
+        ListenerKind::OutboundHttp { .. } => {
+            let door = Arc::new(Door { listener, counts, from: From::App });
+            serve_http(worker, door, stream, Wire::Plain).await;
+        }
+        ListenerKind::OutboundTcp { cluster } => {
+            let cluster = cluster.clone();
+            tcp::outbound(&worker, &counts, &cluster, stream).await;
+        }
+        ListenerKind::Inbound(inbound) => {
+            let inbound = inbound.clone();
+            let identity = worker.snapshots.load().identity.clone();
+            match identify(&worker, &inbound, identity, stream).await {
+                Ok(accepted) => {
+                    let door = peer_door(listener, counts, &inbound, &accepted, address);
+                    enter(worker, door, &inbound, accepted.stream).await;
+                }
+                Err((reason, cause)) => {
+                    counts.refuse(reason);
+                    tracing::debug!(listener = %listener.name, peer = %address, ?reason, cause, "peer refused");
+                }
+            }
+        }
+    }
+}
+
+/// The handshake, and whether this peer may come in.
+async fn identify<N: Net>(
+    worker: &Worker<N>,
+    inbound: &Inbound,
+    identity: Option<Arc<Identity>>,
+    stream: N::Stream,
+) -> Result<Accepted<N::Stream>, (Refusal, String)> {
+    let no_identity = || (Refusal::NoIdentity, "this sidecar has no certificate".to_owned());
+    let tls = &identity.as_ref().ok_or_else(no_identity)?.tls;
+    let config = match (inbound.peer, inbound.protocol) {
+        (PeerKind::Outrider, _) => &tls.server_outrider,
+        (PeerKind::Standard(_), Protocol::Http) => &tls.server_standard_http,
+        (PeerKind::Standard(_), Protocol::Tcp) => &tls.server_standard_tcp,
+    };
+    let limit = worker.settings.bootstrap.limits.handshake_timeout;
+    let accepted = accept::accept(stream, Arc::clone(config), limit).await?;
+    let id = accepted.peer.id();
+    let is_allowed = if inbound.allow.is_empty() {
+        id.trust_domain() == &worker.settings.bootstrap.trust_domain && id.is_workload()
+    } else {
+        inbound.allow.contains(id)
+    };
+    if is_allowed { Ok(accepted) } else { Err((Refusal::NotAllowed, format!("{id} may not call here"))) }
+}
+
+/// The door of a verified peer, who is counted from here on.
+fn peer_door<S>(
+    listener: Arc<Listener>,
+    counts: Arc<ListenerRuntime>,
+    inbound: &Inbound,
+    accepted: &Accepted<S>,
+    address: SocketAddr,
+) -> Arc<Door> {
+    let is_sidecar = inbound.peer == PeerKind::Outrider;
+    let count = counts.peers.of(accepted.peer.id());
+    count.connections.fetch_add(1, Ordering::Relaxed);
+    *count.tls.lock().unwrap_or_else(PoisonError::into_inner) = Some(accepted.facts.clone());
+    let from = From::Peer { peer: accepted.peer.clone(), address: address.ip(), is_sidecar, count };
+    Arc::new(Door { listener, counts, from })
+}
+
+/// A verified peer is in: requests or bytes, as the application protocol says.
+async fn enter<N: Net>(
+    worker: Arc<Worker<N>>,
+    door: Arc<Door>,
+    inbound: &Inbound,
+    stream: TlsStream<N::Stream>,
+) {
+    let alpn = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
+    let is_sidecar = inbound.peer == PeerKind::Outrider;
+    match (inbound.protocol, alpn.as_deref()) {
+        (Protocol::Http, Some(wire::ALPN_H2 | wire::ALPN_STANDARD_H2)) => {
+            serve_http(worker, door, stream, Wire::Http2).await;
+        }
+        (Protocol::Http, None | Some(wire::ALPN_STANDARD_H1)) if !is_sidecar => {
+            serve_http(worker, door, stream, Wire::Http1).await;
+        }
+        (Protocol::Tcp, Some(wire::ALPN_TCP)) => tcp::inbound_framed(&worker, &door, inbound, stream).await,
+        (Protocol::Tcp, _) if !is_sidecar => tcp::inbound_plain(&worker, &door, inbound, stream).await,
+        (Protocol::Http | Protocol::Tcp, _) => {
+            door.counts.refuse(Refusal::NoProtocol);
+            tracing::debug!(listener = %door.listener.name, ?alpn, "peer speaks another protocol");
+        }
+    }
+}
+
+/// What HTTP version a connection may carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wire {
+    /// From the own app: HTTP/1 or HTTP/2 with prior knowledge, told apart by the first bytes.
+    Plain,
+    /// Agreed on by ALPN, or by its absence.
+    Http1,
+    /// Agreed on by ALPN.
+    Http2,
+}
+
+/// Serves HTTP until the connection ends or the drain ends it: HTTP/2 is told to go away when the drain begins, idle
+/// HTTP/1 connections of the own app are served a while longer (`Phase::Closing`), so that none is closed under a
+/// request on its way.
+async fn serve_http<N, S>(worker: Arc<Worker<N>>, door: Arc<Door>, stream: S, wire: Wire)
+where
+    N: Net,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let builder = builder(&worker, wire);
+    let is_http2 = Arc::new(AtomicBool::new(wire == Wire::Http2));
+    let mut watcher = worker.drains.of(&door.listener).watcher();
+    let service = {
+        let (door, is_http2) = (Arc::clone(&door), Arc::clone(&is_http2));
+        service_fn(move |request: ::http::Request<Incoming>| {
+            is_http2.store(request.version() == Version::HTTP_2, Ordering::Relaxed);
+            http::handle(Arc::clone(&worker), Arc::clone(&door), request)
+        })
+    };
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let ended = loop {
+        let next = match watcher.phase() {
+            Phase::Running => Phase::Draining,
+            Phase::Draining if is_http2.load(Ordering::Relaxed) || wire != Wire::Plain => {
+                connection.as_mut().graceful_shutdown();
+                Phase::Forced
+            }
+            Phase::Draining => Phase::Closing,
+            Phase::Closing => {
+                connection.as_mut().graceful_shutdown();
+                Phase::Forced
+            }
+            Phase::Forced => return,
+        };
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => break ended,
+            () = watcher.reached(next) => {}
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(listener = %door.listener.name, error, "downstream connection ended");
+    }
+}
+
+fn builder<N: Net>(worker: &Worker<N>, wire: Wire) -> auto::Builder<TokioExecutor> {
+    let limits = &worker.settings.bootstrap.limits;
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder = match wire {
+        Wire::Plain => builder,
+        Wire::Http1 => builder.http1_only(),
+        Wire::Http2 => builder.http2_only(),
+    };
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_read_timeout)
+        .max_headers(limits.header_count)
+        .max_buf_size(limits.header_bytes.max(MIN_READ_BUFFER_BYTES))
+        .half_close(false)
+        .auto_date_header(false);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(limits.stream_window_bytes)
+        .initial_connection_window_size(limits.stream_window_bytes.saturating_mul(CONNECTION_WINDOWS))
+        .max_concurrent_streams(limits.max_streams)
+        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        .max_send_buf_size(MAX_SEND_BUFFER_BYTES)
+        .auto_date_header(false);
+    builder
+}

@@ -1,0 +1,294 @@
+//! One opaque stream, from the app to a peer or from a peer to the app.
+//!
+//! The way to the upstream is opened before a byte is read from the downstream, so an attempt that fails can be
+//! repeated at another endpoint whatever the stream would have carried.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::{door::Door, error::ProxyError, respond, worker::Worker};
+use crate::{
+    balance::{self, InFlight, Tried},
+    connect::{
+        self,
+        dial::{self, Connection, Speak},
+        pool::Target,
+    },
+    drain::Phase,
+    model::{
+        Cluster, ClusterName,
+        cluster::{PeerKind, Transport},
+        flag::ResponseFlag,
+        listener::Inbound,
+        runtime::ListenerRuntime,
+    },
+    net::{Net, Stream},
+    relay::{
+        copy::{self, End},
+        frame::Kind,
+        session::Session,
+    },
+    resilience::{
+        circuit_breaker,
+        retry::{self, RetryFacts, Verdict},
+        retry_budget,
+    },
+    telemetry::record::RequestRecord,
+};
+
+/// A kept connection without a stream is closed by its callee after this: longer than any caller keeps it, so that the
+/// caller closes first.
+const SESSION_IDLE: Duration = Duration::from_secs(3600);
+/// Session parameters of an ordinary opaque stream.
+const OPAQUE: &[u8] = b"kind=opaque";
+
+/// The way to an upstream.
+enum Way<S> {
+    /// To a sidecar: framed, reusable.
+    Framed(Session<Connection<S>>),
+    /// To a standard peer: bare bytes.
+    Bare(Connection<S>),
+}
+
+/// Carries one stream of the own app to a cluster.
+pub async fn outbound<N: Net>(
+    worker: &Arc<Worker<N>>,
+    counts: &Arc<ListenerRuntime>,
+    cluster: &ClusterName,
+    stream: N::Stream,
+) {
+    let mut record = RequestRecord::new(Arc::clone(counts), worker.now());
+    if let Err(error) = outward(worker, cluster, stream, &mut record).await {
+        record.set_flag(error.flag());
+        tracing::debug!(%cluster, error = respond::chain(&error), "stream refused");
+    }
+    record.finish();
+}
+
+async fn outward<N: Net>(
+    worker: &Arc<Worker<N>>,
+    name: &ClusterName,
+    mut stream: N::Stream,
+    record: &mut RequestRecord,
+) -> Result<(), ProxyError> {
+    let snapshot = worker.snapshots.load();
+    let opened = async {
+        let cluster = snapshot
+            .cluster(name)
+            .ok_or_else(|| ProxyError::NoRoute { authority: name.to_string() })?;
+        record.routed(Arc::clone(&cluster.runtime));
+        let slot = circuit_breaker::admit_request(cluster)
+            .map_err(|cap| ProxyError::Overflow { cluster: name.clone(), cap })?;
+        retry_budget::record_request(&cluster.runtime.retry_budget, worker.now());
+        let (target, way, in_flight) = open_somewhere(worker, cluster, &snapshot.identity).await?;
+        Ok((target, way, in_flight, slot))
+    }
+    .await;
+    let (target, way, mut in_flight, _slot) = match opened {
+        Ok(opened) => opened,
+        Err(error) => {
+            // The app is told as TCP tells it: there is nobody.
+            stream.reset_on_close();
+            return Err(error);
+        }
+    };
+    in_flight.answered(worker.now());
+    record.head_received(worker.now());
+    match way {
+        Way::Framed(mut session) => {
+            let (end, _carried) = copy::framed(stream, &mut session).await;
+            match end {
+                End::Orderly => worker.tcp_pool.give_back(&target, session.into_stream(), worker.now()),
+                End::PlainReset => record.set_flag(ResponseFlag::DC),
+                End::FarReset => record.set_flag(ResponseFlag::UC),
+            }
+        }
+        Way::Bare(mut upstream) => {
+            if copy::plain(&mut stream, &mut upstream).await.is_err() {
+                stream.reset_on_close();
+                record.set_flag(ResponseFlag::UC);
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn open_somewhere<N: Net>(
+    worker: &Arc<Worker<N>>,
+    cluster: &Arc<Cluster>,
+    identity: &Option<Arc<crate::model::Identity>>,
+) -> Result<(Target, Way<N::Stream>, InFlight), ProxyError> {
+    let policy = &cluster.settings.retry;
+    let mut tried = Tried::default();
+    let mut attempt = 1;
+    loop {
+        let now = worker.now();
+        let endpoint = worker
+            .with_rng(|rng| balance::pick(cluster, &tried, now, rng))
+            .ok_or_else(|| ProxyError::NoEndpoint { cluster: cluster.name().clone() })?;
+        tried.insert(endpoint.address());
+        let target = Target { cluster: Arc::clone(cluster), endpoint, identity: identity.clone() };
+        let mut in_flight = InFlight::start(&target.endpoint, now);
+        let error = match open(worker, &target).await {
+            Ok(way) => return Ok((target, way, in_flight)),
+            Err(error) => error,
+        };
+        in_flight.failed(worker.now());
+        let Some(processed) = error.retry_class() else { return Err(error) };
+        let facts = RetryFacts {
+            processed,
+            is_idempotent: false,
+            is_replayable: true,
+            attempt,
+            max_retries: policy.max_retries,
+            previous_attempts_upstream: 1,
+        };
+        let (state, ratio, floor) =
+            (&cluster.runtime.retry_budget, policy.budget_ratio, policy.budget_min_per_second);
+        if retry::may_retry(facts) != Verdict::Retry
+            || !retry_budget::try_take(state, ratio, floor, worker.now())
+        {
+            return Err(error);
+        }
+        cluster.runtime.retries.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        attempt += 1;
+    }
+}
+
+async fn open<N: Net>(worker: &Worker<N>, target: &Target) -> Result<Way<N::Stream>, ProxyError> {
+    let endpoint = target.endpoint.address();
+    let connect_error = |source: connect::Error| {
+        if source.is_identity() {
+            ProxyError::Identity { endpoint, source }
+        } else {
+            ProxyError::Connect { endpoint, source }
+        }
+    };
+    let connection = worker.tcp_pool.lease(target).await.map_err(connect_error)?;
+    if target.cluster.settings.transport != Transport::Mesh(PeerKind::Outrider) {
+        return Ok(Way::Bare(connection));
+    }
+    let mut session = Session::new(connection);
+    let asked = async {
+        session.writer.control(Kind::Open, OPAQUE).await?;
+        Ok::<_, std::io::Error>(matches!(session.reader.next().await?, Some((Kind::Accepted, _))))
+    };
+    // No byte of the stream has been sent: whatever went wrong, the app there has not seen it.
+    match tokio::time::timeout(target.cluster.settings.timeouts.connect, asked).await {
+        Ok(Ok(true)) => Ok(Way::Framed(session)),
+        Ok(Ok(false) | Err(_)) | Err(_) => Err(ProxyError::NotProcessed { endpoint }),
+    }
+}
+
+/// Serves the streams of a peer's sidecar, one after the other, on one connection.
+pub async fn inbound_framed<N, S>(worker: &Arc<Worker<N>>, door: &Door, inbound: &Inbound, stream: S)
+where
+    N: Net,
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut session = Session::new(stream);
+    let mut watcher = worker.drains.inbound.watcher();
+    loop {
+        let opened = tokio::select! {
+            biased;
+            opened = tokio::time::timeout(SESSION_IDLE, session.reader.next()) => opened,
+            () = watcher.reached(Phase::Draining) => return,
+        };
+        match opened {
+            Ok(Ok(Some((Kind::Open, _parameters)))) => {}
+            Ok(Ok(_) | Err(_)) | Err(_) => return,
+        }
+        door.count_request();
+        let mut record = RequestRecord::new(Arc::clone(&door.counts), worker.now());
+        let is_reusable = inward_framed(worker, inbound, &mut session, &mut record).await;
+        record.finish();
+        if !is_reusable {
+            return;
+        }
+    }
+}
+
+/// One stream to the app; tells whether the connection can carry another.
+async fn inward_framed<N, S>(
+    worker: &Arc<Worker<N>>,
+    inbound: &Inbound,
+    session: &mut Session<S>,
+    record: &mut RequestRecord,
+) -> bool
+where
+    N: Net,
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let app = match to_app(worker, &inbound.app, record).await {
+        Ok(app) => app,
+        Err(error) => {
+            record.set_flag(error.flag());
+            return session.writer.control(Kind::NotProcessed, error.reason().as_bytes()).await.is_ok();
+        }
+    };
+    if session.writer.control(Kind::Accepted, &[]).await.is_err() {
+        record.set_flag(ResponseFlag::DC);
+        return false;
+    }
+    match copy::framed(app.connection, session).await.0 {
+        End::Orderly => true,
+        End::PlainReset => {
+            record.set_flag(ResponseFlag::UC);
+            false
+        }
+        End::FarReset => {
+            record.set_flag(ResponseFlag::DC);
+            false
+        }
+    }
+}
+
+/// Serves the one stream of a standard peer's connection.
+pub async fn inbound_plain<N, S>(worker: &Arc<Worker<N>>, door: &Door, inbound: &Inbound, mut stream: S)
+where
+    N: Net,
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    door.count_request();
+    let mut record = RequestRecord::new(Arc::clone(&door.counts), worker.now());
+    match to_app(worker, &inbound.app, &mut record).await {
+        Ok(mut app) => {
+            if copy::plain(&mut stream, &mut app.connection).await.is_err() {
+                app.connection.reset_on_close();
+                record.set_flag(ResponseFlag::UC);
+            }
+        }
+        Err(error) => record.set_flag(error.flag()),
+    }
+    record.finish();
+}
+
+/// A connection to the own app, and what is held for it.
+struct App<S> {
+    connection: Connection<S>,
+    _slot: circuit_breaker::RequestSlot,
+}
+
+async fn to_app<N: Net>(
+    worker: &Worker<N>,
+    name: &ClusterName,
+    record: &mut RequestRecord,
+) -> Result<App<N::Stream>, ProxyError> {
+    let snapshot = worker.snapshots.load();
+    let cluster =
+        snapshot.cluster(name).ok_or_else(|| ProxyError::NoRoute { authority: name.to_string() })?;
+    record.routed(Arc::clone(&cluster.runtime));
+    let slot = circuit_breaker::admit_request(cluster)
+        .map_err(|cap| ProxyError::Overflow { cluster: name.clone(), cap })?;
+    let now = worker.now();
+    let endpoint = worker
+        .with_rng(|rng| balance::pick(cluster, &Tried::default(), now, rng))
+        .ok_or_else(|| ProxyError::NoEndpoint { cluster: name.clone() })?;
+    let address = endpoint.address();
+    let connection = dial::dial(&worker.net, cluster, &endpoint, None, Speak::Tcp)
+        .await
+        .map_err(|source| ProxyError::Connect { endpoint: address, source })?;
+    record.head_received(worker.now());
+    Ok(App { connection, _slot: slot })
+}

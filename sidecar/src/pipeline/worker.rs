@@ -1,0 +1,82 @@
+//! What one worker owns: its connections, its randomness, and its view of the world.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    clock::Clock,
+    connect::{pool::Pool, tcp_pool::TcpPool},
+    drain::{Drains, Phase},
+    model::{Settings, snapshot::Snapshots},
+    net::Net,
+};
+
+/// How often idle connections are looked at.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// One worker. Its connections' tasks share it; other workers have their own.
+#[derive(Debug)]
+pub struct Worker<N: Net> {
+    /// The newest facts.
+    pub snapshots: Snapshots,
+    /// What the configuration says.
+    pub settings: Arc<Settings>,
+    /// Time.
+    pub clock: Clock,
+    /// Whether we are stopping.
+    pub drains: Drains,
+    /// HTTP connections upstream.
+    pub pool: Pool<N>,
+    /// Framed connections upstream.
+    pub tcp_pool: TcpPool<N>,
+    /// The network, for connections that are not kept.
+    pub net: N,
+    rng: Mutex<fastrand::Rng>,
+}
+
+impl<N: Net> Worker<N> {
+    /// A worker without connections. Starts the sweeper, so call it inside the worker's runtime.
+    #[must_use]
+    pub fn start(net: N, settings: Arc<Settings>, snapshots: Snapshots, clock: Clock, drains: Drains) -> Arc<Self> {
+        let limits = Arc::new(settings.bootstrap.limits.clone());
+        let worker = Arc::new(Self {
+            snapshots,
+            settings,
+            pool: Pool::new(net.clone(), limits),
+            tcp_pool: TcpPool::new(net.clone()),
+            net,
+            rng: Mutex::new(clock.fork_rng()),
+            clock,
+            drains,
+        });
+        crate::drain::spawn_background(sweep(Arc::clone(&worker)));
+        worker
+    }
+
+    /// The moment.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    /// Lets a decision draw from this worker's randomness. Never waits: only this worker's thread uses it.
+    pub fn with_rng<T>(&self, decide: impl FnOnce(&mut fastrand::Rng) -> T) -> T {
+        decide(&mut self.rng.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+async fn sweep<N: Net>(worker: Arc<Worker<N>>) {
+    let mut watcher = worker.drains.outbound.watcher();
+    loop {
+        tokio::select! {
+            biased;
+            () = watcher.reached(Phase::Forced) => return,
+            () = tokio::time::sleep(SWEEP_INTERVAL) => {}
+        }
+        let now = worker.now();
+        worker.pool.sweep(now);
+        worker.tcp_pool.sweep(now);
+    }
+}

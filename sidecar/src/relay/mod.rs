@@ -1,0 +1,8 @@
+//! The relay stage: bytes and bodies, both ways, with bounds.
+
+pub mod activity;
+pub mod body;
+pub mod copy;
+pub mod frame;
+pub mod replay;
+pub mod session;

@@ -1,0 +1,154 @@
+//! Circuit breaker: per-cluster caps on what is under way (in Envoy's sense; nothing here trips or heals).
+//!
+//! Over a cap the answer is no, at once: nothing is queued. A slot is held as long as the thing it counts exists, so
+//! the counters are true also when a request is cancelled. Caps are exact over all workers.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
+
+use crate::model::{Cluster, runtime::ClusterRuntime};
+
+/// Which cap of a cluster was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Overflow {
+    /// `max_requests`.
+    #[error("the cluster's cap on requests in flight is reached")]
+    Requests,
+    /// `max_connections`.
+    #[error("the cluster's cap on connections is reached")]
+    Connections,
+}
+
+/// Counts one request or stream of a cluster until dropped.
+#[derive(Debug)]
+#[must_use = "the request stops counting when this is dropped"]
+pub struct RequestSlot {
+    runtime: Arc<ClusterRuntime>,
+}
+
+/// Counts one upstream connection of a cluster until dropped.
+#[derive(Debug)]
+#[must_use = "the connection stops counting when this is dropped"]
+pub struct ConnectionSlot {
+    runtime: Arc<ClusterRuntime>,
+}
+
+/// Admits one more request or stream.
+///
+/// # Errors
+/// [`Overflow::Requests`] if `max_requests` are under way.
+pub fn admit_request(cluster: &Arc<Cluster>) -> Result<RequestSlot, Overflow> {
+    if !raise(&cluster.runtime.in_flight, cluster.settings.caps.max_requests) {
+        return Err(Overflow::Requests);
+    }
+    Ok(RequestSlot { runtime: Arc::clone(&cluster.runtime) })
+}
+
+/// Admits one more upstream connection. Ask before connecting: one that is being opened counts.
+///
+/// # Errors
+/// [`Overflow::Connections`] if `max_connections` are open or being opened.
+pub fn admit_connection(cluster: &Arc<Cluster>) -> Result<ConnectionSlot, Overflow> {
+    if !raise(&cluster.runtime.connections, cluster.settings.caps.max_connections) {
+        return Err(Overflow::Connections);
+    }
+    Ok(ConnectionSlot { runtime: Arc::clone(&cluster.runtime) })
+}
+
+/// Raises a counter unless it is at its cap.
+fn raise(counter: &AtomicU32, cap: u32) -> bool {
+    counter
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| (count < cap).then(|| count + 1))
+        .is_ok()
+}
+
+// Only slots lower these counters, each once what it raised: they cannot wrap.
+
+impl Drop for RequestSlot {
+    fn drop(&mut self) {
+        self.runtime.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for ConnectionSlot {
+    fn drop(&mut self) {
+        self.runtime.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Barrier, thread, time::Instant};
+
+    use super::*;
+    use crate::model::{ClusterSettings, cluster::Caps, fixture};
+
+    fn cluster(max_requests: u32, max_connections: u32) -> Arc<Cluster> {
+        let caps = Caps { max_requests, max_connections };
+        let settings = ClusterSettings { caps, ..fixture::settings("orders") };
+        Arc::new(fixture::cluster(settings, 1, Instant::now()))
+    }
+
+    #[test]
+    fn the_cap_is_the_most_that_is_admitted_and_a_dropped_slot_makes_room() {
+        let cluster = cluster(2, 1);
+        let first = admit_request(&cluster).unwrap();
+        let _second = admit_request(&cluster).unwrap();
+        assert_eq!(admit_request(&cluster).unwrap_err(), Overflow::Requests);
+        drop(first);
+        assert!(admit_request(&cluster).is_ok());
+    }
+
+    #[test]
+    fn requests_and_connections_have_caps_of_their_own() {
+        let cluster = cluster(1, 1);
+        let _request = admit_request(&cluster).unwrap();
+        let connection = admit_connection(&cluster).unwrap();
+        assert_eq!(admit_connection(&cluster).unwrap_err(), Overflow::Connections);
+        drop(connection);
+        assert!(admit_connection(&cluster).is_ok());
+        assert_eq!(cluster.runtime.in_flight.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn a_cap_of_zero_admits_nothing() {
+        assert!(admit_request(&cluster(0, 0)).is_err());
+    }
+
+    #[test]
+    fn a_lowered_cap_refuses_until_enough_has_ended() {
+        let before = cluster(3, 1);
+        let slots = [admit_request(&before).unwrap(), admit_request(&before).unwrap()];
+        let mut after = Cluster {
+            settings: Arc::clone(&before.settings),
+            endpoints: Vec::new(),
+            runtime: Arc::clone(&before.runtime),
+        };
+        Arc::make_mut(&mut after.settings).caps.max_requests = 1;
+        let after = Arc::new(after);
+        assert!(admit_request(&after).is_err());
+        drop(slots);
+        assert!(admit_request(&after).is_ok());
+    }
+
+    #[test]
+    fn the_cap_holds_when_threads_race() {
+        let cluster = cluster(10, 1);
+        let start = Barrier::new(4);
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    start.wait();
+                    for _ in 0..2_000 {
+                        let slots: Vec<_> = (0..5).filter_map(|_| admit_request(&cluster).ok()).collect();
+                        assert!(cluster.runtime.in_flight.load(Ordering::Relaxed) <= 10);
+                        drop(slots);
+                    }
+                });
+            }
+        });
+        assert_eq!(cluster.runtime.in_flight.load(Ordering::Relaxed), 0);
+    }
+}

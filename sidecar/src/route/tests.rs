@@ -1,0 +1,162 @@
+use std::{borrow::Cow, time::Instant};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::{ClusterSettings, fixture};
+
+/// A snapshot of mesh clusters with these keys, and the own app's cluster `inbound/http`, which a faulty
+/// configuration has given the key `app`.
+fn snapshot(routes: &[(&str, &str)]) -> Snapshot {
+    let mut snapshot = Snapshot::default();
+    for (key, name) in routes.iter().copied().chain([("app", "inbound/http")]) {
+        let transport =
+            if name.starts_with("inbound/") { Transport::App } else { fixture::settings(name).transport };
+        let settings = ClusterSettings { transport, ..fixture::settings(name) };
+        let cluster = Arc::new(fixture::cluster(settings, 1, Instant::now()));
+        snapshot.clusters.insert(ClusterName::new(name), cluster);
+        snapshot.routes.insert(Box::from(key), ClusterName::new(name));
+    }
+    snapshot
+}
+
+fn found<'a>(snapshot: &'a Snapshot, authority: &str) -> Option<&'a str> {
+    find(snapshot, authority, None).map(|cluster| cluster.name().as_str())
+}
+
+#[test]
+fn host_and_port_are_looked_for_before_the_host_alone() {
+    let snapshot = snapshot(&[("orders", "any"), ("orders:8080", "exact"), ("carts:80", "carts")]);
+    for (authority, cluster) in [
+        ("orders:8080", Some("exact")),
+        ("orders:9090", Some("any")),
+        ("orders", Some("any")),
+        ("carts:80", Some("carts")),
+        ("carts:81", None),
+        ("carts", None),
+        ("other", None),
+    ] {
+        assert_eq!(found(&snapshot, authority), cluster, "{authority}");
+    }
+}
+
+#[test]
+fn every_spelling_of_an_authority_leads_to_the_same_cluster() {
+    let snapshot = snapshot(&[
+        ("orders.default.svc:8080", "a"),
+        ("carts", "b"),
+        ("[2001:db8::1]:80", "c"),
+        ("[::1]", "d"),
+    ]);
+    for (authority, cluster) in [
+        ("ORDERS.default.SVC:8080", "a"),
+        ("orders.default.svc.:8080", "a"),
+        ("Carts", "b"),
+        ("carts.", "b"),
+        ("carts:", "b"),
+        ("CARTS.:", "b"),
+        ("[2001:DB8::1]:80", "c"),
+        ("[2001:0db8:0:0::1]:80", "c"),
+        ("[::1]", "d"),
+        ("[0:0:0:0:0:0:0:1]:8080", "d"),
+    ] {
+        assert_eq!(found(&snapshot, authority), Some(cluster), "{authority}");
+    }
+}
+
+#[test]
+fn what_no_cluster_names_goes_to_the_default() {
+    let snapshot = snapshot(&[("orders", "orders"), ("fallback", "fallback")]);
+    let default = ClusterName::new("fallback");
+    let name = |authority| find(&snapshot, authority, Some(&default)).map(|cluster| cluster.name().as_str());
+    assert_eq!(name("orders"), Some("orders"));
+    assert_eq!(name("elsewhere:80"), Some("fallback"));
+    assert_eq!(name(""), Some("fallback"));
+    assert_eq!(find(&snapshot, "", None).map(|cluster| cluster.name()), None);
+    assert!(find(&snapshot, "elsewhere", Some(&ClusterName::new("unknown"))).is_none());
+}
+
+#[test]
+fn what_is_not_an_authority_goes_nowhere() {
+    let snapshot = snapshot(&[("orders", "orders"), ("fallback", "fallback")]);
+    let default = ClusterName::new("fallback");
+    for authority in [
+        "user@orders",
+        "@orders",
+        "orders@",
+        "user:pw@orders:80",
+        ":80",
+        ":",
+        ".",
+        "orders..",
+        "orders:080",
+        "orders:65536",
+        "orders:-1",
+        "orders:+1",
+        "orders:80:80",
+        "orders:http",
+        "orders/",
+        "orders?",
+        "orders#",
+        "orders\\",
+        "or ders",
+        "orders\0",
+        "%6frders",
+        "\u{f6}rders",
+        "[",
+        "[]",
+        "[::1",
+        "[::1]80",
+        "[::1]:x",
+        "[orders]",
+        "[fe80::1%25eth0]",
+        "::1",
+        "[[::1]]",
+    ] {
+        assert!(find(&snapshot, authority, Some(&default)).is_none(), "{authority:?}");
+    }
+}
+
+#[test]
+fn no_authority_leads_to_the_own_app() {
+    let snapshot = snapshot(&[]);
+    for authority in ["app", "app:80", "inbound/http", "APP."] {
+        assert!(find(&snapshot, authority, None).is_none(), "{authority}");
+    }
+    assert!(find(&snapshot, "other", Some(&ClusterName::new("inbound/http"))).is_none());
+}
+
+#[test]
+fn a_canonical_authority_is_borrowed() {
+    for authority in ["orders", "orders.default.svc:8080", "10.0.0.1:1", "a_b-c~d:0"] {
+        assert!(matches!(canonical(authority), Some(Cow::Borrowed(same)) if same == authority));
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_read_without_a_panic(text in "\\PC{0,30}|[a-zA-Z0-9:.\\[\\]@-]{0,30}") {
+        if let Some(once) = canonical(&text) {
+            let twice = canonical(&once);
+            prop_assert_eq!(twice.as_deref(), Some(&*once), "canonical is a fixed point");
+        }
+    }
+
+    #[test]
+    fn letter_case_and_trailing_dot_never_matter(
+        host in "[a-z][a-z0-9-]{0,8}(\\.[a-z0-9]{1,5}){0,2}",
+        port in proptest::option::of(0_u16..),
+        upper in proptest::collection::vec(any::<bool>(), 40),
+        dot in prop_oneof![Just(""), Just(".")],
+    ) {
+        let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+        let shouted: String = host
+            .chars()
+            .zip(upper)
+            .map(|(char, upper)| if upper { char.to_ascii_uppercase() } else { char })
+            .collect();
+        let sent = format!("{shouted}{dot}{port}");
+        let read = canonical(&sent).map(Cow::into_owned);
+        prop_assert_eq!(read, Some(format!("{host}{port}")));
+    }
+}

@@ -1,0 +1,119 @@
+//! The process's own log: one line per event to stderr, as text or JSON, with a level that can change while it runs.
+
+use std::io::{self, IsTerminal};
+
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry, fmt,
+    layer::SubscriberExt,
+    reload,
+    util::{SubscriberInitExt, TryInitError},
+};
+
+/// Longest filter that is taken, in bytes.
+const MAX_FILTER_BYTES: usize = 256;
+
+/// How a line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// For people; coloured on a terminal.
+    Text,
+    /// For machines: one JSON object per line.
+    Json,
+}
+
+/// Why the log is not as it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The filter is no level and no list of `module=level`.
+    #[error("{0:?} is not a log filter: use off, error, warn, info, debug, or a list of module=level")]
+    Filter(String),
+    /// The log's subscriber is gone.
+    #[error("the log is shut down")]
+    Gone,
+    /// There is a log already.
+    #[error("the log is already set up")]
+    Taken(#[from] TryInitError),
+}
+
+/// Changes the level while the process runs. Clones change the same log.
+#[derive(Clone, Debug)]
+pub struct Control {
+    filter: reload::Handle<EnvFilter, Registry>,
+}
+
+impl Control {
+    /// Logs by this filter from here on: a level, or a list such as `warn,outrider::pipeline=debug`. Release builds
+    /// have no TRACE.
+    ///
+    /// # Errors
+    /// [`Error::Filter`] if it is none; the log stays as it is.
+    pub fn set(&self, filter: &str) -> Result<(), Error> {
+        let filter = parse(filter)?;
+        self.filter.reload(filter).map_err(|_gone| Error::Gone)
+    }
+
+    /// The filter in force.
+    #[must_use]
+    pub fn filter(&self) -> String {
+        self.filter.with_current(ToString::to_string).unwrap_or_default()
+    }
+}
+
+/// Sets up the log of this process. Once, before anything is logged.
+///
+/// # Errors
+/// The filter is none, or there is a log already.
+pub fn init(filter: &str, format: Format) -> Result<Control, Error> {
+    let (layer, control) = layer(filter, format)?;
+    tracing_subscriber::registry().with(layer).try_init()?;
+    Ok(control)
+}
+
+/// The log as a layer that is not yet in force, for tests.
+///
+/// # Errors
+/// The filter is none.
+pub fn layer(filter: &str, format: Format) -> Result<(impl Layer<Registry> + Send + Sync, Control), Error> {
+    let (filter, handle) = reload::Layer::new(parse(filter)?);
+    let lines = match format {
+        Format::Text => fmt::layer().with_ansi(io::stderr().is_terminal()).with_writer(io::stderr).boxed(),
+        Format::Json => fmt::layer().json().flatten_event(true).with_writer(io::stderr).boxed(),
+    };
+    Ok((lines.with_filter(filter), Control { filter: handle }))
+}
+
+fn parse(filter: &str) -> Result<EnvFilter, Error> {
+    let fault = || Error::Filter(filter.chars().take(MAX_FILTER_BYTES).collect());
+    // `EnvFilter` reads any single word as a module's name, so that `inof` would silence all.
+    let is_level = |word: &str| matches!(word, "off" | "error" | "warn" | "info" | "debug" | "trace");
+    let has_levels =
+        filter.split(',').all(|part| is_level(part.trim().rsplit('=').next().unwrap_or_default()));
+    if filter.len() > MAX_FILTER_BYTES || !has_levels {
+        return Err(fault());
+    }
+    EnvFilter::try_new(filter).map_err(|_syntax| fault())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_level_changes_while_the_log_is_in_use() {
+        let (layer, control) = layer("info", Format::Json).unwrap();
+        let _subscriber = tracing_subscriber::registry().with(layer);
+        assert_eq!(control.filter(), "info");
+        control.set("warn,outrider::pipeline=debug").unwrap();
+        assert!(control.filter().contains("outrider::pipeline=debug"), "{}", control.filter());
+    }
+
+    #[test]
+    fn a_slip_of_the_pen_does_not_silence_the_log() {
+        let (layer, control) = layer("info", Format::Text).unwrap();
+        let _subscriber = tracing_subscriber::registry().with(layer);
+        for filter in ["inof", "", "a=b", "debug,", "info,x=", &"info,".repeat(1000)] {
+            assert!(control.set(filter).is_err(), "{filter:?}");
+        }
+        assert_eq!(control.filter(), "info");
+    }
+}

@@ -1,0 +1,77 @@
+//! Listeners and the peers that call them.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use prometheus_client::encoding::DescriptorEncoder;
+
+use super::{Listeners, family::metric};
+use crate::model::{
+    flag::ResponseFlag,
+    runtime::{ListenerRuntime, PeerCount, Refusal},
+};
+
+/// What stands for all peers beyond the counted ones.
+const OTHER_PEERS: &str = "other";
+
+#[expect(clippy::cast_precision_loss, reason = "counts this large do not occur, and a gauge is a double")]
+pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, listeners: &Listeners) -> fmt::Result {
+    let counters = |read: fn(&ListenerRuntime) -> &AtomicU64| {
+        listeners
+            .iter()
+            .map(move |(name, runtime)| ([("listener", &**name)], read(runtime).load(Ordering::Relaxed)))
+    };
+    metric("listener_accepted", "Connections accepted").counters(encoder, counters(|l| &l.accepted))?;
+    metric("listener_active", "Connections open").gauges(
+        encoder,
+        listeners
+            .iter()
+            .map(|(name, runtime)| ([("listener", &**name)], runtime.active.load(Ordering::Relaxed) as f64)),
+    )?;
+    metric("listener_over_limit", "Connections refused because the listener was full")
+        .counters(encoder, counters(|l| &l.over_limit))?;
+    metric("listener_accept_errors", "Accepts that failed, as for want of file descriptors")
+        .counters(encoder, counters(|l| &l.accept_errors))?;
+    metric("listener_refused", "Connections of peers refused before any request").counters(
+        encoder,
+        listeners.iter().flat_map(|(name, runtime)| {
+            Refusal::ALL.into_iter().zip(&runtime.refused).map(move |(reason, count)| {
+                ([("listener", &**name), ("reason", reason.label())], count.load(Ordering::Relaxed))
+            })
+        }),
+    )?;
+    metric("unrouted", "Requests answered before any cluster was chosen").counters(
+        encoder,
+        listeners.iter().flat_map(|(name, runtime)| {
+            ResponseFlag::ALL.into_iter().zip(&runtime.unrouted).map(move |(flag, count)| {
+                ([("listener", &**name), ("flag", flag.letters())], count.load(Ordering::Relaxed))
+            })
+        }),
+    )?;
+    encode_peers(encoder, listeners)
+}
+
+fn encode_peers(encoder: &mut DescriptorEncoder<'_>, listeners: &Listeners) -> fmt::Result {
+    let read: Vec<_> = listeners.iter().map(|(name, runtime)| (name, runtime.peers.read())).collect();
+    let rows: Vec<(&str, &str, &Arc<PeerCount>)> = read
+        .iter()
+        .flat_map(|(name, (named, other))| {
+            let named = named.iter().map(|(peer, count)| (peer.as_str(), count));
+            named.chain([(OTHER_PEERS, other)]).map(|(peer, count)| (&***name, peer, count))
+        })
+        .collect();
+    let counters = |read: fn(&PeerCount) -> &AtomicU64| {
+        rows.iter().map(move |(listener, peer, count)| {
+            ([("listener", *listener), ("peer", *peer)], read(count).load(Ordering::Relaxed))
+        })
+    };
+    metric("peer_requests", "Requests and streams per verified peer")
+        .counters(encoder, counters(|p| &p.requests))?;
+    metric("peer_connections", "Connections per verified peer")
+        .counters(encoder, counters(|p| &p.connections))
+}

@@ -1,0 +1,102 @@
+//! The process, its identity and the roots it trusts.
+
+use std::{
+    fmt,
+    sync::atomic::Ordering,
+    time::{Duration, SystemTime},
+};
+
+use prometheus_client::encoding::DescriptorEncoder;
+
+use super::{
+    ProcessFacts,
+    family::{metric, seconds},
+};
+use crate::{
+    drain::Phase,
+    model::{Identity, Snapshot, status::IdentityStatus},
+};
+
+#[expect(clippy::cast_precision_loss, reason = "counts this large do not occur, and a gauge is a double")]
+pub(super) fn encode(
+    encoder: &mut DescriptorEncoder<'_>,
+    process: &ProcessFacts,
+    snapshot: &Snapshot,
+) -> fmt::Result {
+    metric("build", "Version of the sidecar and whose it is").info(
+        encoder,
+        &[
+            ("version", env!("CARGO_PKG_VERSION")),
+            ("service", &process.service),
+            ("trust_domain", &process.trust_domain),
+        ],
+    )?;
+    seconds("start_time", "When the process started, since the Unix epoch")
+        .gauge(encoder, since_epoch(process.started))?;
+    let is_ready = process.readiness.waiting_for().is_empty() && process.drain.phase() == Phase::Running;
+    metric("ready", "1 if the process is ready for work").gauge(encoder, f64::from(u8::from(is_ready)))?;
+    metric("drain_phase", "0 running, 1 draining, 2 closing, 3 forced")
+        .gauge(encoder, phase(process.drain.phase()))?;
+    metric("in_flight", "Connections and requests that a drain would wait for")
+        .gauge(encoder, process.drain.in_flight() as f64)?;
+    metric("snapshot_version", "Version of what the data path goes by; raised by every change")
+        .gauge(encoder, snapshot.version as f64)?;
+    encode_renewals(encoder, &process.identity)?;
+    match &snapshot.identity {
+        Some(identity) => identity_metrics(encoder, process, identity),
+        None => Ok(()),
+    }
+}
+
+fn phase(phase: Phase) -> f64 {
+    match phase {
+        Phase::Running => 0.0,
+        Phase::Draining => 1.0,
+        Phase::Closing => 2.0,
+        Phase::Forced => 3.0,
+    }
+}
+
+fn encode_renewals(encoder: &mut DescriptorEncoder<'_>, status: &IdentityStatus) -> fmt::Result {
+    let rows = [("certificate", &status.renewals), ("bundle", &status.bundle_refreshes)];
+    metric("identity_refreshes", "Certificates and trust bundles obtained").counters(
+        encoder,
+        rows.iter().map(|(what, progress)| ([("what", *what)], progress.successes.load(Ordering::Relaxed))),
+    )?;
+    metric("identity_refresh_failures", "Attempts to obtain one that failed").counters(
+        encoder,
+        rows.iter().map(|(what, progress)| ([("what", *what)], progress.failures.load(Ordering::Relaxed))),
+    )
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a sequence is small, and a gauge is a double")]
+fn identity_metrics(
+    encoder: &mut DescriptorEncoder<'_>,
+    process: &ProcessFacts,
+    identity: &Identity,
+) -> fmt::Result {
+    let now = since_epoch(process.clock.wall());
+    let not_before = since_epoch(identity.svid.not_before());
+    let not_after = since_epoch(identity.svid.not_after());
+    seconds("certificate_not_before", "Start of our certificate's life, since the Unix epoch")
+        .gauge(encoder, not_before)?;
+    seconds("certificate_not_after", "End of our certificate's life, since the Unix epoch")
+        .gauge(encoder, not_after)?;
+    seconds("certificate_remaining", "Time left of our certificate's life; negative once it is over")
+        .gauge(encoder, not_after - now)?;
+    metric("certificate_age_ratio", "Share of our certificate's life that is over")
+        .gauge(encoder, identity.age_ratio(process.clock.wall()))?;
+    let bundles = || identity.bundles.iter().map(|bundle| (bundle.trust_domain().as_str(), bundle));
+    metric("trust_bundle_sequence", "Sequence number of the roots we trust").gauges(
+        encoder,
+        bundles().map(|(name, bundle)| ([("trust_domain", name)], bundle.sequence() as f64)),
+    )?;
+    metric("trust_bundle_roots", "Roots we trust").gauges(
+        encoder,
+        bundles().map(|(name, bundle)| ([("trust_domain", name)], bundle.roots().len() as f64)),
+    )
+}
+
+fn since_epoch(time: SystemTime) -> f64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs_f64()
+}

@@ -1,0 +1,56 @@
+//! Server side: a peer's handshake, within a time.
+
+use std::{io, sync::Arc, time::Duration};
+
+use outrider_certs::Peer;
+use rustls::{Error as TlsError, ServerConfig};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+use crate::{
+    model::runtime::{Refusal, TlsFacts},
+    net::Stream,
+};
+
+/// A peer's connection after its handshake.
+#[derive(Debug)]
+pub struct Accepted<S> {
+    /// Decrypted bytes.
+    pub stream: TlsStream<S>,
+    /// Who it is.
+    pub peer: Peer,
+    /// What was agreed on.
+    pub facts: TlsFacts,
+}
+
+/// Lets a peer in, or says why not.
+///
+/// # Errors
+/// The [`Refusal`] to count and, for the log, its cause in words. The peer has got a TLS alert where TLS has one.
+pub async fn accept<S: Stream>(
+    stream: S,
+    config: Arc<ServerConfig>,
+    timeout: Duration,
+) -> Result<Accepted<S>, (Refusal, String)> {
+    let handshake = TlsAcceptor::from(config).accept(stream);
+    let stream = match tokio::time::timeout(timeout, handshake).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return Err((refusal(&error), error.to_string())),
+        Err(_elapsed) => return Err((Refusal::Timeout, format!("no TLS handshake within {timeout:?}"))),
+    };
+    match super::facts(stream.get_ref().1) {
+        Ok((peer, facts)) => Ok(Accepted { stream, peer, facts }),
+        Err(error) => Err((Refusal::BadCertificate, error.to_string())),
+    }
+}
+
+fn refusal(error: &io::Error) -> Refusal {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>());
+    #[expect(clippy::wildcard_enum_match_arm, reason = "rustls has many causes; all others are one label")]
+    match tls {
+        Some(TlsError::InvalidMessage(_)) => Refusal::Plaintext,
+        Some(TlsError::NoCertificatesPresented) => Refusal::NoCertificate,
+        Some(TlsError::InvalidCertificate(_)) => Refusal::BadCertificate,
+        Some(TlsError::NoApplicationProtocol) => Refusal::NoProtocol,
+        _ => Refusal::Tls,
+    }
+}
