@@ -81,7 +81,11 @@ pub async fn attempt<N: Net>(
 }
 
 /// Refuses a response that the two sides might read differently. Its connection is not used again.
-fn judge<N: Net>(worker: &Worker<N>, target: &Target, (response, http1, slot): Sent) -> Result<Sent, ProxyError> {
+fn judge<N: Net>(
+    worker: &Worker<N>,
+    target: &Target,
+    (response, http1, slot): Sent,
+) -> Result<Sent, ProxyError> {
     let (head, body) = response.into_parts();
     framing::check_response(&head, worker.settings.bootstrap.limits.header_count)
         .map_err(|source| ProxyError::BadResponse { endpoint: target.endpoint.address(), source })?;
