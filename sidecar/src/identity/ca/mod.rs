@@ -15,9 +15,12 @@
 //! - One exchange at a time, each with a deadline; waits between attempts are jittered and bounded.
 
 mod exchange;
+mod token;
+
+#[cfg(test)]
+mod real_ca_tests;
 #[cfg(test)]
 mod tests;
-mod token;
 
 use std::{
     path::PathBuf,
