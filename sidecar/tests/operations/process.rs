@@ -10,7 +10,7 @@ use outrider::{
     admin::{DrainRequests, State},
     clock::Clock,
     config,
-    drain::Drain,
+    drain::Drains,
     identity::tls_configs::TlsBase,
     model::{
         Cluster, Endpoint, Identity, Settings, Snapshot,
@@ -66,7 +66,7 @@ pub(crate) fn state(log: Option<log::Control>) -> Arc<State> {
     web.requests.fetch_add(5, Ordering::Relaxed);
     web.set_tls(facts("web"));
 
-    let (drain, readiness) = (Drain::new(), Readiness::default());
+    let (drain, readiness) = (Drains::default(), Readiness::default());
     let identity = Arc::new(IdentityStatus::default());
     identity.renewals.succeed(clock.wall());
     let process = ProcessFacts {
