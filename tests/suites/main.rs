@@ -4,3 +4,4 @@
 mod architecture;
 mod generated_code;
 mod request_path_docs;
+mod simulation;

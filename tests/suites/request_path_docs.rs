@@ -10,6 +10,7 @@ use http_body_util::Empty;
 use hyper_util::rt::TokioIo;
 use outrider::{
     connect,
+    headers::framing::FramingError,
     model::ClusterName,
     pipeline::error::ProxyError,
     resilience::{circuit_breaker::Overflow, retry::Processed},
@@ -47,6 +48,7 @@ fn one_of_each(http: &Arc<hyper::Error>) -> Vec<ProxyError> {
         ProxyError::NotProcessed { endpoint },
         ProxyError::Reset { endpoint, source: Arc::clone(http) },
         ProxyError::Protocol { endpoint, source: Arc::clone(http) },
+        ProxyError::BadResponse { endpoint, source: FramingError::ContentLength },
         ProxyError::Timeout { limit: Duration::from_secs(1) },
         ProxyError::Idle { limit: Duration::from_secs(300) },
         ProxyError::Downstream,
@@ -71,6 +73,7 @@ fn event(error: &ProxyError) -> &'static str {
         }
         ProxyError::Reset { .. } => "The endpoint reset or closed before an answer.",
         ProxyError::Protocol { .. } => "What the endpoint answered is not HTTP.",
+        ProxyError::BadResponse { .. } => "The endpoint's answer breaks a rule that readers take differently.",
         ProxyError::Timeout { .. } => "No answer within the request's timeout.",
         ProxyError::Idle { .. } => "Nothing moved in either direction for too long before an answer.",
         ProxyError::Downstream => "The downstream broke off its request.",
