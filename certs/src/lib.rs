@@ -33,6 +33,8 @@ pub mod request;
 pub mod rustls_verify;
 pub mod spiffe_id;
 pub mod svid;
+#[cfg(test)]
+mod testing;
 pub mod trust_bundle;
 pub mod verify;
 

@@ -16,3 +16,11 @@ pub mod client;
 pub mod demo;
 pub mod effects;
 pub mod service;
+
+/// Says on standard error why a program ends, with all causes, and gives its exit code.
+#[expect(clippy::print_stderr, reason = "the one place where the programs tell why they failed")]
+#[must_use]
+pub fn fail(program: &str, error: &anyhow::Error) -> std::process::ExitCode {
+    eprintln!("{program}: {error:#}");
+    std::process::ExitCode::FAILURE
+}

@@ -19,7 +19,7 @@ use crate::{
     accept,
     clock::Clock,
     discovery::{Configured, Sources},
-    drain::{self, Phase},
+    drain::{self, Drains, Phase},
     identity::{self, source::Source},
     model::{
         EndpointSettings, Listener, Settings,
@@ -29,10 +29,7 @@ use crate::{
         status::IdentityStatus,
     },
     net::{Listener as _, Net},
-    pipeline::{
-        serve,
-        worker::{Drains, Worker},
-    },
+    pipeline::{serve, worker::Worker},
     publish,
     readiness::Readiness,
 };
@@ -232,8 +229,7 @@ impl App {
         let worker = Worker::start(net, settings, snapshots, self.clock.clone(), self.drains.clone());
         let accepting = listeners.into_iter().map(|(listener, socket)| self.accept(&worker, listener, socket));
         join_all(accepting).await;
-        self.drains.inbound.finished().await;
-        self.drains.outbound.finished().await;
+        self.drains.finished().await;
         worker.pool.clear();
         worker.tcp_pool.clear();
     }
@@ -263,29 +259,26 @@ impl App {
 
     /// Stops: no new work, what is in flight ends, within the configured deadline.
     pub async fn drain(&self) {
-        let settings = &self.settings.bootstrap.drain;
-        let all = [&self.drains.inbound, &self.drains.outbound];
-        let finished = async {
-            for drain in all {
-                drain.finished().await;
-            }
-        };
-        let advance = |phase| all.iter().for_each(|drain| drain.advance(phase));
-        let in_flight = || all.iter().map(|drain| drain.in_flight()).sum::<usize>();
-
-        advance(Phase::Draining);
-        tracing::info!(in_flight = in_flight(), "draining: no new connections");
-        tokio::pin!(finished);
+        let (settings, drains) = (&self.settings.bootstrap.drain, &self.drains);
+        let mut finished = std::pin::pin!(drains.finished());
+        drains.advance(Phase::Draining);
+        tracing::info!(in_flight = drains.in_flight(), "draining: no new connections");
         let grace = settings.idle_grace.min(settings.deadline);
         if tokio::time::timeout(grace, &mut finished).await.is_err() {
-            advance(Phase::Closing);
-            tracing::info!(in_flight = in_flight(), "draining: closing idle connections");
+            drains.advance(Phase::Closing);
+            tracing::info!(in_flight = drains.in_flight(), "draining: closing idle connections");
             if tokio::time::timeout(settings.deadline - grace, &mut finished).await.is_err() {
-                tracing::warn!(in_flight = in_flight(), "drain deadline passed: closing what is left");
+                tracing::warn!(in_flight = drains.in_flight(), "drain deadline passed: closing what is left");
             }
         }
-        advance(Phase::Forced);
+        drains.advance(Phase::Forced);
         tracing::info!("drained");
+    }
+
+    /// Stops taking calls of peers; the own app may still call out. What is in flight goes on.
+    pub fn drain_inbound(&self) {
+        self.drains.inbound.advance(Phase::Draining);
+        tracing::info!(in_flight = self.drains.inbound.in_flight(), "draining inbound: no new connections of peers");
     }
 }
 

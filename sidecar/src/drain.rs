@@ -11,6 +11,8 @@ use std::{future::Future, sync::Arc};
 use tokio::sync::watch;
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
+use crate::model::Listener;
+
 /// How far the drain has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
@@ -29,6 +31,47 @@ pub enum Phase {
 pub struct Drain {
     phase: Arc<watch::Sender<Phase>>,
     tasks: TaskTracker,
+}
+
+/// A drain per direction: a pod that ends takes no new calls while its app may still make some. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Drains {
+    /// Calls of peers to the own app.
+    pub inbound: Drain,
+    /// Calls of the own app.
+    pub outbound: Drain,
+}
+
+impl Drains {
+    /// The drain of a listener's direction.
+    #[must_use]
+    pub fn of(&self, listener: &Listener) -> &Drain {
+        if listener.is_inbound() { &self.inbound } else { &self.outbound }
+    }
+
+    /// Moves both on to `phase`; going back is ignored.
+    pub fn advance(&self, phase: Phase) {
+        self.inbound.advance(phase);
+        self.outbound.advance(phase);
+    }
+
+    /// How far the one that is further has come.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.inbound.phase().max(self.outbound.phase())
+    }
+
+    /// What both wait for.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.inbound.in_flight() + self.outbound.in_flight()
+    }
+
+    /// Waits until everything in flight has ended, in both directions.
+    pub async fn finished(&self) {
+        self.inbound.finished().await;
+        self.outbound.finished().await;
+    }
 }
 
 /// Tells a task how far the drain has come; cheap to clone.

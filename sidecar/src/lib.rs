@@ -51,3 +51,6 @@ pub mod publish;
 pub mod drain;
 pub mod readiness;
 pub mod telemetry;
+
+// Operations that look at everything.
+pub mod admin;

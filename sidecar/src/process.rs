@@ -1,14 +1,21 @@
 //! A sidecar as a process: runtimes, signals, and the order of starting and stopping.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use anyhow::Context;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+};
 
 use crate::{
+    admin::{self, DrainRequest, DrainRequests},
     app::{App, Parts, Workers, World},
     clock::Clock,
+    drain,
     model::Settings,
-    net::TcpNet,
+    net::{Net, TcpNet},
+    telemetry::{Metrics, ProcessFacts, log},
 };
 
 /// Threads that may block for the control side (files, name resolution); they end when idle.
@@ -22,57 +29,134 @@ const RUNTIME_GRACE: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 /// What keeps it from starting, in words for an operator.
-pub fn run(settings: Settings) -> anyhow::Result<()> {
+pub fn run(settings: Settings, log: log::Control) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .max_blocking_threads(MAX_BLOCKING_THREADS)
         .thread_name("control")
         .enable_all()
         .build()?;
-    let ran = runtime.block_on(live(settings));
+    let ran = runtime.block_on(live(settings, log));
     runtime.shutdown_timeout(RUNTIME_GRACE);
     ran
 }
 
-async fn live(settings: Settings) -> anyhow::Result<()> {
-    let mut stop = Stop::new()?;
+async fn live(settings: Settings, log: log::Control) -> anyhow::Result<()> {
     let world = World { net: TcpNet, clock: Clock::system(), workers: Workers::Threads };
     let app = App::start(settings, &world, Parts::default())?;
+    let requests = DrainRequests::default();
+    let mut stop = Stop::new(&requests)?;
+    let admin = start_admin(&app, &world, requests, log)?;
     tokio::select! {
         biased;
-        () = stop.requested() => return Ok(()),
+        () = stop.requested(&app) => return Ok(()),
         served = app.serve(&world) => {
-            let addresses = served?;
-            for (listener, address) in &addresses {
+            for (listener, address) in &served? {
                 tracing::info!(%listener, %address, "listening");
             }
         }
     }
-    stop.requested().await;
+    stop.requested(&app).await;
     tokio::select! {
         biased;
         () = app.drain() => {}
-        () = stop.requested() => tracing::warn!("told to stop again: stopping at once"),
+        () = stop.signalled() => tracing::warn!("told to stop again: stopping at once"),
     }
+    admin.stop().await;
     Ok(())
 }
 
-/// The signals that ask a process to stop.
+/// The running admin server; it answers until the drain is over.
+struct Admin {
+    stop: watch::Sender<bool>,
+    socket: drain::Drain,
+}
+
+impl Admin {
+    /// Ends it: the socket's file goes, if it is still ours.
+    async fn stop(self) {
+        self.stop.send_replace(true);
+        self.socket.finished().await;
+    }
+}
+
+fn start_admin(app: &App, world: &World<TcpNet>, requests: DrainRequests, log: log::Control) -> anyhow::Result<Admin> {
+    let bootstrap = &app.settings.bootstrap;
+    let facts = ProcessFacts {
+        service: bootstrap.service.clone(),
+        trust_domain: bootstrap.trust_domain.to_string(),
+        started: app.clock.wall(),
+        identity: Arc::clone(&app.identity),
+        readiness: app.readiness.clone(),
+        drain: app.drains.clone(),
+        clock: app.clock.clone(),
+    };
+    let state = Arc::new(admin::State {
+        snapshots: app.snapshots.clone(),
+        listeners: Arc::clone(&app.listeners),
+        settings: Arc::clone(&app.settings),
+        identity: Arc::clone(&app.identity),
+        readiness: app.readiness.clone(),
+        drain: app.drains.clone(),
+        drain_requests: requests,
+        metrics: Metrics::new(app.snapshots.clone(), Arc::clone(&app.listeners), facts),
+        log: Some(log),
+        clock: app.clock.clone(),
+    });
+    let (stop, stopped) = watch::channel(false);
+    let ended = |mut stopped: watch::Receiver<bool>| async move { drop(stopped.wait_for(|is_over| *is_over).await) };
+    if let Some(address) = bootstrap.admin.listen {
+        let listener = world.net.bind(address).with_context(|| {
+            format!("admin.listen: cannot listen on {address}; choose another address, or `none`")
+        })?;
+        let (state, ended) = (Arc::clone(&state), ended(stopped.clone()));
+        drain::spawn_background(admin::serve_read_only(listener, state, ended));
+    }
+    let path = &bootstrap.admin.socket;
+    let socket = admin::bind_socket(path)
+        .with_context(|| format!("admin.socket: cannot listen on {}; choose another path", path.display()))?;
+    let serving = drain::Drain::new();
+    serving.spawn(admin::serve_socket(socket, state, ended(stopped)));
+    Ok(Admin { stop, socket: serving })
+}
+
+/// What asks a process to stop: signals, and operators.
 struct Stop {
     terminate: Signal,
     interrupt: Signal,
+    operators: watch::Receiver<Option<DrainRequest>>,
 }
 
 impl Stop {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    fn new(requests: &DrainRequests) -> std::io::Result<Self> {
+        let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        Ok(Self { terminate, interrupt, operators: requests.subscribe() })
     }
 
-    async fn requested(&mut self) {
+    async fn signalled(&mut self) {
         tokio::select! {
             biased;
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+        }
+    }
+
+    /// Waits for the request to stop as a whole; a request to drain inbound is done in passing.
+    async fn requested(&mut self, app: &App) {
+        loop {
+            tokio::select! {
+                biased;
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                changed = self.operators.changed() => {
+                    let request = *self.operators.borrow_and_update();
+                    match request.filter(|_| changed.is_ok()) {
+                        Some(DrainRequest { inbound_only: true }) => app.drain_inbound(),
+                        Some(DrainRequest { inbound_only: false }) => return,
+                        None => {}
+                    }
+                }
+            }
         }
     }
 }

@@ -226,4 +226,3 @@ fn retire(previous: &Snapshot, next: &Snapshot) {
         }
     }
 }
-

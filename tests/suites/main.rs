@@ -1,5 +1,7 @@
-//! Suites.
+//! Whole-mesh tests, and the guards that keep the layout true: one binary, so that it links once.
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod architecture;
 mod generated_code;
+mod request_path_docs;
 mod simulation;

@@ -9,24 +9,6 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-/// Who may read a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// Its owner alone: keys and secrets.
-    Owner,
-    /// Everybody the folder lets in: certificates.
-    Everybody,
-}
-
-impl Access {
-    fn mode(self) -> u32 {
-        match self {
-            Self::Owner => 0o600,
-            Self::Everybody => 0o644,
-        }
-    }
-}
-
 /// Bits of a mode that stand for others than the owner.
 const OTHERS: u32 = 0o077;
 
@@ -66,12 +48,13 @@ pub(super) fn check_private(path: &Path) -> io::Result<Option<NotPrivate>> {
     Ok((mode & OTHERS != 0).then_some(NotPrivate::Mode(mode)))
 }
 
-/// Writes a file so that readers see either the old or the whole new content.
+/// Writes a file, for its owner alone, so that readers see either the old or
+/// the whole new content.
 ///
 /// # Errors
 /// When any step fails; then the old content is untouched.
-pub fn write_atomically(path: &Path, content: &[u8], access: Access) -> io::Result<()> {
-    with_temporary(path, content, access, |temporary| fs::rename(temporary, path))
+pub fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
+    with_temporary(path, content, |temporary| fs::rename(temporary, path))
 }
 
 /// As [`write_atomically`], but never replaces a file.
@@ -79,7 +62,7 @@ pub fn write_atomically(path: &Path, content: &[u8], access: Access) -> io::Resu
 /// # Errors
 /// [`io::ErrorKind::AlreadyExists`] if there is one.
 pub(super) fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
-    with_temporary(path, content, Access::Owner, |temporary| {
+    with_temporary(path, content, |temporary| {
         // Unlike rename, a link fails if the name is taken.
         fs::hard_link(temporary, path)?;
         fs::remove_file(temporary)
@@ -89,13 +72,12 @@ pub(super) fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
 fn with_temporary(
     path: &Path,
     content: &[u8],
-    access: Access,
     publish: impl FnOnce(&Path) -> io::Result<()>,
 ) -> io::Result<()> {
     let (folder, name) = (folder_of(path), path.file_name().unwrap_or_default().to_string_lossy());
     let random = u64::from_be_bytes(super::issue::random().map_err(io::Error::other)?);
     let temporary = folder.join(format!(".{name}.{random:016x}.tmp"));
-    let written = write_flushed(&temporary, content, access).and_then(|()| publish(&temporary));
+    let written = write_flushed(&temporary, content).and_then(|()| publish(&temporary));
     if let Err(error) = written {
         // The error of the write matters; the leftover is swept by nobody but harmless.
         drop(fs::remove_file(&temporary));
@@ -104,8 +86,8 @@ fn with_temporary(
     flush_folder(folder)
 }
 
-fn write_flushed(path: &Path, content: &[u8], access: Access) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(access.mode()).open(path)?;
+fn write_flushed(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(content)?;
     file.sync_all()
 }

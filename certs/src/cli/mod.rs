@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::ca::{Access, CaState, MAX_VALIDITY, NewCa, write_atomically};
+use crate::ca::{CaState, MAX_VALIDITY, NewCa, write_atomically};
 use crate::clock::{SystemWallClock, WallClock as _};
 use crate::pem;
 use crate::request::KeyPairAndCsr;
@@ -97,7 +97,7 @@ struct Issue {
     /// How long the certificate is valid, at most 90days.
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = humantime::parse_duration)]
     ttl: Duration,
-    /// Folder for svid.pem, svid_key.pem (mode 0600) and bundle.pem; made if missing.
+    /// Folder for svid.pem, svid_key.pem and bundle.pem (mode 0600 each); made if missing.
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
     /// Certify the key of this request (PEM) instead of making a new key.
@@ -158,7 +158,7 @@ impl Token {
         let token = state.new_token(&self.spiffe_id, self.ttl, now).context("no token was made")?;
         let text = zeroize::Zeroizing::new(format!("{token}\n"));
         match &self.out {
-            Some(file) => write(file, text.as_bytes(), Access::Owner),
+            Some(file) => write(file, text.as_bytes()),
             None => print(&text),
         }
     }
@@ -167,7 +167,7 @@ impl Token {
 impl Issue {
     fn run(self, now: SystemTime) -> Result<()> {
         if self.ttl > MAX_VALIDITY {
-            bail!("--ttl is more than {}", humantime::format_duration(MAX_VALIDITY));
+            bail!("--ttl is more than {} days, the longest a certificate may be valid", days(MAX_VALIDITY));
         }
         let state = Arc::new(CaState::open(&self.place.dir).context("no certificate was issued")?);
         make_folder(&self.out)?;
@@ -176,18 +176,18 @@ impl Issue {
                 let csr = read_csr(file)?;
                 let issued = state.issue_by_hand(&self.spiffe_id, &csr, self.ttl, now)?;
                 let text: String = issued.chain.iter().map(pem::certificate).collect();
-                write(&self.out.join("svid.pem"), text.as_bytes(), Access::Everybody)?;
+                write(&self.out.join("svid.pem"), text.as_bytes())?;
             }
             None => {
                 let pair = KeyPairAndCsr::generate(&self.spiffe_id)?;
                 let issued = state.issue_by_hand(&self.spiffe_id, pair.csr_pem(), self.ttl, now)?;
                 let svid = X509Svid::from_parts(issued.chain, pair.key().clone_key())?;
                 // The key first: who sees the certificate finds its key.
-                write(&self.out.join("svid_key.pem"), svid.key_pem().as_bytes(), Access::Owner)?;
-                write(&self.out.join("svid.pem"), svid.chain_pem().as_bytes(), Access::Everybody)?;
+                write(&self.out.join("svid_key.pem"), svid.key_pem().as_bytes())?;
+                write(&self.out.join("svid.pem"), svid.chain_pem().as_bytes())?;
             }
         }
-        write(&self.out.join("bundle.pem"), state.bundle().to_pem().as_bytes(), Access::Everybody)
+        write(&self.out.join("bundle.pem"), state.bundle().to_pem().as_bytes())
     }
 }
 
@@ -199,6 +199,11 @@ impl Bundle {
             Format::Jwks => print(&format!("{}\n", state.bundle().to_jwks())),
         }
     }
+}
+
+/// Whole days of a time.
+fn days(time: Duration) -> u64 {
+    time.as_secs() / (24 * 3600)
 }
 
 fn read_csr(file: &Path) -> Result<String> {
@@ -214,9 +219,8 @@ fn make_folder(path: &Path) -> Result<()> {
     std::fs::create_dir_all(path).with_context(|| format!("{}: the folder cannot be made", path.display()))
 }
 
-fn write(path: &Path, content: &[u8], access: Access) -> Result<()> {
-    write_atomically(path, content, access)
-        .with_context(|| format!("{}: the file cannot be written", path.display()))
+fn write(path: &Path, content: &[u8]) -> Result<()> {
+    write_atomically(path, content).with_context(|| format!("{}: the file cannot be written", path.display()))
 }
 
 fn print(text: &str) -> Result<()> {

@@ -280,3 +280,6 @@ impl FromIterator<TrustBundle> for TrustBundles {
         Self(bundles.into_iter().map(|bundle| (bundle.trust_domain().clone(), bundle)).collect())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,6 @@ use std::process::ExitCode;
 use clap::Parser;
 use outrider_examples::demo::{self, options::Options};
 
-fn main() -> anyhow::Result<ExitCode> {
-    demo::run(&Options::parse())
+fn main() -> ExitCode {
+    demo::run(&Options::parse()).unwrap_or_else(|error| outrider_examples::fail("demo", &error))
 }

@@ -6,7 +6,9 @@ use clap::Parser;
 use outrider_examples::service::{self, Options};
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> anyhow::Result<ExitCode> {
-    service::run(Options::parse()).await?;
-    Ok(ExitCode::SUCCESS)
+async fn main() -> ExitCode {
+    match service::run(Options::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => outrider_examples::fail("service", &error),
+    }
 }

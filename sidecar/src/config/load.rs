@@ -10,7 +10,7 @@ use std::{
 use super::{Fault, Settings, raw, validate};
 use crate::model::{
     cluster::EndpointSource,
-    file::{MAX_FILE_BYTES, parse_endpoints, read},
+    file::{MAX_FILE_BYTES, lines, parse_endpoints, read},
 };
 
 /// Why there are no settings.
@@ -27,10 +27,6 @@ pub enum Error {
     /// The file is faulty. Shown with one line per fault (a fault in the YAML itself with the lines around it).
     #[error("{}", lines(.0))]
     Faults(Vec<Fault>),
-}
-
-fn lines(faults: &[Fault]) -> String {
-    faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 /// Reads and checks a configuration file. Relative paths in it start at its folder. Blocks on file I/O.

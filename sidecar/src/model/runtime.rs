@@ -268,6 +268,19 @@ pub struct PeerCount {
     pub tls: Mutex<Option<TlsFacts>>,
 }
 
+impl PeerCount {
+    /// Keeps the facts of the newest handshake.
+    pub fn set_tls(&self, facts: TlsFacts) {
+        *self.tls.lock().unwrap_or_else(PoisonError::into_inner) = Some(facts);
+    }
+
+    /// The facts of the newest handshake.
+    #[must_use]
+    pub fn tls(&self) -> Option<TlsFacts> {
+        self.tls.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 impl PeerCounts {
     /// The counter for a peer; looked up once per connection.
     #[must_use]

@@ -8,30 +8,13 @@ use std::{
 use crate::{
     clock::Clock,
     connect::{pool::Pool, tcp_pool::TcpPool},
-    drain::{Drain, Phase},
-    model::{Listener, Settings, snapshot::Snapshots},
+    drain::{Drains, Phase},
+    model::{Settings, snapshot::Snapshots},
     net::Net,
 };
 
 /// How often idle connections are looked at.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Stopping, per direction: a pod that ends takes no new calls while its app may still make some.
-#[derive(Clone, Debug, Default)]
-pub struct Drains {
-    /// Calls of peers to the own app.
-    pub inbound: Drain,
-    /// Calls of the own app.
-    pub outbound: Drain,
-}
-
-impl Drains {
-    /// The drain of a listener's direction.
-    #[must_use]
-    pub fn of(&self, listener: &Listener) -> &Drain {
-        if listener.is_inbound() { &self.inbound } else { &self.outbound }
-    }
-}
 
 /// One worker. Its connections' tasks share it; other workers have their own.
 #[derive(Debug)]

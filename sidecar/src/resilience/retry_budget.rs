@@ -32,9 +32,10 @@ const WINDOW_SECONDS: u64 = 10;
 /// Bits of each count in a slot. Counts saturate at about a million per second.
 const COUNT_BITS: u32 = 20;
 const COUNT_MAX: u64 = (1 << COUNT_BITS) - 1;
-/// Bits of the second in a slot: it wraps after 194 days, so what is left in a slot from exactly that long ago would
-/// count again, for at most 10 s.
-const SECOND_MASK: u64 = (1 << (64 - 2 * COUNT_BITS)) - 1;
+/// Seconds are counted up to here and then from 0 (every 194 days): the most that fits the 24 bits left in a slot and
+/// is a multiple of the window, so that a second finds its slot across the turn. What has lain in a slot for exactly
+/// that long counts again, for at most 10 s.
+const SECONDS: u64 = (1 << (64 - 2 * COUNT_BITS)) / WINDOW_SECONDS * WINDOW_SECONDS;
 
 /// One slot, unpacked from `second << 40 | requests << 20 | retries`.
 #[derive(Clone, Copy)]
@@ -59,21 +60,18 @@ impl Slot {
         (self.second << (2 * COUNT_BITS)) | (requests << COUNT_BITS) | retries
     }
 
-    /// The slot to count in at `second`: this one, or an empty one if it is of an earlier time. One of a later time
-    /// (another worker's clock reading was later) is kept: an earlier moment counts as the latest.
+    /// The slot to count in at `second`: this one, or an empty one if it stood for another time.
     fn at(self, second: u64) -> Self {
-        let age = second.wrapping_sub(self.second) & SECOND_MASK;
-        let is_earlier = age != 0 && age <= SECOND_MASK / 2;
-        if is_earlier { Self { second, requests: 0, retries: 0 } } else { self }
+        if self.second == second { self } else { Self { second, requests: 0, retries: 0 } }
     }
 }
 
 /// Counts one request that was admitted (its first attempt).
 pub fn record_request(state: &BudgetState, now: Instant) {
-    let second = second(state, now);
+    let second = seconds_since_start(state, now) % SECONDS;
     if let Some(slot) = slot(state, second) {
         update(slot, |packed| {
-            let current = Slot::unpack(packed).at(second & SECOND_MASK);
+            let current = Slot::unpack(packed).at(second);
             Some(Slot { requests: current.requests + 1, ..current })
         });
     }
@@ -82,17 +80,18 @@ pub fn record_request(state: &BudgetState, now: Instant) {
 /// Takes one retry from the budget, if there is one left.
 ///
 /// `ratio` is 0.0..=1.0; the bound is the module's. `false`: it is spent; the caller passes on the failure that it
-/// has and does not wait. `now` may repeat but not go back by seconds.
+/// has and does not wait. `now` may go back by less than the window (workers read the clock one after the other).
 #[must_use]
 pub fn try_take(state: &BudgetState, ratio: f64, min_per_second: u32, now: Instant) -> bool {
-    let second = second(state, now);
+    let since_start = seconds_since_start(state, now);
+    let floor = u64::from(min_per_second) * (since_start + 1).min(WINDOW_SECONDS);
+    let second = since_start % SECONDS;
     let Some(slot) = slot(state, second) else { return false };
     update(slot, |packed| {
         // Summed anew on every try: a retry that another worker took in the meantime is in this very slot.
         let (requests, retries) = totals(state, second);
-        let floor = u64::from(min_per_second) * (second + 1).min(WINDOW_SECONDS);
         let is_within = (retries + 1) as f64 <= ratio * requests as f64 + floor as f64;
-        let current = Slot::unpack(packed).at(second & SECOND_MASK);
+        let current = Slot::unpack(packed).at(second);
         is_within.then_some(Slot { retries: current.retries + 1, ..current })
     })
 }
@@ -103,11 +102,11 @@ fn totals(state: &BudgetState, second: u64) -> (u64, u64) {
         .slots
         .iter()
         .map(|slot| Slot::unpack(slot.load(Ordering::Relaxed)))
-        .filter(|slot| (second.wrapping_sub(slot.second) & SECOND_MASK) < WINDOW_SECONDS)
+        .filter(|slot| (second + SECONDS).saturating_sub(slot.second) % SECONDS < WINDOW_SECONDS)
         .fold((0, 0), |(requests, retries), slot| (requests + slot.requests, retries + slot.retries))
 }
 
-fn second(state: &BudgetState, now: Instant) -> u64 {
+fn seconds_since_start(state: &BudgetState, now: Instant) -> u64 {
     now.saturating_duration_since(state.epoch).as_secs()
 }
 
@@ -195,9 +194,9 @@ mod tests {
     }
 
     #[test]
-    fn it_works_on_when_its_seconds_wrap() {
+    fn it_works_on_when_its_seconds_start_over() {
         let state = state();
-        let end = SECOND_MASK;
+        let end = SECONDS;
         for second in end - 4..=end + 5 {
             for _ in 0..10 {
                 record_request(&state, after(&state, second));
@@ -250,7 +249,7 @@ mod tests {
         #[test]
         fn it_decides_as_a_list_of_all_events_would(
             events in events(),
-            start in prop_oneof![Just(0), Just(SECOND_MASK - 20)],
+            start in prop_oneof![Just(0), Just(SECONDS - 20)],
             ratio in prop_oneof![Just(0.0), Just(0.2), 0.0..=1.0],
             min_per_second in 0_u32..3,
         ) {

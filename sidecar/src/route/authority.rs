@@ -63,7 +63,7 @@ fn join<'a>(host: &str, port: Option<&str>) -> Cow<'a, str> {
     })
 }
 
-/// RFC 3986 §3.2.2 `reg-name` without percent-encoding: unreserved characters and sub-delims.
+/// RFC 3986 §3.2.2 `reg-name` (unreserved characters and sub-delims) without percent-encoding and the comma.
 fn is_name_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte)
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=".contains(&byte)
 }

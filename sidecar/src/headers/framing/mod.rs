@@ -3,11 +3,11 @@
 //! hyper reads and re-frames every message, so bytes cannot be smuggled past it; but where hyper repairs, the next
 //! reader might repair differently. What could be read in two ways is refused here instead (RFC 9112 §11.2).
 //!
-//! What the types below us already rule out is not checked again (tests pin it): header values hold no control
-//! character but the tab, and HTTP/2 heads no connection-specific field.
+//! What is ruled out below us is not checked again: `HeaderValue` holds no control character but the tab (a test pins
+//! it), and the `h2` crate resets streams whose heads have connection-specific fields.
 
 use http::{
-    HeaderMap, HeaderValue, Method, Version,
+    HeaderMap, Method, Version,
     header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING},
     request, response,
 };
@@ -69,8 +69,8 @@ pub fn check_response(response: &response::Parts, header_count: usize) -> Result
 /// The authority a request is for, as it was sent: that of the target (`:authority`, absolute form) before `Host`.
 ///
 /// RFC 9112 §3.2.2: with an absolute target the "received Host header field (if any)" is ignored, so on HTTP/1 the two
-/// may differ; [`settle_host`] ends that. On HTTP/2 they may not (RFC 9113 §8.3.1), letter case apart. Empty if an
-/// HTTP/1 request names no host and may do so: an empty `Host` (RFC 9110 §7.2), or HTTP/1.0 without one.
+/// may differ, and what is sent on must carry this one only. On HTTP/2 they may not (RFC 9113 §8.3.1), letter case apart. Empty if an
+/// HTTP/1 request names no host and may do so: an empty `Host` (RFC 9112 §3.2), or HTTP/1.0 without one.
 ///
 /// # Errors
 /// [`FramingError::HostMissing`], `HostRepeated`, `HostMismatch`, or `HostMalformed`: not `host[:port]`, or with user
@@ -98,28 +98,14 @@ pub fn authority(request: &request::Parts) -> Result<&str, FramingError> {
     }
 }
 
-/// Makes `Host` say what [`authority`] says, for a request that goes on as HTTP/1.1: there is no second opinion left.
-///
-/// # Errors
-/// As [`authority`].
-pub fn settle_host(request: &mut request::Parts) -> Result<(), FramingError> {
-    let authority = authority(request)?;
-    if request.headers.get(HOST).is_some_and(|host| host == authority) {
-        return Ok(());
-    }
-    let host = HeaderValue::from_str(authority).map_err(|_invalid| FramingError::HostMalformed)?;
-    request.headers.try_insert(HOST, host).map_err(|_full| FramingError::TooManyFields)?;
-    Ok(())
-}
-
 fn check_fields(headers: &HeaderMap, version: Version, header_count: usize) -> Result<(), FramingError> {
     if headers.len() > header_count {
         return Err(FramingError::TooManyFields);
     }
     let has_encoding = check_transfer_encoding(headers, version)?;
     let has_length = check_content_length(headers)?;
-    // RFC 9112 §6.3: "might indicate an attempt to perform request smuggling or response splitting and ought to be
-    // handled as an error".
+    // RFC 9112 §6.3: this may be an attempt at request smuggling or response splitting, and "ought to be handled as an
+    // error".
     if has_encoding && has_length { Err(FramingError::LengthAndEncoding) } else { Ok(()) }
 }
 
@@ -151,7 +137,8 @@ fn host(headers: &HeaderMap) -> Result<Option<&str>, FramingError> {
     host.to_str().map(Some).map_err(|_not_ascii| FramingError::HostMalformed)
 }
 
-/// Whether a text is `host` or `host:port` in characters that every reader takes alike.
+/// Whether a text is `host` or `host:port` in characters that every reader takes alike: those of RFC 3986 §3.2.2, but no
+/// percent-encoding, and no comma, which is also how repeated fields are joined.
 fn is_authority(text: &str) -> bool {
     let (host, rest) = match text.strip_prefix('[').and_then(|literal| literal.split_once(']')) {
         Some((address, rest)) => {
@@ -165,7 +152,7 @@ fn is_authority(text: &str) -> bool {
         Some(port) => port.bytes().all(|byte| byte.is_ascii_digit()) && port.len() <= 5,
         None => rest.is_empty(),
     };
-    let is_name_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:".contains(&byte);
+    let is_name_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=:".contains(&byte);
     !host.is_empty() && host.bytes().all(is_name_byte) && is_port
 }
 

@@ -1,4 +1,4 @@
-use http::{Request, Response, request::Builder};
+use http::{HeaderValue, Request, Response, request::Builder};
 use proptest::prelude::*;
 
 use super::*;
@@ -193,6 +193,7 @@ fn hosts_are_plain() {
     }
     for host in [
         "user@orders",
+        "orders,evil",
         "orders/",
         "orders?",
         "orders#a",
@@ -221,20 +222,6 @@ fn hosts_are_plain() {
 }
 
 #[test]
-fn after_settling_there_is_no_second_opinion() {
-    for (version, target, host) in [
-        (Version::HTTP_11, "http://orders/", Some("evil")),
-        (Version::HTTP_11, "/", Some("orders")),
-        (Version::HTTP_2, "http://orders/", None),
-    ] {
-        let mut request = request(version, target, &Vec::from_iter(host.map(|host| ("host", host))));
-        settle_host(&mut request).unwrap();
-        assert_eq!(request.headers.get_all(HOST).iter().collect::<Vec<_>>(), ["orders"]);
-        assert_eq!(authority(&request), Ok("orders"));
-    }
-}
-
-#[test]
 fn header_values_hold_no_control_character_but_the_tab() {
     for byte in 0..=u8::MAX {
         let is_control = byte.is_ascii_control() && byte != b'\t';
@@ -250,7 +237,7 @@ proptest! {
         request.headers.insert(HOST, value);
         if let Ok(accepted) = authority(&request) {
             prop_assert_eq!(accepted, host.as_str());
-            prop_assert!(!accepted.contains(['@', '%', '/', '?', '#', ' ', '\\', ',']) || accepted.contains(','));
+            prop_assert!(!accepted.contains(['@', '%', '/', '?', '#', ' ', '\\']));
             // What we accept and is not empty, the URI parser of the HTTP stack reads alike.
             if !accepted.is_empty() {
                 let read: http::uri::Authority = accepted.parse().unwrap();

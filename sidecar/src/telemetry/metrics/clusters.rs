@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use prometheus_client::encoding::DescriptorEncoder;
@@ -18,9 +18,10 @@ use crate::model::{
 /// Values of `status_class`, in the order of `RequestCounts::by_class`.
 const STATUS_CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
-pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, now: Instant) -> fmt::Result {
     encode_requests(encoder, snapshot)?;
     encode_clusters(encoder, snapshot)?;
+    encode_discovery(encoder, snapshot, now)?;
     encode_endpoints(encoder, snapshot)
 }
 
@@ -77,6 +78,28 @@ fn encode_clusters(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> 
         .gauges(encoder, gauges(|c| &c.in_flight))?;
     metric("cluster_connections", "Upstream connections, those being opened included")
         .gauges(encoder, gauges(|c| &c.connections))
+}
+
+fn encode_discovery(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, now: Instant) -> fmt::Result {
+    seconds(
+        "discovery_age",
+        "Time since the endpoints were last confirmed; none for those of the configuration",
+    )
+    .gauges(
+        encoder,
+        clusters(snapshot).filter_map(|cluster| {
+            let age = cluster.runtime.discovery.age(now)?;
+            Some(([("cluster", cluster.name().as_str())], age.as_secs_f64()))
+        }),
+    )?;
+    metric("discovery_failures", "Looks for endpoints that gave no usable list; the last good one stayed")
+        .counters(
+            encoder,
+            clusters(snapshot).map(|cluster| {
+                let failures = cluster.runtime.discovery.failures.load(Ordering::Relaxed);
+                ([("cluster", cluster.name().as_str())], failures)
+            }),
+        )
 }
 
 fn encode_endpoints(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {

@@ -11,8 +11,8 @@ use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, regis
 
 use crate::{
     clock::Clock,
-    drain::Drain,
-    model::{runtime::ListenerRuntime, snapshot::Snapshots},
+    drain::Drains,
+    model::{runtime::ListenerRuntime, snapshot::Snapshots, status::IdentityStatus},
     readiness::Readiness,
 };
 
@@ -36,10 +36,12 @@ pub struct ProcessFacts {
     pub trust_domain: String,
     /// When the process started.
     pub started: SystemTime,
-    /// For ages of certificates.
+    /// How getting and renewing our certificate goes.
+    pub identity: Arc<IdentityStatus>,
+    /// For ages.
     pub clock: Clock,
     /// How far the drain has come.
-    pub drain: Drain,
+    pub drain: Drains,
     /// What readiness waits for.
     pub readiness: Readiness,
 }
@@ -83,6 +85,6 @@ impl Collector for Sources {
         let snapshot = self.snapshots.load();
         process::encode(&mut encoder, &self.process, &snapshot)?;
         listeners::encode(&mut encoder, &self.listeners)?;
-        clusters::encode(&mut encoder, &snapshot)
+        clusters::encode(&mut encoder, &snapshot, self.process.clock.now())
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    sync::atomic::Ordering,
     time::{Duration, SystemTime},
 };
 
@@ -13,7 +14,7 @@ use super::{
 };
 use crate::{
     drain::Phase,
-    model::{Identity, Snapshot},
+    model::{Identity, Snapshot, status::IdentityStatus},
 };
 
 #[expect(clippy::cast_precision_loss, reason = "counts this large do not occur, and a gauge is a double")]
@@ -40,6 +41,7 @@ pub(super) fn encode(
         .gauge(encoder, process.drain.in_flight() as f64)?;
     metric("snapshot_version", "Version of what the data path goes by; raised by every change")
         .gauge(encoder, snapshot.version as f64)?;
+    encode_renewals(encoder, &process.identity)?;
     match &snapshot.identity {
         Some(identity) => identity_metrics(encoder, process, identity),
         None => Ok(()),
@@ -53,6 +55,18 @@ fn phase(phase: Phase) -> f64 {
         Phase::Closing => 2.0,
         Phase::Forced => 3.0,
     }
+}
+
+fn encode_renewals(encoder: &mut DescriptorEncoder<'_>, status: &IdentityStatus) -> fmt::Result {
+    let rows = [("certificate", &status.renewals), ("bundle", &status.bundle_refreshes)];
+    metric("identity_refreshes", "Certificates and trust bundles obtained").counters(
+        encoder,
+        rows.iter().map(|(what, progress)| ([("what", *what)], progress.successes.load(Ordering::Relaxed))),
+    )?;
+    metric("identity_refresh_failures", "Attempts to obtain one that failed").counters(
+        encoder,
+        rows.iter().map(|(what, progress)| ([("what", *what)], progress.failures.load(Ordering::Relaxed))),
+    )
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a sequence is small, and a gauge is a double")]

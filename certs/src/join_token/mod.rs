@@ -274,3 +274,6 @@ impl FromStr for JoinToken {
         Self::parse(text)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -81,11 +81,13 @@ struct TokenFile {
 #[derive(Debug)]
 pub(super) struct TokenStore {
     folder: PathBuf,
+    /// Most files in it.
+    capacity: usize,
 }
 
 impl TokenStore {
     pub(super) fn new(folder: PathBuf) -> Self {
-        Self { folder }
+        Self { folder, capacity: MAX_TOKENS }
     }
 
     /// Stores a new token, after sweeping old ones.
@@ -96,7 +98,7 @@ impl TokenStore {
         expires_at: SystemTime,
         now: SystemTime,
     ) -> Result<(), Error> {
-        if self.sweep(now)? >= MAX_TOKENS {
+        if self.sweep(now)? >= self.capacity {
             return Err(Error::TooMany);
         }
         let file = TokenFile {
@@ -201,3 +203,6 @@ fn ago(time: Duration) -> humantime::FormattedDuration {
 fn at(place: &Path, source: io::Error) -> Error {
     Error::Io { place: place.to_owned(), source }
 }
+
+#[cfg(test)]
+mod tests;

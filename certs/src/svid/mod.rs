@@ -144,3 +144,6 @@ impl fmt::Debug for X509Svid {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -284,3 +284,6 @@ fn ago(later: &SystemTime, earlier: &SystemTime) -> String {
     let seconds = later.duration_since(*earlier).map_or(0, |time| time.as_secs());
     humantime::format_duration(Duration::from_secs(seconds)).to_string()
 }
+
+#[cfg(test)]
+mod tests;

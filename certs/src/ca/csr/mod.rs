@@ -123,3 +123,6 @@ fn uris(request: &X509CertificationRequest<'_>) -> Vec<String> {
     }
     found
 }
+
+#[cfg(test)]
+mod tests;

@@ -262,3 +262,6 @@ fn to_rustls(error: verify::Error) -> rustls::Error {
         | E::Chain { .. }) => other(Arc::new(kept)),
     }
 }
+
+#[cfg(test)]
+mod tests;

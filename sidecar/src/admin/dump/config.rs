@@ -1,0 +1,156 @@
+//! `/config`: the settings in force, defaults filled in. Files are shown by their names, never by their content.
+
+use std::{sync::Arc, time::Duration};
+
+use outrider_certs::SpiffeId;
+use serde_json::{Value, json};
+
+use crate::{
+    admin::State,
+    model::{
+        ClusterSettings, EndpointSettings, Listener, ListenerKind,
+        cluster::{AppProtocol, Balance, EndpointSource, PeerKind, StandardProtocol, Transport},
+        listener::Protocol,
+        settings::{Bootstrap, IdentitySource},
+    },
+};
+
+/// The settings in force.
+pub(in crate::admin) fn config(state: &State) -> Value {
+    let settings = &state.settings;
+    json!({
+        "bootstrap": bootstrap(&settings.bootstrap),
+        "listeners": settings.listeners.iter().map(listener).collect::<Vec<_>>(),
+        "clusters": settings.clusters.iter().map(cluster).collect::<Vec<_>>(),
+    })
+}
+
+fn bootstrap(bootstrap: &Bootstrap) -> Value {
+    let tls = &bootstrap.tls;
+    let limits = &bootstrap.limits;
+    json!({
+        "service": bootstrap.service,
+        "trust_domain": bootstrap.trust_domain.as_str(),
+        "workers": bootstrap.workers,
+        "state_dir": bootstrap.state_dir,
+        "identity": identity(&bootstrap.identity),
+        "tls": {
+            "cipher_suites": tls.cipher_suites.iter().map(|suite| format!("{suite:?}")).collect::<Vec<_>>(),
+            "key_exchange": tls.key_exchange.iter().map(|group| format!("{group:?}")).collect::<Vec<_>>(),
+        },
+        "admin": {
+            "socket": bootstrap.admin.socket,
+            "listen": bootstrap.admin.listen.map(|address| address.to_string()),
+        },
+        "drain": {
+            "idle_grace": duration(bootstrap.drain.idle_grace),
+            "deadline": duration(bootstrap.drain.deadline),
+        },
+        "limits": {
+            "max_connections": limits.max_connections,
+            "header_bytes": limits.header_bytes,
+            "header_count": limits.header_count,
+            "max_streams": limits.max_streams,
+            "handshake_timeout": duration(limits.handshake_timeout),
+            "header_read_timeout": duration(limits.header_read_timeout),
+            "stream_window": limits.stream_window_bytes,
+        },
+    })
+}
+
+fn identity(source: &IdentitySource) -> Value {
+    match source {
+        IdentitySource::Ca { address, join_token_file, validity } => json!({ "ca": {
+            "address": address,
+            "join_token_file": join_token_file,
+            "validity": duration(*validity),
+        }}),
+        IdentitySource::File { certificate, key, bundle } => json!({ "file": {
+            "certificate": certificate,
+            "key": key,
+            "bundle": bundle,
+        }}),
+    }
+}
+
+fn listener(listener: &Listener) -> Value {
+    let kind = match &listener.kind {
+        ListenerKind::OutboundHttp { default_cluster } => json!({ "outbound": {
+            "protocol": "http",
+            "cluster": default_cluster.as_ref().map(|name| name.as_str()),
+        }}),
+        ListenerKind::OutboundTcp { cluster } => json!({ "outbound": {
+            "protocol": "tcp",
+            "cluster": cluster.as_str(),
+        }}),
+        ListenerKind::Inbound(inbound) => json!({ "inbound": {
+            "cluster": inbound.app.as_str(),
+            "protocol": match inbound.protocol { Protocol::Http => "http", Protocol::Tcp => "tcp" },
+            "app_protocol": match inbound.app_protocol {
+                AppProtocol::Auto => "auto",
+                AppProtocol::Http1 => "http1",
+                AppProtocol::Http2 => "http2",
+            },
+            "peer": peer(inbound.peer),
+            "allow": ids(&inbound.allow),
+        }}),
+    };
+    json!({ "name": &*listener.name, "listen": listener.address.to_string(), "kind": kind })
+}
+
+fn cluster(cluster: &Arc<ClusterSettings>) -> Value {
+    let source = match &cluster.source {
+        EndpointSource::Static(endpoints) => {
+            json!({ "endpoints": endpoints.iter().map(endpoint).collect::<Vec<_>>() })
+        }
+        EndpointSource::File { path, default_spiffe_ids } => {
+            json!({ "endpoints_file": path, "spiffe_ids": ids(default_spiffe_ids) })
+        }
+    };
+    json!({
+        "name": cluster.name.as_str(),
+        "authorities": cluster.authorities,
+        "source": source,
+        "transport": match cluster.transport {
+            Transport::Mesh(kind) => peer(kind),
+            Transport::App => "app",
+        },
+        "balance": match cluster.balance {
+            Balance::PeakEwma => "peak_ewma",
+            Balance::RoundRobin => "round_robin",
+        },
+        "connect_timeout": duration(cluster.timeouts.connect),
+        "request_timeout": cluster.timeouts.request.map(duration),
+        "stream_idle_timeout": duration(cluster.timeouts.stream_idle),
+        "pool_idle_timeout": duration(cluster.timeouts.pool_idle),
+        "retry": {
+            "max_retries": cluster.retry.max_retries,
+            "budget_ratio": cluster.retry.budget_ratio,
+            "budget_min_per_second": cluster.retry.budget_min_per_second,
+            "replay_bytes": cluster.retry.replay_bytes,
+            "backoff_base": duration(cluster.retry.backoff_base),
+        },
+        "max_requests": cluster.caps.max_requests,
+        "max_connections": cluster.caps.max_connections,
+    })
+}
+
+fn endpoint(endpoint: &EndpointSettings) -> Value {
+    json!({ "address": endpoint.address.to_string(), "spiffe_ids": ids(&endpoint.spiffe_ids) })
+}
+
+fn peer(kind: PeerKind) -> &'static str {
+    match kind {
+        PeerKind::Outrider => "outrider",
+        PeerKind::Standard(StandardProtocol::Http2) => "standard/http2",
+        PeerKind::Standard(StandardProtocol::Http1) => "standard/http1",
+    }
+}
+
+fn ids(ids: &[SpiffeId]) -> Vec<&str> {
+    ids.iter().map(SpiffeId::as_str).collect()
+}
+
+fn duration(duration: Duration) -> String {
+    humantime::format_duration(duration).to_string()
+}

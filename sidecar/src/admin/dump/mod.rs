@@ -1,0 +1,234 @@
+//! Dumps: settings and counters as JSON, for people and tools.
+//!
+//! Nothing in here has access to a key or a token; the types it reads do not hold any, except the identity, of which
+//! only names, times and counts are shown.
+
+mod config;
+
+use std::{
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+    time::{Instant, SystemTime},
+};
+
+use serde_json::{Map, Value, json};
+
+use super::State;
+use crate::{
+    drain::Phase,
+    model::{
+        Cluster, Endpoint, Listener,
+        flag::ResponseFlag,
+        runtime::{ListenerRuntime, PeerCount, Refusal, RequestCounts, TlsFacts},
+        status::Progress,
+    },
+};
+
+pub(super) use config::config;
+
+/// Where the process stands: enough to follow a drain.
+pub(super) fn status(state: &State) -> Value {
+    let is_inbound = |name: &str| {
+        state.settings.listeners.iter().any(|listener| &*listener.name == name && listener.is_inbound())
+    };
+    let inbound_connections: usize = state
+        .listeners
+        .iter()
+        .filter(|(name, _)| is_inbound(name))
+        .map(|(_, runtime)| runtime.active.load(Ordering::Relaxed))
+        .sum();
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "service": state.settings.bootstrap.service,
+        "process_id": std::process::id(),
+        "phase": phase(state.drain.phase()),
+        "drain_requested": state.drain_requests.current().map(|request| {
+            if request.inbound_only { "inbound" } else { "all" }
+        }),
+        "waiting_for": state.readiness.waiting_for(),
+        "in_flight": state.drain.in_flight(),
+        "inbound_connections": inbound_connections,
+        "snapshot_version": state.snapshots.load().version,
+    })
+}
+
+fn phase(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Running => "running",
+        Phase::Draining => "draining",
+        Phase::Closing => "closing",
+        Phase::Forced => "forced",
+    }
+}
+
+/// Every cluster with its endpoints and counters.
+pub(super) fn clusters(state: &State) -> Value {
+    let snapshot = state.snapshots.load();
+    let now = state.clock.now();
+    let clusters: Vec<Value> = snapshot.clusters.values().map(|named| cluster(named, now)).collect();
+    json!({ "snapshot_version": snapshot.version, "clusters": clusters })
+}
+
+fn cluster(cluster: &Cluster, now: Instant) -> Value {
+    let runtime = &cluster.runtime;
+    json!({
+        "name": cluster.name().as_str(),
+        "authorities": cluster.settings.authorities,
+        "in_flight": number(&runtime.in_flight),
+        "connections": number(&runtime.connections),
+        "requests": requests(&runtime.counts),
+        "retries": count(&runtime.retries),
+        "retries_over_budget": count(&runtime.retries_over_budget),
+        "discovery": {
+            "age_seconds": runtime.discovery.age(now).map(|age| age.as_secs_f64()),
+            "failures": count(&runtime.discovery.failures),
+            "error": runtime.discovery.error(),
+        },
+        "endpoints": cluster.endpoints.iter().map(|item| endpoint(item)).collect::<Vec<_>>(),
+    })
+}
+
+fn requests(counts: &RequestCounts) -> Value {
+    const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+    let by_status: Map<String, Value> = CLASSES
+        .iter()
+        .zip(&counts.by_class)
+        .map(|(class, value)| ((*class).to_owned(), count(value)))
+        .collect();
+    let latency = counts.latency.read();
+    let millis = |ratio| latency.quantile(ratio).map(|seconds| seconds * 1000.0);
+    json!({
+        "by_status": by_status,
+        "by_flag": flags(&counts.by_flag),
+        "latency_ms": { "p50": millis(0.5), "p99": millis(0.99) },
+    })
+}
+
+/// Only flags that occurred: most never do.
+fn flags(counts: &[AtomicU64]) -> Map<String, Value> {
+    let named = ResponseFlag::ALL.into_iter().zip(counts);
+    let occurred = named.filter(|(_, value)| value.load(Ordering::Relaxed) > 0);
+    occurred.map(|(flag, value)| (flag.letters().to_owned(), count(value))).collect()
+}
+
+fn endpoint(endpoint: &Endpoint) -> Value {
+    let runtime = &endpoint.runtime;
+    // 0 is "no sample yet".
+    let latency = Some(runtime.latency_us.load(Ordering::Relaxed)).filter(|micros| *micros > 0);
+    #[expect(clippy::cast_precision_loss, reason = "microseconds of a latency")]
+    let latency_ms = latency.map(|micros| micros as f64 / 1000.0);
+    json!({
+        "address": endpoint.address().to_string(),
+        "spiffe_ids": endpoint.settings.spiffe_ids.iter().map(|id| id.as_str()).collect::<Vec<_>>(),
+        "picks": count(&runtime.picks),
+        "failures": count(&runtime.failures),
+        "in_flight": number(&runtime.in_flight),
+        "connections": number(&runtime.connections),
+        "latency_ms": latency_ms,
+        "tls": runtime.tls().as_ref().map(tls),
+    })
+}
+
+fn tls(facts: &TlsFacts) -> Value {
+    json!({
+        "peer": facts.peer.as_str(),
+        "version": facts.version,
+        "cipher_suite": facts.cipher_suite,
+        "key_exchange": facts.key_exchange,
+        "alpn": facts.alpn,
+    })
+}
+
+/// Every listener with its counters and callers.
+pub(super) fn listeners(state: &State) -> Value {
+    let named = state.settings.listeners.iter().filter_map(|settings| {
+        let runtime = state.listeners.get(&settings.name)?;
+        Some(listener(settings, runtime))
+    });
+    json!({ "listeners": named.collect::<Vec<_>>() })
+}
+
+fn listener(settings: &Listener, runtime: &ListenerRuntime) -> Value {
+    let reasons = Refusal::ALL.into_iter().zip(&runtime.refused);
+    let refused: Map<String, Value> =
+        reasons.map(|(reason, value)| (reason.label().to_owned(), count(value))).collect();
+    let (named, other) = runtime.peers.read();
+    let mut peers: Vec<Value> = named.iter().map(|(id, counts)| peer(id.as_str(), counts)).collect();
+    if other.connections.load(Ordering::Relaxed) > 0 {
+        peers.push(peer("other", &other));
+    }
+    json!({
+        "name": &*settings.name,
+        "address": settings.address.to_string(),
+        "direction": if settings.is_inbound() { "inbound" } else { "outbound" },
+        "accepted": count(&runtime.accepted),
+        "active": runtime.active.load(Ordering::Relaxed),
+        "over_limit": count(&runtime.over_limit),
+        "accept_errors": count(&runtime.accept_errors),
+        "refused": refused,
+        "unrouted": flags(&runtime.unrouted),
+        "peers": peers,
+    })
+}
+
+fn peer(name: &str, counts: &PeerCount) -> Value {
+    json!({
+        "peer": name,
+        "requests": count(&counts.requests),
+        "connections": count(&counts.connections),
+        "tls": counts.tls().as_ref().map(tls),
+    })
+}
+
+/// Who we are and whom we trust.
+pub(super) fn certs(state: &State) -> Value {
+    let snapshot = state.snapshots.load();
+    let renewal = progress(&state.identity.renewals);
+    let Some(identity) = &snapshot.identity else {
+        return json!({ "spiffe_id": null, "renewal": renewal, "trust_bundles": [] });
+    };
+    let now = state.clock.wall();
+    let remaining = identity.svid.not_after().duration_since(now).unwrap_or_default();
+    let bundles: Vec<Value> = identity
+        .bundles
+        .iter()
+        .map(|bundle| {
+            json!({
+                "trust_domain": bundle.trust_domain().as_str(),
+                "sequence": bundle.sequence(),
+                "roots": bundle.roots().len(),
+            })
+        })
+        .collect();
+    json!({
+        "spiffe_id": identity.svid.id().as_str(),
+        "not_before": time(identity.svid.not_before()),
+        "not_after": time(identity.svid.not_after()),
+        "remaining_seconds": remaining.as_secs(),
+        "age_ratio": identity.age_ratio(now),
+        "renewal": renewal,
+        "bundle_refresh": progress(&state.identity.bundle_refreshes),
+        "trust_bundles": bundles,
+    })
+}
+
+fn progress(progress: &Progress) -> Value {
+    let last = progress.last();
+    json!({
+        "successes": count(&progress.successes),
+        "failures": count(&progress.failures),
+        "last_success": last.succeeded_at.map(time),
+        "error": last.error,
+    })
+}
+
+fn time(time: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(time).to_string()
+}
+
+fn count(value: &AtomicU64) -> Value {
+    value.load(Ordering::Relaxed).into()
+}
+
+fn number(value: &AtomicU32) -> Value {
+    value.load(Ordering::Relaxed).into()
+}

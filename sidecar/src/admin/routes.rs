@@ -1,0 +1,159 @@
+//! Which path answers what.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    BoxError, Json, Router,
+    error_handling::HandleErrorLayer,
+    extract::{Query, Request, State as Shared},
+    http::{StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use http_body::Body as _;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tower::{
+    ServiceBuilder, limit::GlobalConcurrencyLimitLayer, load_shed::LoadShedLayer, timeout::TimeoutLayer,
+};
+
+use super::{CHANGE_HEADER, DrainRequest, State, dump};
+use crate::{drain::Phase, telemetry::metrics::CONTENT_TYPE};
+
+/// Requests under way per listener; each holds one rendered answer in memory.
+const MAX_REQUESTS: usize = 8;
+/// Time for one request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the TCP listener answers.
+pub(super) fn read_only(state: Arc<State>) -> Router {
+    bounded(probes()).with_state(state)
+}
+
+/// What the socket answers.
+pub(super) fn all(state: Arc<State>) -> Router {
+    let dumps = Router::new()
+        .route("/status", get(|Shared(state): Shared<Arc<State>>| async move { Json(dump::status(&state)) }))
+        .route("/config", get(|Shared(state): Shared<Arc<State>>| async move { Json(dump::config(&state)) }))
+        .route(
+            "/clusters",
+            get(|Shared(state): Shared<Arc<State>>| async move { Json(dump::clusters(&state)) }),
+        )
+        .route(
+            "/listeners",
+            get(|Shared(state): Shared<Arc<State>>| async move { Json(dump::listeners(&state)) }),
+        )
+        .route("/certs", get(|Shared(state): Shared<Arc<State>>| async move { Json(dump::certs(&state)) }));
+    let changes = Router::new()
+        .route("/drain", post(drain))
+        .route("/log", post(log))
+        .route_layer(middleware::from_fn(require_change_header));
+    bounded(probes().merge(dumps).merge(changes)).with_state(state)
+}
+
+fn probes() -> Router<Arc<State>> {
+    Router::new()
+        .route("/live", get(|| async { "live\n" }))
+        .route("/ready", get(ready))
+        .route("/metrics", get(metrics))
+}
+
+/// Over the limit is answered at once, never queued.
+fn bounded(router: Router<Arc<State>>) -> Router<Arc<State>> {
+    router.layer(middleware::from_fn(refuse_body)).layer(
+        ServiceBuilder::new()
+            .layer(HandleErrorLayer::new(overloaded))
+            .layer(LoadShedLayer::new())
+            .layer(GlobalConcurrencyLimitLayer::new(MAX_REQUESTS))
+            .layer(TimeoutLayer::new(REQUEST_TIMEOUT)),
+    )
+}
+
+async fn overloaded(error: BoxError) -> Response {
+    let status = if error.is::<tower::timeout::error::Elapsed>() {
+        StatusCode::GATEWAY_TIMEOUT
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    refusal(status, "admin is busy; try again")
+}
+
+/// No request here has a body; one that has is not meant for us.
+async fn refuse_body(request: Request, next: Next) -> Response {
+    if request.body().is_end_stream() {
+        next.run(request).await
+    } else {
+        refusal(StatusCode::PAYLOAD_TOO_LARGE, "no request here has a body")
+    }
+}
+
+async fn require_change_header(request: Request, next: Next) -> Response {
+    if request.headers().get(CHANGE_HEADER).is_some_and(|value| value == "1") {
+        next.run(request).await
+    } else {
+        refusal(
+            StatusCode::FORBIDDEN,
+            "a request that changes something needs the header x-outrider-admin: 1",
+        )
+    }
+}
+
+fn refusal(status: StatusCode, problem: &str) -> Response {
+    (status, Json(json!({ "error": problem }))).into_response()
+}
+
+async fn ready(Shared(state): Shared<Arc<State>>) -> Response {
+    let is_draining = state.drain.phase() > Phase::Running || state.drain_requests.current().is_some();
+    let waiting = state.readiness.waiting_for();
+    match (is_draining, waiting.as_slice()) {
+        (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response(),
+        (false, []) => "ready\n".into_response(),
+        (false, waiting) => {
+            let text = format!("waiting for: {}\n", waiting.join(", "));
+            (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+        }
+    }
+}
+
+async fn metrics(Shared(state): Shared<Arc<State>>) -> Response {
+    match state.metrics.encode() {
+        Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
+        Err(_) => refusal(StatusCode::INTERNAL_SERVER_ERROR, "metrics cannot be written"),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DrainQuery {
+    #[serde(default)]
+    inbound: bool,
+}
+
+async fn drain(
+    Shared(state): Shared<Arc<State>>,
+    Query(query): Query<DrainQuery>,
+) -> (StatusCode, Json<Value>) {
+    tracing::info!(inbound_only = query.inbound, "an operator asked for a drain");
+    state.drain_requests.request(DrainRequest { inbound_only: query.inbound });
+    (StatusCode::ACCEPTED, Json(dump::status(&state)))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LogQuery {
+    level: String,
+}
+
+async fn log(Shared(state): Shared<Arc<State>>, Query(query): Query<LogQuery>) -> Response {
+    let Some(control) = &state.log else {
+        return refusal(StatusCode::NOT_FOUND, "this process has no log of its own");
+    };
+    match control.set(&query.level) {
+        Ok(()) => {
+            tracing::info!(filter = control.filter(), "an operator changed the log level");
+            Json(json!({ "level": control.filter() })).into_response()
+        }
+        Err(error) => refusal(StatusCode::BAD_REQUEST, &error.to_string()),
+    }
+}
