@@ -24,6 +24,8 @@ pub(super) enum Fault {
     Crash,
     /// The same, without a goodbye.
     PowerLoss,
+    /// The replica drains and ends, and starts again later.
+    Drain,
     /// Discovery drops the replica, which is well, and lists it again later.
     Withdrawal,
 }
@@ -74,12 +76,13 @@ pub(super) fn plan(rng: &mut fastrand::Rng, from: Duration, until: Duration) -> 
 }
 
 fn any(rng: &mut fastrand::Rng) -> Fault {
-    match rng.u32(0..6) {
+    match rng.u32(0..7) {
         0 => Fault::Partition,
         1 => Fault::Silence,
         2 => Fault::SlowLink(Duration::from_millis(rng.u64(SLOW_MS))),
         3 => Fault::Crash,
         4 => Fault::PowerLoss,
+        5 => Fault::Drain,
         _ => Fault::Withdrawal,
     }
 }

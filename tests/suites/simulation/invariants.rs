@@ -33,6 +33,14 @@ pub(super) fn check(outcome: &Outcome) {
     assert!(extra <= allowed, "extra load of {extra}, allowed {allowed}");
 }
 
+/// What holds while nothing happens that a peer does not announce: no request fails, of whatever method.
+pub(super) fn nothing_failed(outcome: &Outcome) {
+    check(outcome);
+    for call in &outcome.calls {
+        assert!(matches!(&call.end, End::Answered { status: StatusCode::OK, .. }), "{call}");
+    }
+}
+
 /// What holds even if no replica can be reached: every request has one end, none is done twice that must not be, and
 /// nothing is left of them.
 pub(super) fn nothing_left(outcome: &Outcome) {
