@@ -30,6 +30,17 @@ pub(super) enum Fault {
     Withdrawal,
 }
 
+impl Fault {
+    /// Whether connections may break under an answer that has begun: nobody can save that one.
+    pub(super) fn breaks_connections(self) -> bool {
+        match self {
+            // A drain that is not over when the fault is, is cut short.
+            Self::Partition | Self::Crash | Self::PowerLoss | Self::Drain => true,
+            Self::Silence | Self::SlowLink(_) | Self::Withdrawal => false,
+        }
+    }
+}
+
 /// The beginning or the end of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Change {

@@ -5,7 +5,11 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 use http::{Method, StatusCode};
 use outrider::model::{ClusterName, Endpoint};
 
-use super::{load::End, mesh::Outcome};
+use super::{
+    faults::Change,
+    load::End,
+    mesh::{Outcome, REPLICAS},
+};
 
 /// As configured by default.
 const BUDGET_RATIO: f64 = 0.2;
@@ -23,6 +27,12 @@ pub(super) fn check(outcome: &Outcome) {
             }
             // Whoever may have done it must not be asked again: the caller decides.
             (End::Answered { status: StatusCode::SERVICE_UNAVAILABLE, .. }, &Method::POST) => {}
+            (End::BrokenOff { replica }, _) => {
+                let breaks = |change: &Change| {
+                    REPLICAS[change.replica] == replica && change.fault.breaks_connections()
+                };
+                assert!(outcome.changes.iter().any(breaks), "{call}: nothing happened to {replica}");
+            }
             _ => panic!("{call}"),
         }
     }

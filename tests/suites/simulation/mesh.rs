@@ -64,6 +64,8 @@ pub(super) struct Plan {
 
 /// What a run left behind.
 pub(super) struct Outcome {
+    /// What went wrong.
+    pub(super) changes: Vec<Change>,
     /// Every request.
     pub(super) calls: Vec<Call>,
     /// How often the apps saw each.
@@ -121,7 +123,7 @@ pub(super) fn run(plan: &Plan) -> Outcome {
             break;
         }
     }
-    mesh.finish()
+    mesh.finish(plan)
 }
 
 impl Mesh {
@@ -202,11 +204,12 @@ impl Mesh {
         }
     }
 
-    fn finish(self) -> Outcome {
+    fn finish(self, plan: &Plan) -> Outcome {
         let mut apps = std::mem::take(&mut *self.shared.apps.lock().unwrap());
         let (web, _) = apps.shift_remove(WEB).expect("the run is over only when web's requests are");
         let calls = std::mem::take(&mut *self.shared.calls.lock().unwrap());
         Outcome {
+            changes: plan.changes.clone(),
             calls,
             seen: Arc::clone(&self.shared.seen),
             web,
