@@ -18,12 +18,7 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 
 use super::{Error, dial::Connection};
-use crate::{
-    drain,
-    model::settings::Limits,
-    net::Stream,
-    relay::replay::RequestBody,
-};
+use crate::{drain, model::settings::Limits, net::Stream, relay::replay::RequestBody};
 
 /// Pings on an idle connection between sidecars: a dead path is noticed before a request finds out.
 const PING_INTERVAL: Duration = Duration::from_secs(30);

@@ -21,7 +21,10 @@ use super::{
 };
 use crate::{
     balance::{self, Tried},
-    connect::{dial::{self, Speak}, pool::Target},
+    connect::{
+        dial::{self, Speak},
+        pool::Target,
+    },
     drain::Phase,
     headers::{forwarded, framing, hop_by_hop, reserved},
     model::{
@@ -111,7 +114,8 @@ async fn carry<N: Net>(
     let speak = speak(door, &cluster, &mut head);
     let activity = Activity::new(&worker.clock);
     let replay = Replay::new(body, cluster.settings.retry.replay_bytes, activity.clone());
-    let attempts = Attempts { worker, snapshot: &snapshot, cluster: &cluster, authority, speak, previous_attempt };
+    let attempts =
+        Attempts { worker, snapshot: &snapshot, cluster: &cluster, authority, speak, previous_attempt };
     let answer = attempts.run(head, replay, &activity).await?;
     Ok(Carried { answer, cluster, activity, slot, audience: door.audience() })
 }
@@ -183,7 +187,9 @@ fn speak(door: &Door, cluster: &Cluster, head: &mut Parts) -> Speak {
                 if was_http2 { Speak::Http2 } else { Speak::Http1 }
             }
         },
-        (ListenerKind::OutboundHttp { .. } | ListenerKind::OutboundTcp { .. }, Transport::App) => Speak::Http1,
+        (ListenerKind::OutboundHttp { .. } | ListenerKind::OutboundTcp { .. }, Transport::App) => {
+            Speak::Http1
+        }
     }
 }
 
@@ -302,7 +308,12 @@ impl<N: Net> Attempts<'_, N> {
     }
 
     /// The request of one attempt, in the form that the upstream's HTTP version asks for.
-    fn request(&self, head: &Parts, body: RequestBody, attempt: u32) -> Result<Request<RequestBody>, ProxyError> {
+    fn request(
+        &self,
+        head: &Parts,
+        body: RequestBody,
+        attempt: u32,
+    ) -> Result<Request<RequestBody>, ProxyError> {
         let mut request = Request::new(body);
         *request.method_mut() = head.method.clone();
         *request.headers_mut() = head.headers.clone();
@@ -329,7 +340,11 @@ impl<N: Net> Attempts<'_, N> {
 }
 
 /// Makes an upstream's answer the downstream's.
-fn deliver<N: Net>(worker: &Arc<Worker<N>>, carried: Carried, mut record: RequestRecord) -> Response<ResponseBody> {
+fn deliver<N: Net>(
+    worker: &Arc<Worker<N>>,
+    carried: Carried,
+    mut record: RequestRecord,
+) -> Response<ResponseBody> {
     let Carried { answer, cluster, activity, slot, audience } = carried;
     let (mut head, body) = answer.response.into_parts();
     hop_by_hop::strip_response(&mut head.headers);
@@ -341,7 +356,8 @@ fn deliver<N: Net>(worker: &Arc<Worker<N>>, carried: Carried, mut record: Reques
     }
     record.set_status(head.status.as_u16());
     record.head_received(worker.now());
-    let ending = Ending { worker: Arc::clone(worker), record: Some(record), held: Some(answer.held), _slot: slot };
+    let ending =
+        Ending { worker: Arc::clone(worker), record: Some(record), held: Some(answer.held), _slot: slot };
     let idle = IdleTimer::new(activity.clone(), cluster.settings.timeouts.stream_idle);
     let body = ResponseBody::upstream(body, activity, Some(idle), Box::new(ending));
     head.version = Version::default();
