@@ -104,7 +104,7 @@ impl HttpApp {
     /// An app that reads everything and then answers with its name.
     pub(crate) async fn named(name: &'static str) -> Self {
         Self::start(move |request: Request<Incoming>| async move {
-            body::check(request.into_body()).await?;
+            body::drain(request.into_body()).await?;
             Ok(Response::new(body::full(name)))
         })
         .await

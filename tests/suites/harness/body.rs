@@ -111,6 +111,15 @@ where
     Ok((checker.count, trailers))
 }
 
+/// Reads a body of whatever bytes to its end; how many.
+pub(crate) async fn drain(mut body: Incoming) -> hyper::Result<u64> {
+    let mut count = 0;
+    while let Some(frame) = body.frame().await {
+        count += frame?.data_ref().map_or(0, |data| data.len() as u64);
+    }
+    Ok(count)
+}
+
 /// Reads a short body to its end.
 pub(crate) async fn text(body: Incoming) -> String {
     String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap()
