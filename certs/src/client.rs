@@ -187,7 +187,8 @@ where
     W: FnOnce(Sender) -> F,
     F: Future<Output = Result<T, Error>>,
 {
-    let whole = async {
+    // On the heap: ten kilobytes are too much for the callers' futures.
+    let whole = Box::pin(async {
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .max_header_list_size(MAX_HEADER_BYTES)
             .handshake(TokioIo::new(io))
@@ -201,7 +202,7 @@ where
             // that the connection is gone.
             _ended = connection => work.await,
         }
-    };
+    });
     tokio::time::timeout(DEADLINE, whole).await.unwrap_or(Err(Error::Deadline))
 }
 

@@ -47,6 +47,8 @@ pub(super) struct Metrics {
     pub(super) connections_shed: Counter,
     /// Requests refused because too many were being answered, or too slowly.
     pub(super) requests_shed: Counter,
+    /// TLS handshakes that succeeded.
+    pub(super) handshakes: Counter,
     /// TLS handshakes that failed.
     pub(super) handshakes_failed: Counter,
     /// Errors of accept(), such as too few file descriptors.
@@ -67,6 +69,7 @@ impl Metrics {
             connections: Number::default(),
             connections_shed: Counter::default(),
             requests_shed: Counter::default(),
+            handshakes: Counter::default(),
             handshakes_failed: Counter::default(),
             accept_errors: Counter::default(),
         };
@@ -93,6 +96,7 @@ impl Metrics {
         to.register("connections", "Open connections", self.connections.clone());
         to.register("connections_shed", "Connections closed as too many", self.connections_shed.clone());
         to.register("requests_shed", "Requests refused as too many or too slow", self.requests_shed.clone());
+        to.register("handshakes", "TLS handshakes that succeeded", self.handshakes.clone());
         to.register("handshakes_failed", "TLS handshakes that failed", self.handshakes_failed.clone());
         to.register("accept_errors", "Errors when accepting connections", self.accept_errors.clone());
     }

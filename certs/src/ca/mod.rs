@@ -37,5 +37,5 @@ pub use issue::{BACKDATE, MAX_VALIDITY, ServerSan};
 pub use issuer::Validity;
 pub use limits::{Limits, Rate};
 pub use operations::{IssuedByHand, OperatorError};
-pub use server::{Options, serve};
+pub use server::{Options, ServeError, serve};
 pub use state::{CaState, Error, NewCa};

@@ -29,11 +29,11 @@ use super::issue::ServerSan;
 use super::issuer::Validity;
 use super::limits::{Limits, RateLimiter};
 use super::metrics::Metrics;
-use super::service::{Ca, Remote, Workload, metrics_router, router};
+use super::service::{Ca, Remote, metrics_router, router};
 use super::state::CaState;
 use super::tls;
 use crate::clock::WallClock;
-use crate::verify::peer_of_verified;
+use crate::verify::{Peer, peer_of_verified};
 
 /// Pause after an error of accept(): too few file descriptors do not come
 /// back by asking at once.
@@ -214,7 +214,7 @@ impl Server {
             tracing::debug!(%address, %error, "TCP_NODELAY could not be set");
         }
         let Some(acceptor) = &self.tls else {
-            return Box::pin(self.talk(stream, Remote { address, workload: None })).await;
+            return Box::pin(self.talk(stream, Remote::new(address, None))).await;
         };
         let handshake = tokio::select! {
             biased;
@@ -223,8 +223,9 @@ impl Server {
         };
         let failed = match handshake {
             Ok(Ok(stream)) => {
-                let workload = workload(stream.get_ref().1);
-                return Box::pin(self.talk(stream, Remote { address, workload })).await;
+                self.ca.metrics.handshakes.inc();
+                let peer = shown(stream.get_ref().1);
+                return Box::pin(self.talk(stream, Remote::new(address, peer))).await;
             }
             Ok(Err(error)) => error,
             Err(error) => io::Error::new(io::ErrorKind::TimedOut, error),
@@ -296,11 +297,10 @@ impl Server {
 }
 
 /// Who has shown which leaf in the handshake that was just done.
-fn workload(tls: &rustls::ServerConnection) -> Option<Workload> {
+fn shown(tls: &rustls::ServerConnection) -> Option<(Peer, Holder)> {
     let chain = tls.peer_certificates()?;
     let leaf = chain.first()?;
     // Our verifier has let it through, so it can be read; without tickets
     // there is no resumption.
-    let peer = peer_of_verified(chain).ok()?;
-    Some(Workload { peer, holder: Holder::of(leaf) })
+    Some((peer_of_verified(chain).ok()?, Holder::of(leaf)))
 }

@@ -1,8 +1,8 @@
 //! The CA's requests: `CreateCertificate` over gRPC and the bundle over HTTP.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use axum::BoxError;
 use axum::error_handling::HandleErrorLayer;
@@ -41,14 +41,10 @@ const MAX_MESSAGE_BYTES: usize = 20 * 1024;
 pub(super) struct Remote {
     pub(super) address: SocketAddr,
     /// Who it is, if it showed an SVID.
-    pub(super) workload: Option<Workload>,
-}
-
-/// A verified client.
-#[derive(Debug)]
-pub(super) struct Workload {
-    pub(super) peer: Peer,
-    pub(super) holder: Holder,
+    pub(super) peer: Option<Peer>,
+    /// The leaf it has, and when that runs out: the one it showed, or a newer
+    /// one it was given on this connection.
+    leaf: Mutex<Option<(Holder, SystemTime)>>,
 }
 
 /// What all requests share.
@@ -149,10 +145,11 @@ impl Ca {
             from = %remote.address,
             "certificate issued"
         );
-        self.holders.note(Holder::of(&issued.leaf), *sequence, issued.not_after, self.clock.now());
-        if let Some(workload) = &remote.workload {
-            self.holders.forget(&workload.holder);
+        let holder = Holder::of(&issued.leaf);
+        if let Some((replaced, _)) = remote.leaf().replace((holder, issued.not_after)) {
+            self.holders.forget(&replaced);
         }
+        self.holders.note(holder, *sequence, issued.not_after, self.clock.now());
     }
 
     fn response(&self, issued: &Issued) -> IstioCertificateResponse {
@@ -162,7 +159,7 @@ impl Ca {
 
     fn log_refusal(&self, remote: &Remote, refusal: &Refusal) {
         self.metrics.refused(refusal.reason());
-        let who = remote.workload.as_ref().map(|workload| workload.peer.id().as_str());
+        let who = remote.peer.as_ref().map(|peer| peer.id().as_str());
         let (from, reason) = (remote.address, refusal.reason());
         if matches!(refusal, Refusal::Rate(_)) {
             // Counted; a line for each would make the flood worse.
@@ -174,11 +171,20 @@ impl Ca {
 }
 
 impl Remote {
+    pub(super) fn new(address: SocketAddr, workload: Option<(Peer, Holder)>) -> Self {
+        let leaf = workload.as_ref().map(|(peer, holder)| (*holder, peer.not_after()));
+        Self { address, peer: workload.map(|(peer, _)| peer), leaf: Mutex::new(leaf) }
+    }
+
     fn caller(&self) -> Caller {
-        match &self.workload {
-            Some(workload) => Caller::Workload(workload.peer.id().clone()),
+        match &self.peer {
+            Some(peer) => Caller::Workload(peer.id().clone()),
             None => Caller::Address(self.address.ip()),
         }
+    }
+
+    fn leaf(&self) -> std::sync::MutexGuard<'_, Option<(Holder, SystemTime)>> {
+        self.leaf.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -192,10 +198,7 @@ fn proof(headers: &HeaderMap, remote: &Remote) -> Result<Proof, Refusal> {
             Credential::parse(credential.trim()).filter(|_| scheme.eq_ignore_ascii_case("bearer"));
         return credential.map(Proof::Token).ok_or(Refusal::NotAToken);
     }
-    match &remote.workload {
-        Some(workload) => Ok(Proof::Svid(workload.peer.clone())),
-        None => Err(Refusal::NoProof),
-    }
+    remote.peer.clone().map(Proof::Svid).ok_or(Refusal::NoProof)
 }
 
 /// 0 when the caller tells none, or nothing that is a number.
@@ -217,10 +220,9 @@ async fn bundle(
     }
     ca.metrics.bundle_requests.inc();
     let now = ca.clock.now();
-    if let Some(Workload { peer, holder }) = &remote.workload
-        && now <= peer.not_after()
-    {
-        ca.holders.note(*holder, bundle_sequence(&headers), peer.not_after(), now);
+    let leaf = *remote.leaf();
+    if let Some((holder, not_after)) = leaf.filter(|(_, not_after)| now <= *not_after) {
+        ca.holders.note(holder, bundle_sequence(&headers), not_after, now);
     }
     let bundle = ca.state.bundle();
     let age = bundle.refresh_hint().unwrap_or_default().as_secs();

@@ -167,7 +167,7 @@ impl Token {
 impl Issue {
     fn run(self, now: SystemTime) -> Result<()> {
         if self.ttl > MAX_VALIDITY {
-            bail!("--ttl is more than {}", humantime::format_duration(MAX_VALIDITY));
+            bail!("--ttl is more than {} days, the longest a certificate may be valid", days(MAX_VALIDITY));
         }
         let state = Arc::new(CaState::open(&self.place.dir).context("no certificate was issued")?);
         make_folder(&self.out)?;
@@ -199,6 +199,11 @@ impl Bundle {
             Format::Jwks => print(&format!("{}\n", state.bundle().to_jwks())),
         }
     }
+}
+
+/// Whole days of a time.
+fn days(time: Duration) -> u64 {
+    time.as_secs() / (24 * 3600)
 }
 
 fn read_csr(file: &Path) -> Result<String> {

@@ -145,8 +145,8 @@ impl Lifetimes {
         let (default, min) = (self.validity, self.min_validity);
         let max = self.max_validity.unwrap_or(default);
         if max > MAX_VALIDITY {
-            let longest = humantime::format_duration(MAX_VALIDITY);
-            bail!("--max-validity (or --validity) is more than {longest}, the longest that can be set");
+            let longest = super::days(MAX_VALIDITY);
+            bail!("--max-validity (or --validity) is more than {longest} days, the longest that can be set");
         }
         if min > default || default > max || min < Duration::from_secs(1) {
             bail!("--min-validity (1s or more), --validity and --max-validity must grow in this order");

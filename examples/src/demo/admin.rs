@@ -1,6 +1,6 @@
 //! Reading a sidecar's admin socket: who it talked to, and how that went.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -10,6 +10,9 @@ use serde::{Deserialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 
 use crate::client::{self, MAX_BODY_BYTES};
+
+/// Time for an answer of a sidecar's own.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Answer of `GET /clusters`, as far as the demo reads it.
 #[derive(Clone, Debug, Deserialize)]
@@ -23,17 +26,44 @@ pub struct Clusters {
 pub struct Cluster {
     /// Its name.
     pub name: String,
-    /// Requests ended.
-    pub requests: u64,
+    /// What became of requests.
+    pub requests: Requests,
     /// Retries made.
-    #[serde(default)]
     pub retries: u64,
-    /// Median time to the response's head.
-    pub p50_ms: Option<f64>,
-    /// The same for 99 of 100.
-    pub p99_ms: Option<f64>,
     /// Its endpoints.
     pub endpoints: Vec<Endpoint>,
+}
+
+/// What became of requests to a cluster.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Requests {
+    /// How many ended, by class of status (`2xx`); `none` had none.
+    pub by_status: BTreeMap<String, u64>,
+    /// Time to the response's head.
+    pub latency_ms: LatencyMs,
+}
+
+/// Quantiles of a latency; none without any request.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct LatencyMs {
+    /// Median.
+    pub p50: Option<f64>,
+    /// 99 of 100.
+    pub p99: Option<f64>,
+}
+
+impl Requests {
+    /// All that ended.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.by_status.values().sum()
+    }
+
+    /// Those without an answer or with one that says that a server failed.
+    #[must_use]
+    pub fn failed(&self) -> u64 {
+        ["none", "5xx"].iter().filter_map(|class| self.by_status.get(*class)).sum()
+    }
 }
 
 /// One endpoint.
@@ -73,15 +103,16 @@ pub struct Listeners {
 #[derive(Clone, Debug, Deserialize)]
 pub struct Listener {
     /// Who called.
-    #[serde(default)]
     pub peers: Vec<Peer>,
+    /// Connections refused before any request, by reason.
+    pub refused: BTreeMap<String, u64>,
 }
 
 /// One caller on an inbound listener.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Peer {
     /// Its verified SPIFFE ID.
-    pub spiffe_id: String,
+    pub peer: String,
     /// Its requests.
     pub requests: u64,
 }
@@ -106,13 +137,16 @@ pub async fn listeners(socket: &Path) -> anyhow::Result<Listeners> {
 pub async fn is_ready(socket: &Path, pid: i32) -> bool {
     let Ok(stream) = UnixStream::connect(socket).await else { return false };
     let is_owner = stream.peer_cred().is_ok_and(|owner| owner.pid() == Some(pid));
-    is_owner && get(stream, "/ready").await.is_ok()
+    is_owner && matches!(tokio::time::timeout(TIMEOUT, get(stream, "/ready")).await, Ok(Ok(_)))
 }
 
 async fn read<T: DeserializeOwned>(socket: &Path, path: &str) -> anyhow::Result<T> {
     let reading = || format!("reading {path} on {}", socket.display());
     let stream = UnixStream::connect(socket).await.with_context(reading)?;
-    let body = get(stream, path).await.with_context(reading)?;
+    let body = tokio::time::timeout(TIMEOUT, get(stream, path))
+        .await
+        .with_context(reading)?
+        .with_context(reading)?;
     serde_json::from_slice(&body).with_context(reading)
 }
 

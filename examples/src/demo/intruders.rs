@@ -34,6 +34,8 @@ use crate::{client::MAX_BODY_BYTES, effects};
 
 /// Time for one attempt; silence is as good as a refusal.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// The type of a TLS record that only says what is wrong (RFC 8446 §5.1).
+const TLS_ALERT: u8 = 21;
 /// What sidecars speak to each other: HTTP as HTTP/2 streams.
 const PEER_PROTOCOL: &[u8] = b"outrider-h2/1";
 
@@ -119,14 +121,10 @@ impl Intruders {
         let stream =
             TlsConnector::from(Arc::new(config)).connect(name, stream).await.context("TLS handshake")?;
         let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
-        let (mut sender, connection) = Box::pin(handshake).await.context("HTTP/2 handshake")?;
-        let connection = effects::spawn(connection);
+        let (mut sender, connection) = Box::pin(handshake).await?;
+        drop(effects::spawn(connection));
         let request = Request::get("http://orders/").body(Full::new(Bytes::new()))?;
-        let Ok(response) = sender.send_request(request).await else {
-            // In TLS 1.3 the refusal of a client's certificate arrives after the handshake; the connection has it.
-            connection.await?.context("the request was not answered")?;
-            anyhow::bail!("the request was not answered");
-        };
+        let response = sender.send_request(request).await?;
         let status = response.status();
         let body = Limited::new(response.into_body(), MAX_BODY_BYTES).collect().await;
         let body = body.map_err(anyhow::Error::from_boxed)?.to_bytes();
@@ -143,7 +141,18 @@ async fn attempt(kind: &'static str, attempt: impl Future<Output = anyhow::Resul
     };
     match outcome {
         Ok(answer) => Attempt { kind, accepted: true, answer, is_control },
-        Err(error) => Attempt { kind, accepted: false, answer: format!("{error:#}"), is_control },
+        Err(error) => Attempt { kind, accepted: false, answer: why(&error), is_control },
+    }
+}
+
+/// Why it was refused, in as few words as there are for it.
+fn why(error: &anyhow::Error) -> String {
+    let cause = error.root_cause();
+    match cause.downcast_ref::<io::Error>().map(io::Error::kind) {
+        Some(io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {
+            "connection closed".to_owned()
+        }
+        _ => cause.to_string(),
     }
 }
 
@@ -153,13 +162,12 @@ async fn plaintext(target: SocketAddr) -> anyhow::Result<String> {
     stream.write_all(b"GET / HTTP/1.1\r\nHost: orders\r\nConnection: close\r\n\r\n").await?;
     let mut answer = Vec::new();
     let read = (&mut stream).take(MAX_BODY_BYTES as u64).read_to_end(&mut answer).await;
+    // A reset after the answer takes nothing back.
     if answer.is_empty() {
-        return match read {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Err(error).context("closed"),
-            Err(error) => Err(error.into()),
-            Ok(_) => Err(anyhow::anyhow!("closed without a byte")),
-        };
+        read?;
+        anyhow::bail!("connection closed");
     }
+    anyhow::ensure!(answer.first() != Some(&TLS_ALERT), "a TLS alert instead of an answer");
     let text = String::from_utf8_lossy(&answer).into_owned();
     anyhow::ensure!(text.starts_with("HTTP/1.1 200") || is_of_service(&answer), "refused with {text:?}");
     Ok(text)

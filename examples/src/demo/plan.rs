@@ -14,8 +14,9 @@ use anyhow::{Context, bail};
 
 /// The trust domain of the mesh.
 pub const TRUST_DOMAIN: &str = "demo.outrider";
-/// Longest path of a Unix socket, without the final zero byte (unix(7)).
-const MAX_SOCKET_PATH: usize = 107;
+/// Longest path of an admin socket: what Unix sockets take without the final zero byte (unix(7)), less the process ID
+/// that a sidecar appends before it takes the path over from another.
+const MAX_SOCKET_PATH: usize = 107 - ".4194304".len();
 /// Networks tried before giving up.
 const ATTEMPTS: u32 = 24;
 /// Added to every port in the second and third round, for machines where something holds a port on all addresses.
@@ -134,7 +135,7 @@ impl Plan {
             let length = workload.admin().as_os_str().len();
             if length > MAX_SOCKET_PATH {
                 bail!(
-                    "{} is too long for a Unix socket ({length} bytes, {MAX_SOCKET_PATH} fit); give a shorter --dir",
+                    "{} is too long for an admin socket ({length} bytes, {MAX_SOCKET_PATH} fit); give a shorter --dir",
                     workload.admin().display()
                 );
             }

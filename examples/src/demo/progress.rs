@@ -60,8 +60,8 @@ impl Default for Console {
 
 /// Shows once per second how the load is doing, for as long as it is awaited.
 pub async fn show(tally: &Tally, since: Instant, console: &Console) -> Infallible {
-    let mut tick = tokio::time::interval(Duration::from_secs(1));
-    tick.tick().await;
+    let second = Duration::from_secs(1);
+    let mut tick = tokio::time::interval_at((since + second).into(), second);
     let mut before = 0;
     loop {
         tick.tick().await;

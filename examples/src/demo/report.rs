@@ -60,6 +60,8 @@ pub struct Hop {
     pub to: String,
     /// Requests that the caller's sidecar carried.
     pub requests: u64,
+    /// Those without an answer, or with a status of 5xx.
+    pub failures: u64,
     /// Attempts beyond the first.
     pub retries: u64,
     /// Who the called side proved to be.
@@ -76,6 +78,8 @@ pub struct Hop {
     pub p50_ms: Option<f64>,
     /// The same for 99 of 100.
     pub p99_ms: Option<f64>,
+    /// Connections that the called side refused before any request, by reason, as it counted them.
+    pub refused: BTreeMap<String, u64>,
     /// The endpoints that the caller's sidecar chose from.
     pub endpoints: Vec<HopEndpoint>,
 }
@@ -118,27 +122,37 @@ async fn hop(
     for fault in cluster.endpoints.iter().filter_map(|endpoint| endpoint_fault(endpoint, called)) {
         faults.push(format!("{from} -> {called}: {fault}"));
     }
-    let callers = callers(plan, called).await;
-    for stranger in callers.iter().filter(|peer| peer.requests > 0 && peer.spiffe_id != from.spiffe_id()) {
-        faults.push(format!("{} requests of {} got to {called}", stranger.requests, stranger.spiffe_id));
+    let arrivals = arrivals(plan, called).await;
+    for stranger in arrivals.peers.iter().filter(|peer| peer.requests > 0 && peer.peer != from.spiffe_id()) {
+        faults.push(format!("{} requests of {} got to {called}", stranger.requests, stranger.peer));
     }
-    let proven = callers.into_iter().find(|peer| peer.spiffe_id == from.spiffe_id() && peer.requests > 0);
-    if proven.is_none() {
+    let is_caller = |peer: &Peer| peer.peer == from.spiffe_id() && peer.requests > 0;
+    if !arrivals.peers.iter().any(is_caller) {
         faults.push(format!("{from} -> {called}: the called side saw no request of {}", from.spiffe_id()));
     }
-    Ok(describe(from, called, proven, cluster))
+    Ok(describe(from, called, arrivals, cluster))
 }
 
-/// Who called the living replicas of a service, as their sidecars tell.
-async fn callers(plan: &Plan, called: Service) -> Vec<Peer> {
-    let mut peers = Vec::new();
+/// What the inbound side of a service saw, over all its living replicas.
+#[derive(Debug, Default)]
+struct Arrivals {
+    peers: Vec<Peer>,
+    refused: BTreeMap<String, u64>,
+}
+
+async fn arrivals(plan: &Plan, called: Service) -> Arrivals {
+    let mut arrivals = Arrivals::default();
     for replica in plan.replicas(called) {
         // A replica that was killed has nothing to tell; one that should be alive shows up as a casualty.
-        if let Ok(listeners) = admin::listeners(&replica.admin()).await {
-            peers.extend(listeners.listeners.into_iter().flat_map(|listener| listener.peers));
+        let Ok(listeners) = admin::listeners(&replica.admin()).await else { continue };
+        for listener in listeners.listeners {
+            arrivals.peers.extend(listener.peers);
+            for (reason, count) in listener.refused.into_iter().filter(|(_, count)| *count > 0) {
+                *arrivals.refused.entry(reason).or_default() += count;
+            }
         }
     }
-    peers
+    arrivals
 }
 
 /// What is wrong with an endpoint's TLS, if it was used at all.
@@ -154,20 +168,23 @@ fn endpoint_fault(endpoint: &Endpoint, called: Service) -> Option<String> {
     (!is_right).then(|| format!("{} proved to be {}", endpoint.address, tls.peer))
 }
 
-fn describe(from: Service, to: Service, proven: Option<Peer>, cluster: Cluster) -> Hop {
+fn describe(from: Service, to: Service, arrivals: Arrivals, cluster: Cluster) -> Hop {
+    let Arrivals { peers, refused } = arrivals;
     let tls = cluster.endpoints.iter().find_map(|endpoint| endpoint.tls.clone());
     Hop {
         from: from.to_string(),
         to: to.to_string(),
-        requests: cluster.requests,
+        requests: cluster.requests.total(),
+        failures: cluster.requests.failed(),
         retries: cluster.retries,
         peer_spiffe_id: tls.as_ref().map(|tls| tls.peer.clone()),
-        caller_spiffe_id: proven.map(|peer| peer.spiffe_id),
+        caller_spiffe_id: peers.into_iter().map(|peer| peer.peer).find(|peer| *peer == from.spiffe_id()),
         tls_version: tls.as_ref().map(|tls| tls.version.clone()),
         key_exchange: tls.as_ref().map(|tls| tls.key_exchange.clone()),
         cipher_suite: tls.map(|tls| tls.cipher_suite),
-        p50_ms: cluster.p50_ms,
-        p99_ms: cluster.p99_ms,
+        p50_ms: cluster.requests.latency_ms.p50,
+        p99_ms: cluster.requests.latency_ms.p99,
+        refused,
         endpoints: cluster
             .endpoints
             .into_iter()

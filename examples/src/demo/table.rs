@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{
     intruders::Attempt,
-    plan::Plan,
+    plan::{Plan, Service},
     progress::millis,
     report::{Hop, Report},
 };
@@ -20,6 +20,7 @@ pub fn render(report: &Report, plan: &Plan) -> String {
     section(&mut text, "Who talked to whom", &identities(report));
     section(&mut text, "Endpoints", &endpoints(report, plan));
     section(&mut text, "Intruders at the sidecar of orders", &intruders(report));
+    let _infallible = writeln!(text, "  Refused connections, as it counted them: {}", refused(report));
     text.push('\n');
     match report.passed {
         true => text.push_str("PASSED: no request failed, every hop was mutual TLS, no intruder got in.\n"),
@@ -50,7 +51,7 @@ fn requests(report: &Report) -> Vec<Row> {
         vec![
             name(hop),
             hop.requests.to_string(),
-            "-".to_owned(),
+            hop.failures.to_string(),
             hop.retries.to_string(),
             millis(hop.p50_ms),
             millis(hop.p99_ms),
@@ -108,6 +109,14 @@ fn intruders(report: &Report) -> Vec<Row> {
         vec![kind.replace('_', " "), result.to_owned(), answer.clone()]
     }));
     rows
+}
+
+/// What the sidecar that the intruders tried counted.
+fn refused(report: &Report) -> String {
+    let attacked = report.hops.iter().find(|hop| hop.to == Service::Orders.name());
+    let counts = attacked.into_iter().flat_map(|hop| &hop.refused);
+    let counts: Vec<_> = counts.map(|(reason, count)| format!("{count} {reason}")).collect();
+    if counts.is_empty() { "none".to_owned() } else { counts.join(", ") }
 }
 
 fn name(hop: &Hop) -> String {

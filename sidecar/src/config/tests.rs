@@ -220,3 +220,16 @@ fn a_hostile_file_is_bounded() {
         assert!(parse(text, Path::new("")).is_err());
     }
 }
+
+proptest::proptest! {
+    /// Whatever replaces a part of a sound file: settings or faults, never a panic.
+    #[test]
+    fn damaged_files_are_refused_or_read(start in 0_usize..1200, length in 0_usize..60, patch in "\\PC{0,20}|[-{}\\[\\]:,&*!|>'\"%@`#\n ]{0,20}") {
+        let text = format!("{TOP}{FULL}");
+        let cut = |at: usize| text.char_indices().map(|(index, _)| index).nth(at).unwrap_or(text.len());
+        let damaged = format!("{}{patch}{}", &text[..cut(start)], &text[cut(start + length)..]);
+        if let Err(error) = parse(&damaged, Path::new("/etc/outrider")) {
+            proptest::prop_assert!(!error.to_string().is_empty());
+        }
+    }
+}

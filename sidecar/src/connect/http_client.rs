@@ -203,7 +203,7 @@ fn send_error(mut failed: TrySendError<Request<RequestBody>>) -> SendError {
     if error.is_parse() { SendError::Protocol(error) } else { SendError::Reset(error) }
 }
 
-fn caused_by<'a, E: std::error::Error + 'static>(error: &'a hyper::Error) -> Option<&'a E> {
+fn caused_by<E: std::error::Error + 'static>(error: &hyper::Error) -> Option<&E> {
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
         if let Some(found) = cause.downcast_ref::<E>() {

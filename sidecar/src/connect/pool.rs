@@ -9,12 +9,12 @@
 //! - An HTTP/1 connection is lent again only after its message ended in both directions.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, atomic::Ordering},
     time::Instant,
 };
 
-use tokio::sync::watch;
+use indexmap::IndexMap;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Error,
@@ -32,7 +32,8 @@ use crate::{
 pub struct Pool<N> {
     net: N,
     limits: Arc<Limits>,
-    entries: Arc<Mutex<HashMap<Key, Entry>>>,
+    // In order of first use, not of a hash: what the sweeper closes, it closes in the same order in every run.
+    entries: Arc<Mutex<IndexMap<Key, Entry>>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -49,7 +50,24 @@ struct Entry {
     http1: Vec<IdleHttp1>,
     http2: Vec<SharedHttp2>,
     /// The dial under way, for those who wait for it.
-    dialing: Option<watch::Receiver<Option<Result<(), Error>>>>,
+    dialing: Option<Dialing>,
+}
+
+/// A dial under way. Those who wait go on in the order in which they came: a `watch` would wake them in random order,
+/// and with them the draws of their next decisions.
+#[derive(Clone, Debug)]
+struct Dialing {
+    /// Cancelled when the dial has ended, however it ended.
+    over: CancellationToken,
+    /// Stays empty if the dial was given up.
+    outcome: Arc<OnceLock<Result<(), Error>>>,
+}
+
+impl Dialing {
+    async fn ended(&self) -> Result<(), Error> {
+        self.over.cancelled().await;
+        self.outcome.get().cloned().unwrap_or(Err(Error::GivenUp))
+    }
 }
 
 #[derive(Debug)]
@@ -156,22 +174,20 @@ impl<N: Net> Pool<N> {
 
     async fn http2(&self, target: &Target) -> Result<Lease, Error> {
         loop {
-            let mut dialing = match self.shared_or_dial(target) {
+            let dialing = match self.shared_or_dial(target) {
                 Ok(lease) => return Ok(lease),
                 Err(dialing) => dialing,
             };
-            let outcome = dialing.wait_for(Option::is_some).await.map_err(|_gone| Error::GivenUp)?.clone();
-            match outcome {
-                Some(Ok(())) => {}
-                Some(Err(Error::Overflow)) => return self.any_open(target).ok_or(Error::Overflow),
-                Some(Err(error)) => return Err(error),
-                None => return Err(Error::GivenUp),
+            match dialing.ended().await {
+                Ok(()) => {}
+                Err(Error::Overflow) => return self.any_open(target).ok_or(Error::Overflow),
+                Err(error) => return Err(error),
             }
         }
     }
 
     /// A place on an open connection, or the dial to wait for.
-    fn shared_or_dial(&self, target: &Target) -> Result<Lease, watch::Receiver<Option<Result<(), Error>>>> {
+    fn shared_or_dial(&self, target: &Target) -> Result<Lease, Dialing> {
         let mut entries = lock(&self.entries);
         let entry = entry(&mut entries, target, Speak::Http2);
         entry.http2.retain(|shared| shared.connection.is_open());
@@ -180,21 +196,25 @@ impl<N: Net> Pool<N> {
             let slot = shared.connection.slot();
             return Ok(Lease::Http2 { connection: shared.connection.clone(), slot });
         }
-        if let Some(dialing) = &entry.dialing {
+        // One that was given up has left nothing behind: it is as if there were none.
+        if let Some(dialing) = entry.dialing.as_ref().filter(|dialing| !dialing.over.is_cancelled()) {
             return Err(dialing.clone());
         }
-        let (done, dialing) = watch::channel(None);
+        let dialing = Dialing { over: CancellationToken::new(), outcome: Arc::default() };
         entry.dialing = Some(dialing.clone());
         drop(entries);
-        self.start_dial(target, done);
+        self.start_dial(target, dialing.clone());
         Err(dialing)
     }
 
     /// Dials in a task of its own: a request that goes away must not take the others' connection with it.
-    fn start_dial(&self, target: &Target, done: watch::Sender<Option<Result<(), Error>>>) {
+    fn start_dial(&self, target: &Target, dialing: Dialing) {
         let (net, limits, entries) = (self.net.clone(), Arc::clone(&self.limits), Arc::clone(&self.entries));
         let target = target.clone();
+        let over = dialing.over.drop_guard();
         drain::spawn_background(async move {
+            // Dropped last, and also if this task is.
+            let _over = over;
             let dialed = async {
                 let identity = target.identity.as_ref();
                 let connection =
@@ -208,7 +228,8 @@ impl<N: Net> Pool<N> {
                 entry.dialing = None;
                 dialed.map(|connection| entry.http2.push(SharedHttp2 { connection, idle_since: None }))
             };
-            done.send_replace(Some(outcome));
+            // Only this task sets it.
+            dialing.outcome.get_or_init(|| outcome);
         });
     }
 
@@ -260,7 +281,7 @@ impl Key {
     }
 }
 
-fn entry<'a>(entries: &'a mut HashMap<Key, Entry>, target: &Target, speak: Speak) -> &'a mut Entry {
+fn entry<'a>(entries: &'a mut IndexMap<Key, Entry>, target: &Target, speak: Speak) -> &'a mut Entry {
     entries.entry(Key::new(target, speak)).or_insert_with(|| Entry {
         cluster: Arc::clone(&target.cluster),
         endpoint: Arc::clone(&target.endpoint),
@@ -270,6 +291,6 @@ fn entry<'a>(entries: &'a mut HashMap<Key, Entry>, target: &Target, speak: Speak
     })
 }
 
-fn lock(entries: &Mutex<HashMap<Key, Entry>>) -> MutexGuard<'_, HashMap<Key, Entry>> {
+fn lock(entries: &Mutex<IndexMap<Key, Entry>>) -> MutexGuard<'_, IndexMap<Key, Entry>> {
     entries.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,7 +1,6 @@
 //! Kept `outrider-tcp/1` connections of one worker: a short stream then costs no handshake.
 
 use std::{
-    collections::HashMap,
     future::poll_fn,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
@@ -9,6 +8,7 @@ use std::{
     time::Instant,
 };
 
+use indexmap::IndexMap;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::{
@@ -28,7 +28,7 @@ const MAX_IDLE_PER_ENDPOINT: usize = 64;
 #[derive(Debug)]
 pub struct TcpPool<N: Net> {
     net: N,
-    entries: Mutex<HashMap<usize, Entry<N::Stream>>>,
+    entries: Mutex<IndexMap<usize, Entry<N::Stream>>>,
 }
 
 #[derive(Debug)]
@@ -96,7 +96,7 @@ impl<N: Net> TcpPool<N> {
         self.lock().clear();
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<usize, Entry<N::Stream>>> {
+    fn lock(&self) -> MutexGuard<'_, IndexMap<usize, Entry<N::Stream>>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -27,6 +27,7 @@ static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Prepares a request of the own app.
 pub fn outbound(headers: &mut HeaderMap, rng: &mut fastrand::Rng) {
     headers.remove(&CLIENT_CERT);
+    ensure_proto(headers, "http");
     ensure_request_id(headers, rng);
 }
 
@@ -39,10 +40,21 @@ pub fn inbound(
     rng: &mut fastrand::Rng,
 ) {
     set(headers, &CLIENT_CERT, client_cert(peer, own));
-    set(headers, &FORWARDED_PROTO, Some(HeaderValue::from_static("https")));
+    ensure_proto(headers, "https");
     let forwarded_for = append_address(headers, peer_address);
     set(headers, &FORWARDED_FOR, forwarded_for);
     ensure_request_id(headers, rng);
+}
+
+/// What the first caller spoke: kept if a hop before has said it well, because an app that builds links from it must
+/// not send plain callers inside the mesh to `https`. `otherwise` is what this hop knows itself.
+fn ensure_proto(headers: &mut HeaderMap, otherwise: &'static str) {
+    let mut values = headers.get_all(&FORWARDED_PROTO).iter();
+    let is_well_formed =
+        matches!((values.next().map(HeaderValue::as_bytes), values.next()), (Some(b"http" | b"https"), None));
+    if !is_well_formed {
+        headers.insert(&FORWARDED_PROTO, HeaderValue::from_static(otherwise));
+    }
 }
 
 /// Envoy's format of one element. SPIFFE IDs have no character in them that would need quoting there.

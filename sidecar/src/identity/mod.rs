@@ -16,6 +16,8 @@ mod report;
 pub mod rotation;
 pub mod source;
 pub mod store;
+#[cfg(test)]
+mod testing;
 pub mod tls_configs;
 
 use std::{sync::Arc, time::Duration};

@@ -213,3 +213,86 @@ fn private(path: &Path, metadata: &fs::Metadata, wanted: &'static str) -> Result
     }
     Err(Error::Exposed { path: path.to_path_buf(), mode, wanted })
 }
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::identity::testing::{ORDERS, Root, bundle, domain};
+
+    fn store(folder: &TempDir) -> Store {
+        Store::open(&folder.path().join("state")).unwrap()
+    }
+
+    #[test]
+    fn what_was_kept_is_read_back() {
+        let (folder, root) = (TempDir::new().unwrap(), Root::new("root"));
+        let store = store(&folder);
+        assert!(store.load(&domain()).unwrap().is_none());
+        let (svid, bundle) = (root.day_svid(ORDERS), bundle(&[&root], 3));
+        store.keep_svid(&svid).unwrap();
+        assert!(store.load(&domain()).unwrap().is_none(), "a certificate without a bundle is no use");
+        store.keep_bundle(&bundle).unwrap();
+        let kept = store.load(&domain()).unwrap().unwrap();
+        assert_eq!(kept.svid.chain(), svid.chain());
+        assert_eq!(kept.svid.key().secret_der(), svid.key().secret_der());
+        assert_eq!(kept.bundle, bundle);
+    }
+
+    #[test]
+    fn a_crash_between_certificate_and_key_loses_neither() {
+        let (folder, root) = (TempDir::new().unwrap(), Root::new("root"));
+        let store = store(&folder);
+        store.keep_bundle(&bundle(&[&root], 3)).unwrap();
+        store.keep_svid(&root.day_svid(ORDERS)).unwrap();
+        // As keep_svid, up to the crash before its last step.
+        let next = root.day_svid(ORDERS);
+        store.keep_next_key(&next.key_pem()).unwrap();
+        store.write(CERTIFICATE, next.chain_pem().as_bytes()).unwrap();
+
+        assert_eq!(store.load(&domain()).unwrap().unwrap().svid.chain(), next.chain());
+        assert!(!store.path(NEXT_KEY).exists(), "what was interrupted is finished");
+        assert_eq!(store.load(&domain()).unwrap().unwrap().svid.chain(), next.chain());
+    }
+
+    #[test]
+    fn a_next_key_without_its_certificate_changes_nothing() {
+        let (folder, root) = (TempDir::new().unwrap(), Root::new("root"));
+        let store = store(&folder);
+        store.keep_bundle(&bundle(&[&root], 3)).unwrap();
+        let svid = root.day_svid(ORDERS);
+        store.keep_svid(&svid).unwrap();
+        store.keep_next_key(&root.day_svid(ORDERS).key_pem()).unwrap();
+        assert_eq!(store.load(&domain()).unwrap().unwrap().svid.chain(), svid.chain());
+    }
+
+    #[test]
+    fn a_folder_or_key_that_others_can_read_is_refused() {
+        let (folder, root) = (TempDir::new().unwrap(), Root::new("root"));
+        let store = store(&folder);
+        store.keep_bundle(&bundle(&[&root], 3)).unwrap();
+        store.keep_svid(&root.day_svid(ORDERS)).unwrap();
+        let widen = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        widen(&store.path(KEY), 0o640);
+        assert!(matches!(store.load(&domain()), Err(Error::Exposed { mode: 0o640, .. })));
+        widen(&store.folder, 0o750);
+        assert!(matches!(Store::open(&store.folder), Err(Error::Exposed { mode: 0o750, .. })));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_an_error_not_a_panic() {
+        let (folder, root) = (TempDir::new().unwrap(), Root::new("root"));
+        let store = store(&folder);
+        store.keep_bundle(&bundle(&[&root], 3)).unwrap();
+        store.keep_svid(&root.day_svid(ORDERS)).unwrap();
+        store.write(CERTIFICATE, root.day_svid(ORDERS).chain_pem().as_bytes()).unwrap();
+        assert!(matches!(store.load(&domain()), Err(Error::Svid(svid::Error::KeyMismatch(_)))));
+        store.write(CERTIFICATE, b"half of a certi").unwrap();
+        assert!(matches!(store.load(&domain()), Err(Error::Svid(_))));
+        store.write(BUNDLE, b"{").unwrap();
+        assert!(matches!(store.load(&domain()), Err(Error::Bundle(_))));
+        store.write(BUNDLE, &vec![b' '; 300 * 1024]).unwrap();
+        assert!(matches!(store.load(&domain()), Err(Error::TooLarge(_))));
+    }
+}

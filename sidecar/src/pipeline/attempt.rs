@@ -1,6 +1,6 @@
 //! One try at one endpoint: the retry loop's body.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -14,10 +14,11 @@ use crate::{
         http_client::{Http1, SendError, StreamSlot},
         pool::{Lease, Target},
     },
+    headers::framing,
     model::cluster::{PeerKind, Transport},
     net::Net,
     relay::replay::RequestBody,
-    resilience::retry::Processed,
+    resilience::{circuit_breaker, retry::Processed},
 };
 
 /// A response head, and what must live as long as its body.
@@ -43,7 +44,7 @@ pub struct Held {
 }
 
 /// Sends a request to one endpoint and waits for the response's head. Dropping the future cancels the attempt (HTTP/2:
-/// the stream is reset; HTTP/1: the connection is closed).
+/// the stream is reset; HTTP/1: the connection is closed). So does `expiry`, with its error as the outcome.
 ///
 /// # Errors
 /// [`ProxyError`] of this attempt; the caller decides whether to make another.
@@ -52,9 +53,15 @@ pub async fn attempt<N: Net>(
     target: &Target,
     speak: Speak,
     request: Request<RequestBody>,
+    expiry: Pin<&mut impl Future<Output = ProxyError>>,
 ) -> Result<Answer, ProxyError> {
     let mut in_flight = InFlight::start(&target.endpoint, worker.now());
-    let sent = send(worker, target, speak, request).await;
+    let sent = tokio::select! {
+        biased;
+        sent = send(worker, target, speak, request) => sent,
+        expired = expiry => Err(expired),
+    };
+    let sent = sent.and_then(|sent| judge(worker, target, sent));
     let now = worker.now();
     match sent {
         Ok((response, http1, slot)) => {
@@ -65,12 +72,24 @@ pub async fn attempt<N: Net>(
             Ok(Answer { response, processed, held: Held { in_flight, http1, _slot: slot } })
         }
         Err(error) => {
-            if error.retry_class().is_some() {
+            if error.is_endpoints_fault() {
                 in_flight.failed(now);
             }
             Err(error)
         }
     }
+}
+
+/// Refuses a response that the two sides might read differently. Its connection is not used again.
+fn judge<N: Net>(
+    worker: &Worker<N>,
+    target: &Target,
+    (response, http1, slot): Sent,
+) -> Result<Sent, ProxyError> {
+    let (head, body) = response.into_parts();
+    framing::check_response(&head, worker.settings.bootstrap.limits.header_count)
+        .map_err(|source| ProxyError::BadResponse { endpoint: target.endpoint.address(), source })?;
+    Ok((Response::from_parts(head, body), http1, slot))
 }
 
 type Sent = (Response<Incoming>, Option<Http1>, Option<StreamSlot>);
@@ -109,13 +128,13 @@ async fn send_on(lease: Lease, request: Request<RequestBody>) -> Result<Sent, Se
 
 fn connect_error(source: connect::Error, target: &Target) -> ProxyError {
     let endpoint = target.endpoint.address();
-    match source {
-        connect::Error::Overflow => ProxyError::Overflow {
-            cluster: target.cluster.name().clone(),
-            cap: crate::resilience::circuit_breaker::Overflow::Connections,
-        },
-        source if source.is_identity() => ProxyError::Identity { endpoint, source },
-        source => ProxyError::Connect { endpoint, source },
+    if matches!(source, connect::Error::Overflow) {
+        let cap = circuit_breaker::Overflow::Connections;
+        ProxyError::Overflow { cluster: target.cluster.name().clone(), cap }
+    } else if source.is_identity() {
+        ProxyError::Identity { endpoint, source }
+    } else {
+        ProxyError::Connect { endpoint, source }
     }
 }
 

@@ -10,6 +10,7 @@ use http::StatusCode;
 
 use crate::{
     connect,
+    headers::framing::FramingError,
     model::{ClusterName, flag::ResponseFlag},
     resilience::{circuit_breaker::Overflow, retry::Processed},
 };
@@ -85,6 +86,15 @@ pub enum ProxyError {
         #[source]
         source: Arc<hyper::Error>,
     },
+    /// The endpoint's answer breaks a rule of HTTP that readers take differently.
+    #[error("bad answer from {endpoint}")]
+    BadResponse {
+        /// That endpoint.
+        endpoint: SocketAddr,
+        /// Which rule.
+        #[source]
+        source: FramingError,
+    },
     /// No answer within the request's timeout.
     #[error("no answer within {limit:?}")]
     Timeout {
@@ -116,7 +126,7 @@ impl ProxyError {
             | Self::Identity { .. }
             | Self::NotProcessed { .. }
             | Self::Reset { .. } => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Protocol { .. } => StatusCode::BAD_GATEWAY,
+            Self::Protocol { .. } | Self::BadResponse { .. } => StatusCode::BAD_GATEWAY,
             Self::Timeout { .. } | Self::Idle { .. } => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -134,7 +144,8 @@ impl ProxyError {
             | Self::Identity { .. }
             | Self::NotProcessed { .. }
             | Self::Reset { .. }
-            | Self::Protocol { .. } => 14, // UNAVAILABLE
+            | Self::Protocol { .. }
+            | Self::BadResponse { .. } => 14, // UNAVAILABLE
             Self::Timeout { .. } | Self::Idle { .. } => 4,     // DEADLINE_EXCEEDED
         }
     }
@@ -150,7 +161,7 @@ impl ProxyError {
             Self::Connect { .. } => ResponseFlag::UF,
             Self::Identity { .. } => ResponseFlag::ID,
             Self::NotProcessed { .. } | Self::Reset { .. } => ResponseFlag::UC,
-            Self::Protocol { .. } => ResponseFlag::UPE,
+            Self::Protocol { .. } | Self::BadResponse { .. } => ResponseFlag::UPE,
             Self::Timeout { .. } => ResponseFlag::UT,
             Self::Idle { .. } => ResponseFlag::SI,
             Self::Downstream => ResponseFlag::DC,
@@ -172,6 +183,7 @@ impl ProxyError {
             Self::NotProcessed { .. } => "not_processed",
             Self::Reset { .. } => "reset_before_answer",
             Self::Protocol { .. } => "protocol_error",
+            Self::BadResponse { .. } => "bad_response",
             Self::Timeout { .. } => "request_timeout",
             Self::Idle { .. } => "stream_idle",
             Self::Downstream => "downstream_gone",
@@ -192,7 +204,28 @@ impl ProxyError {
             | Self::Idle { .. }
             | Self::Downstream => None,
             Self::Connect { .. } | Self::Identity { .. } | Self::NotProcessed { .. } => Some(Processed::No),
-            Self::Reset { .. } | Self::Protocol { .. } => Some(Processed::Maybe),
+            Self::Reset { .. } | Self::Protocol { .. } | Self::BadResponse { .. } => Some(Processed::Maybe),
+        }
+    }
+
+    /// Whether it speaks against the endpoint, so that balancing should prefer others.
+    #[must_use]
+    pub fn is_endpoints_fault(&self) -> bool {
+        match self {
+            Self::Connect { .. }
+            | Self::Identity { .. }
+            | Self::NotProcessed { .. }
+            | Self::Reset { .. }
+            | Self::Protocol { .. }
+            | Self::BadResponse { .. }
+            | Self::Timeout { .. }
+            | Self::Idle { .. } => true,
+            Self::BadRequest(_)
+            | Self::Unsupported(_)
+            | Self::NoRoute { .. }
+            | Self::NoEndpoint { .. }
+            | Self::Overflow { .. }
+            | Self::Downstream => false,
         }
     }
 
@@ -210,6 +243,7 @@ impl ProxyError {
             | Self::NoRoute { .. }
             | Self::Reset { .. }
             | Self::Protocol { .. }
+            | Self::BadResponse { .. }
             | Self::Timeout { .. }
             | Self::Idle { .. }
             | Self::Downstream => false,

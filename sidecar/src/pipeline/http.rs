@@ -7,7 +7,12 @@
 //! Anything that can say no says it with a [`ProxyError`]; [`handle`] turns that into an answer. Dropping the future
 //! cancels the upstream attempt. No retry is made after a response head went downstream.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+};
 
 use http::{HeaderValue, Method, Request, Response, Uri, Version, header, request::Parts, uri::Scheme};
 use hyper::body::Incoming;
@@ -26,7 +31,7 @@ use crate::{
         pool::Target,
     },
     drain::Phase,
-    headers::{forwarded, framing, hop_by_hop, reserved},
+    headers::{cookie, forwarded, framing, hop_by_hop, reserved},
     model::{
         Cluster, ListenerKind, Snapshot,
         cluster::{AppProtocol, PeerKind, Transport},
@@ -66,6 +71,8 @@ pub async fn handle<N: Net>(
     let is_grpc = respond::is_grpc(request.headers());
     let version = request.version();
     let carried = carry(&worker, &door, request, &mut record).await;
+    // On doubt about the framing, the two sides may disagree about where the next request begins.
+    let is_in_doubt = matches!(carried, Err(ProxyError::BadRequest(_)));
     let mut response = match carried {
         Ok(carried) => deliver(&worker, carried, record),
         Err(error) => {
@@ -78,7 +85,8 @@ pub async fn handle<N: Net>(
             response
         }
     };
-    if version < Version::HTTP_2 && worker.drains.of(&door.listener).phase() >= Phase::Draining {
+    let is_draining = worker.drains.of(&door.listener).phase() >= Phase::Draining;
+    if version < Version::HTTP_2 && (is_draining || is_in_doubt) {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)
@@ -103,7 +111,7 @@ async fn carry<N: Net>(
     // One load for the whole request: a change in between must not pair an old route with a new cluster.
     let snapshot = worker.snapshots.load();
     let (mut head, body) = request.into_parts();
-    let authority = judge_head(&head)?;
+    let authority = judge_head(&head, worker.settings.bootstrap.limits.header_count)?;
     let cluster = find_cluster(&snapshot, door, &authority)?;
     record.routed(Arc::clone(&cluster.runtime));
     let slot = circuit_breaker::admit_request(&cluster)
@@ -114,17 +122,31 @@ async fn carry<N: Net>(
     let speak = speak(door, &cluster, &mut head);
     let activity = Activity::new(&worker.clock);
     let replay = Replay::new(body, cluster.settings.retry.replay_bytes, activity.clone());
+    if speak == Speak::Http1 {
+        cookie::join(&mut head.headers);
+    }
+    let authority = if authority.is_empty() { unnamed(worker, &cluster) } else { authority };
     let attempts =
         Attempts { worker, snapshot: &snapshot, cluster: &cluster, authority, speak, previous_attempt };
     let answer = attempts.run(head, replay, &activity).await?;
     Ok(Carried { answer, cluster, activity, slot, audience: door.audience() })
 }
 
-fn judge_head(head: &Parts) -> Result<String, ProxyError> {
+fn judge_head(head: &Parts, header_count: usize) -> Result<String, ProxyError> {
+    let bad = |error: framing::FramingError| ProxyError::BadRequest(error.to_string());
+    framing::check_request(head, header_count).map_err(bad)?;
     if head.method == Method::CONNECT {
         return Err(ProxyError::Unsupported("CONNECT"));
     }
-    framing::authority(head).map(str::to_owned).map_err(|error| ProxyError::BadRequest(error.to_string()))
+    framing::authority(head).map(str::to_owned).map_err(bad)
+}
+
+/// An HTTP/1.0 request may name no host, but the next hop must: the service it goes to is as much as is known.
+fn unnamed<N: Net>(worker: &Worker<N>, cluster: &Cluster) -> String {
+    match cluster.settings.transport {
+        Transport::App => worker.settings.bootstrap.service.clone(),
+        Transport::Mesh(_) => cluster.name().to_string(),
+    }
 }
 
 fn find_cluster(snapshot: &Snapshot, door: &Door, authority: &str) -> Result<Arc<Cluster>, ProxyError> {
@@ -217,24 +239,31 @@ impl<N: Net> Attempts<'_, N> {
         let timeouts = &self.cluster.settings.timeouts;
         let (idle, limit) = (timeouts.stream_idle, timeouts.request);
         let idle_timer = IdleTimer::new(activity.clone(), idle);
-        let deadline = async {
-            match limit {
-                Some(limit) => {
-                    tokio::time::sleep(limit).await;
-                    ProxyError::Timeout { limit }
+        let expiry = async {
+            let deadline = async {
+                match limit {
+                    Some(limit) => {
+                        tokio::time::sleep(limit).await;
+                        limit
+                    }
+                    None => std::future::pending().await,
                 }
-                None => std::future::pending().await,
+            };
+            tokio::select! {
+                biased;
+                limit = deadline => ProxyError::Timeout { limit },
+                () = idle_timer => ProxyError::Idle { limit: idle },
             }
         };
-        tokio::select! {
-            biased;
-            outcome = self.repeat(head, replay) => outcome,
-            timeout = deadline => Err(timeout),
-            () = idle_timer => Err(ProxyError::Idle { limit: idle }),
-        }
+        self.repeat(head, replay, std::pin::pin!(expiry)).await
     }
 
-    async fn repeat(self, head: Parts, mut replay: Replay) -> Result<Answer, ProxyError> {
+    async fn repeat(
+        self,
+        head: Parts,
+        mut replay: Replay,
+        mut expiry: Pin<&mut impl Future<Output = ProxyError>>,
+    ) -> Result<Answer, ProxyError> {
         let policy = &self.cluster.settings.retry;
         let mut tried = Tried::default();
         let mut attempt = 1;
@@ -251,7 +280,7 @@ impl<N: Net> Attempts<'_, N> {
                 identity: self.snapshot.identity.clone(),
             };
             let request = self.request(&head, replay.attempt(), attempt)?;
-            let outcome = attempt::attempt(self.worker, &target, self.speak, request).await;
+            let outcome = attempt::attempt(self.worker, &target, self.speak, request, expiry.as_mut()).await;
             let class = match &outcome {
                 Ok(answer) => answer.processed,
                 Err(error) => error.retry_class(),
@@ -276,7 +305,11 @@ impl<N: Net> Attempts<'_, N> {
                 return outcome;
             }
             drop(outcome);
-            self.back_off(processed, attempt).await;
+            tokio::select! {
+                biased;
+                () = self.back_off(processed, attempt) => {}
+                expired = expiry.as_mut() => return Err(expired),
+            }
             attempt += 1;
         }
     }
@@ -293,7 +326,7 @@ impl<N: Net> Attempts<'_, N> {
             self.worker.now(),
         );
         let count = if is_allowed { &runtime.retries } else { &runtime.retries_over_budget };
-        count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        count.fetch_add(1, Ordering::Relaxed);
         is_allowed
     }
 

@@ -1,6 +1,6 @@
 //! `clusters`: where requests can go.
 
-use std::{path::Path, sync::Arc};
+use std::{borrow::Cow, path::Path, sync::Arc};
 
 use outrider_certs::SpiffeId;
 use serde_saphyr::Spanned;
@@ -14,12 +14,13 @@ use crate::{
     config::{
         defaults, raw,
         units::Bytes,
-        value::{choice, is_host, is_port, name, path, quantity, quantity_or_none, required},
+        value::{choice, name, path, quantity, quantity_or_none, required},
     },
     model::{
         cluster::{Caps, ClusterName, ClusterSettings, EndpointSource, RetryPolicy, Timeouts, Transport},
         file::{Faults, Place, quoted, report_odd_keys, validate_endpoints, validate_spiffe_ids},
     },
+    route,
 };
 
 /// Authorities of one cluster.
@@ -75,11 +76,12 @@ fn authorities(raw: &raw::Cluster, name: Option<&str>, place: &Place, faults: &m
     let place = place.key("authorities");
     let Some(list) = &raw.authorities else {
         let Some(name) = name else { return Vec::new() };
-        if !is_authority(name) {
+        let authority = canonical(name);
+        if authority.is_none() {
             let remedy = "give authorities (an empty list if only a listener's `cluster` leads here)";
             faults.add(&place, format!("the name {} is no host", quoted(name)), remedy);
         }
-        return vec![name.to_ascii_lowercase()];
+        return authority.into_iter().collect();
     };
     if list.value.len() > MAX_AUTHORITIES {
         let problem = format!("{} authorities", list.value.len());
@@ -89,11 +91,12 @@ fn authorities(raw: &raw::Cluster, name: Option<&str>, place: &Place, faults: &m
     let mut found = Vec::with_capacity(list.value.len());
     for (index, text) in list.value.iter().enumerate() {
         let place = place.item(index).at(text);
-        let authority = text.value.to_ascii_lowercase();
-        if !is_authority(&authority) {
+        let Some(authority) = canonical(&text.value) else {
             let problem = format!("{} is not a host, or host:port", quoted(&text.value));
             faults.add(&place, problem, "write it as orders, orders.default.svc:8080 or 10.0.0.7:80");
-        } else if found.contains(&authority) {
+            continue;
+        };
+        if found.contains(&authority) {
             faults.add(&place, format!("{authority} stands here twice"), "list every authority once");
         } else {
             found.push(authority);
@@ -102,8 +105,9 @@ fn authorities(raw: &raw::Cluster, name: Option<&str>, place: &Place, faults: &m
     found
 }
 
-fn is_authority(text: &str) -> bool {
-    is_host(text) || text.rsplit_once(':').is_some_and(|(host, port)| is_host(host) && is_port(port))
+/// The spelling that `route::find` looks for.
+fn canonical(text: &str) -> Option<String> {
+    route::canonical(text).filter(|authority| !authority.is_empty()).map(Cow::into_owned)
 }
 
 fn source(raw: &raw::Cluster, folder: &Path, place: &Place, faults: &mut Faults) -> Option<EndpointSource> {

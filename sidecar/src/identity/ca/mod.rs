@@ -15,6 +15,8 @@
 //! - One exchange at a time, each with a deadline; waits between attempts are jittered and bounded.
 
 mod exchange;
+#[cfg(test)]
+mod tests;
 mod token;
 
 use std::{

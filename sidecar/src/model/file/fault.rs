@@ -42,7 +42,7 @@ pub fn lines(faults: &[Fault]) -> String {
     faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
-/// Faults of one file, in the order in which they were found. At most [`MAX_FAULTS`] are kept.
+/// Faults of one file, in the order in which they were found. At most 200 are kept.
 #[derive(Debug, Default)]
 pub struct Faults {
     kept: Vec<Fault>,
@@ -137,7 +137,7 @@ impl Place {
     }
 }
 
-/// A value in quotes for a message: control characters escaped, cut after [`MAX_QUOTED_CHARS`].
+/// A value in quotes for a message: control characters escaped, cut after 80 characters.
 #[must_use]
 pub fn quoted(text: &str) -> String {
     let mut cut: String = text.chars().take(MAX_QUOTED_CHARS).collect();

@@ -1,0 +1,155 @@
+//! The exposition is well-formed, says what the counters say, and `docs/metrics.md` lists all of it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
+
+use outrider::model::Snapshot;
+
+use crate::process::{id, state};
+
+/// One line of an exposition.
+#[derive(Debug)]
+struct Sample {
+    name: String,
+    labels: BTreeMap<String, String>,
+    value: f64,
+}
+
+/// Types by family, and all samples. Panics on anything that is not OpenMetrics text.
+fn parse(text: &str) -> (BTreeMap<String, String>, Vec<Sample>) {
+    let mut types = BTreeMap::new();
+    let mut samples = Vec::new();
+    let body = text.strip_suffix("# EOF\n").expect("ends with # EOF");
+    for line in body.lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').unwrap();
+            assert!(types.insert(name.to_owned(), kind.to_owned()).is_none(), "{name} stands there twice");
+        } else if !line.starts_with("# HELP ") && !line.starts_with("# UNIT ") {
+            samples.push(parse_sample(line));
+        }
+    }
+    (types, samples)
+}
+
+fn parse_sample(line: &str) -> Sample {
+    let (series, value) = line.rsplit_once(' ').unwrap();
+    let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
+    let labels = labels.strip_suffix('}').unwrap();
+    let labels = labels.split("\",").filter(|label| !label.is_empty()).map(|label| {
+        let (key, value) = label.split_once("=\"").unwrap();
+        (key.to_owned(), value.trim_end_matches('"').to_owned())
+    });
+    Sample { name: name.to_owned(), labels: labels.collect(), value: value.parse().unwrap() }
+}
+
+/// The name as the doc has it: of a histogram the family, of everything else the sample.
+fn documented_name(sample: &Sample) -> String {
+    let family =
+        ["_bucket", "_sum", "_count"].into_iter().find_map(|suffix| sample.name.strip_suffix(suffix));
+    family.unwrap_or(&sample.name).to_owned()
+}
+
+fn value(samples: &[Sample], name: &str, labels: &[(&str, &str)]) -> f64 {
+    let fits = |sample: &&Sample| {
+        sample.name == name
+            && labels.iter().all(|(key, value)| sample.labels.get(*key).is_some_and(|v| v == value))
+    };
+    let found: Vec<&Sample> = samples.iter().filter(fits).collect();
+    assert_eq!(found.len(), 1, "{name} {labels:?}: {found:?}");
+    found[0].value
+}
+
+#[test]
+fn the_exposition_says_what_the_counters_say() {
+    let state = state(None);
+    let (types, samples) = parse(&state.metrics.encode().unwrap());
+    assert_eq!(types["outrider_requests"], "counter");
+    assert_eq!(types["outrider_request_duration_seconds"], "histogram");
+    let orders = [("direction", "outbound"), ("cluster", "orders")];
+    let with = |key, value| [orders[0], orders[1], (key, value)];
+    assert_eq!(value(&samples, "outrider_requests_total", &with("status_class", "2xx")), 3.0);
+    assert_eq!(value(&samples, "outrider_failures_total", &with("flag", "UF")), 1.0);
+    assert_eq!(value(&samples, "outrider_request_duration_seconds_count", &orders), 3.0);
+    assert_eq!(value(&samples, "outrider_request_duration_seconds_bucket", &with("le", "0.005")), 2.0);
+    assert_eq!(value(&samples, "outrider_request_duration_seconds_bucket", &with("le", "+Inf")), 3.0);
+    assert_eq!(value(&samples, "outrider_endpoint_picks_total", &with("endpoint", "10.0.0.7:4343")), 4.0);
+    assert_eq!(
+        value(&samples, "outrider_endpoint_latency_seconds", &with("endpoint", "10.0.0.7:4343")),
+        0.0015
+    );
+    let web = [("listener", "api"), ("peer", "spiffe://demo.outrider/web")];
+    assert_eq!(value(&samples, "outrider_peer_requests_total", &web), 5.0);
+    let plaintext = [("listener", "api"), ("reason", "plaintext")];
+    assert_eq!(value(&samples, "outrider_listener_refused_total", &plaintext), 1.0);
+    assert_eq!(value(&samples, "outrider_unrouted_total", &[("listener", "api"), ("flag", "NR")]), 1.0);
+    assert_eq!(value(&samples, "outrider_snapshot_version", &[]), 7.0);
+    assert_eq!(value(&samples, "outrider_ready", &[]), 1.0);
+    let remaining = value(&samples, "outrider_certificate_remaining_seconds", &[]);
+    assert!((3500.0..=3600.0).contains(&remaining), "{remaining}");
+    assert_eq!(value(&samples, "outrider_build_info", &[("service", "shop")]), 1.0);
+}
+
+#[test]
+fn own_app_clusters_are_inbound() {
+    let (_, samples) = parse(&state(None).metrics.encode().unwrap());
+    let labels = [("direction", "inbound"), ("cluster", "inbound/api"), ("status_class", "2xx")];
+    assert_eq!(value(&samples, "outrider_requests_total", &labels), 0.0);
+}
+
+#[test]
+fn what_left_the_snapshot_has_no_series() {
+    let state = state(None);
+    state.snapshots.store(std::sync::Arc::new(Snapshot::default()));
+    let text = state.metrics.encode().unwrap();
+    parse(&text);
+    assert!(!text.contains("orders") && !text.contains("10.0.0.7"), "{text}");
+    assert!(!text.contains("outrider_certificate"), "no identity, no certificate");
+}
+
+#[test]
+fn callers_cannot_grow_the_exposition() {
+    let state = state(None);
+    for number in 0..2_000 {
+        let peer = state.listeners["api"].peers.of(&id(&format!("caller-{number}")));
+        peer.requests.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+    let (_, samples) = parse(&state.metrics.encode().unwrap());
+    let peers = samples
+        .iter()
+        .filter(|sample| sample.name == "outrider_peer_requests_total" && sample.labels["listener"] == "api");
+    assert_eq!(peers.count(), 257);
+    let other = value(&samples, "outrider_peer_requests_total", &[("listener", "api"), ("peer", "other")]);
+    assert_eq!(other, 2_000.0 - 255.0);
+}
+
+#[test]
+fn the_doc_lists_every_metric_with_its_type_and_labels() {
+    let (types, samples) = parse(&state(None).metrics.encode().unwrap());
+    let mut exported: BTreeMap<String, (String, BTreeSet<String>)> = BTreeMap::new();
+    for sample in &samples {
+        let name = documented_name(sample);
+        let family = name.strip_suffix("_total").or(name.strip_suffix("_info")).unwrap_or(&name);
+        let kind = types.get(family).unwrap_or_else(|| panic!("no type for {name}"));
+        let labels = sample.labels.keys().filter(|key| *key != "le").cloned().collect();
+        exported.insert(name, (kind.clone(), labels));
+    }
+    let doc = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md")).unwrap();
+    let mut documented: BTreeMap<String, (String, BTreeSet<String>)> = BTreeMap::new();
+    for line in doc.lines().filter(|line| line.starts_with("| `outrider_")) {
+        let cells: Vec<String> =
+            line.split('|').map(|cell| cell.replace('`', "").trim().to_owned()).collect();
+        let labels = cells[3].split(", ").filter(|label| !label.is_empty()).map(str::to_owned).collect();
+        documented.insert(cells[1].clone(), (cells[2].clone(), labels));
+        assert!(!cells[4].is_empty(), "no bound: {line}");
+    }
+    let undocumented: Vec<_> =
+        exported.iter().filter(|(name, facts)| documented.get(*name) != Some(facts)).collect();
+    let stale: Vec<_> = documented.keys().filter(|name| !exported.contains_key(*name)).collect();
+    assert!(
+        undocumented.is_empty() && stale.is_empty(),
+        "not so in the doc: {undocumented:#?}\nonly there: {stale:#?}"
+    );
+}

@@ -1,0 +1,161 @@
+//! A sidecar's facts made by hand: settings, one snapshot with an identity, counters that moved.
+
+use std::{
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, SystemTime},
+};
+
+use outrider::{
+    admin::{DrainRequests, State},
+    clock::Clock,
+    config,
+    drain::Drains,
+    identity::tls_configs::TlsBase,
+    model::{
+        Cluster, Endpoint, Identity, Settings, Snapshot,
+        cluster::EndpointSource,
+        flag::ResponseFlag,
+        runtime::{ClusterRuntime, EndpointRuntime, ListenerRuntime, Refusal, TlsFacts},
+        snapshot::Snapshots,
+        status::IdentityStatus,
+    },
+    readiness::Readiness,
+    telemetry::{Metrics, ProcessFacts, log},
+};
+use outrider_certs::{
+    SpiffeId, TrustDomain,
+    ca::{CaState, NewCa},
+    request::KeyPairAndCsr,
+    svid::X509Svid,
+    trust_bundle::TrustBundles,
+};
+
+const CONFIG: &str = "
+service: shop
+trust_domain: demo.outrider
+identity: {file: {certificate: svid.pem, key: svid_key.pem, bundle: bundle.pem}}
+inbound: [{name: api, listen: '127.0.0.1:0', app: '127.0.0.1:8080'}]
+outbound: [{name: calls, listen: '127.0.0.1:0'}]
+clusters:
+  - name: orders
+    spiffe_ids: [spiffe://demo.outrider/orders]
+    endpoints: [{address: '10.0.0.7:4343'}]
+  - {name: stock, spiffe_ids: [spiffe://demo.outrider/stock], endpoints_file: stock.yaml}
+";
+
+/// A process of which only the facts exist.
+pub(crate) fn state(log: Option<log::Control>) -> Arc<State> {
+    let clock = Clock::system();
+    let settings = Arc::new(config::parse(CONFIG, Path::new("/etc/outrider")).unwrap());
+    let snapshots = Snapshots::default();
+    snapshots.store(Arc::new(snapshot(&settings, &clock)));
+    let listeners = Arc::new(
+        settings
+            .listeners
+            .iter()
+            .map(|listener| (Arc::clone(&listener.name), Arc::new(ListenerRuntime::default())))
+            .collect::<indexmap::IndexMap<_, _>>(),
+    );
+    let api = &listeners["api"];
+    api.accepted.store(3, Ordering::Relaxed);
+    api.active.store(2, Ordering::Relaxed);
+    api.refuse(Refusal::Plaintext);
+    api.count_unrouted(ResponseFlag::NR);
+    let web = api.peers.of(&id("web"));
+    web.requests.fetch_add(5, Ordering::Relaxed);
+    web.set_tls(facts("web"));
+
+    let (drain, readiness) = (Drains::default(), Readiness::default());
+    let identity = Arc::new(IdentityStatus::default());
+    identity.renewals.succeed(clock.wall());
+    let process = ProcessFacts {
+        service: settings.bootstrap.service.clone(),
+        trust_domain: settings.bootstrap.trust_domain.to_string(),
+        started: clock.wall(),
+        identity: Arc::clone(&identity),
+        clock: clock.clone(),
+        drain: drain.clone(),
+        readiness: readiness.clone(),
+    };
+    Arc::new(State {
+        metrics: Metrics::new(snapshots.clone(), Arc::clone(&listeners), process),
+        snapshots,
+        listeners,
+        settings,
+        identity,
+        readiness,
+        drain,
+        drain_requests: DrainRequests::default(),
+        log,
+        clock,
+    })
+}
+
+pub(crate) fn id(name: &str) -> SpiffeId {
+    SpiffeId::parse(&format!("spiffe://demo.outrider/{name}")).unwrap()
+}
+
+fn facts(peer: &str) -> TlsFacts {
+    TlsFacts {
+        peer: id(peer),
+        version: "TLSv1_3".to_owned(),
+        cipher_suite: "TLS13_AES_128_GCM_SHA256".to_owned(),
+        key_exchange: "X25519MLKEM768".to_owned(),
+        alpn: "outrider-h2/1".to_owned(),
+    }
+}
+
+fn snapshot(settings: &Settings, clock: &Clock) -> Snapshot {
+    let now = clock.now();
+    let clusters = settings.clusters.iter().map(|settings| {
+        let endpoints = match &settings.source {
+            EndpointSource::Static(list) => list.clone(),
+            EndpointSource::File { .. } => Vec::new(),
+        };
+        let endpoint = |settings| Endpoint { settings, runtime: Arc::new(EndpointRuntime::new(now)) };
+        let cluster = Cluster {
+            settings: Arc::clone(settings),
+            endpoints: endpoints.into_iter().map(|settings| Arc::new(endpoint(settings))).collect(),
+            runtime: Arc::new(ClusterRuntime::new(now)),
+        };
+        (settings.name.clone(), Arc::new(cluster))
+    });
+    let clusters: indexmap::IndexMap<_, _> = clusters.collect();
+
+    let orders = clusters.values().find(|cluster| cluster.name().as_str() == "orders").unwrap();
+    let counts = &orders.runtime.counts;
+    for millis in [1, 4, 9] {
+        counts.record(Some(200), None);
+        counts.latency.record(Duration::from_millis(millis));
+    }
+    counts.record(Some(503), Some(ResponseFlag::UF));
+    orders.endpoints[0].runtime.picks.store(4, Ordering::Relaxed);
+    orders.endpoints[0].runtime.latency_us.store(1500, Ordering::Relaxed);
+    orders.endpoints[0].runtime.set_tls(facts("orders"));
+    let stock = clusters.values().find(|cluster| cluster.name().as_str() == "stock").unwrap();
+    stock.runtime.discovery.confirm(now);
+
+    Snapshot {
+        version: 7,
+        identity: Some(Arc::new(identity(settings, clock))),
+        clusters,
+        ..Snapshot::default()
+    }
+}
+
+fn identity(settings: &Settings, clock: &Clock) -> Identity {
+    let folder = tempfile::tempdir().unwrap();
+    let now = SystemTime::now();
+    let new = NewCa {
+        trust_domain: TrustDomain::parse("demo.outrider").unwrap(),
+        root_lifetime: Duration::from_secs(365 * 24 * 3600),
+    };
+    let ca = Arc::new(CaState::init(&folder.path().join("ca"), &new, now).unwrap());
+    let pair = KeyPairAndCsr::generate(&id("shop")).unwrap();
+    let issued = ca.issue_by_hand(&id("shop"), pair.csr_pem(), Duration::from_secs(3600), now).unwrap();
+    let svid = X509Svid::from_parts(issued.chain, pair.key().clone_key()).unwrap();
+    let bundles = Arc::new(TrustBundles::single(ca.bundle().clone()));
+    let tls = TlsBase::new(&settings.bootstrap.tls, clock).unwrap().configs(&svid, &bundles).unwrap();
+    Identity { svid, bundles, tls }
+}

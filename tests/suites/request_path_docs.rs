@@ -1,0 +1,149 @@
+//! The table of the proxy's own answers in `docs/request-path.md` is what the code does.
+//!
+//! `UPDATE_DOCS=1 cargo test --workspace request_path` writes it.
+
+use std::{env, fs, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Empty;
+use hyper_util::rt::TokioIo;
+use outrider::{
+    connect,
+    headers::framing::FramingError,
+    model::ClusterName,
+    pipeline::error::ProxyError,
+    resilience::{circuit_breaker::Overflow, retry::Processed},
+};
+use tokio::io::AsyncWriteExt;
+
+const BEGIN: &str = "<!-- answers: made from the code, see tests/suites/request_path_docs.rs -->";
+const END: &str = "<!-- answers end -->";
+
+/// An error of the HTTP library, which only the library can make.
+async fn hyper_error() -> hyper::Error {
+    let (near, mut far) = tokio::io::duplex(1024);
+    far.write_all(b"this is not HTTP\r\n\r\n").await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(near)).await.unwrap();
+    let request = Request::new(Empty::<Bytes>::new());
+    let (answer, _ended) = tokio::join!(sender.send_request(request), connection);
+    answer.expect_err("no HTTP came back")
+}
+
+/// One of each variant. A new one does not compile until [`event`] has words for it.
+fn one_of_each(http: &Arc<hyper::Error>) -> Vec<ProxyError> {
+    let endpoint = SocketAddr::from(([127, 0, 0, 1], 4343));
+    let cluster = ClusterName::new("orders");
+    let refused = || connect::Error::Tcp(Arc::new(io::Error::from(io::ErrorKind::ConnectionRefused)));
+    let overflow = |cap| ProxyError::Overflow { cluster: cluster.clone(), cap };
+    vec![
+        ProxyError::BadRequest("two hosts".to_owned()),
+        ProxyError::Unsupported("CONNECT"),
+        ProxyError::NoRoute { authority: "orders".to_owned() },
+        ProxyError::NoEndpoint { cluster: cluster.clone() },
+        overflow(Overflow::Requests),
+        overflow(Overflow::Connections),
+        ProxyError::Connect { endpoint, source: refused() },
+        ProxyError::Identity { endpoint, source: refused() },
+        ProxyError::NotProcessed { endpoint },
+        ProxyError::Reset { endpoint, source: Arc::clone(http) },
+        ProxyError::Protocol { endpoint, source: Arc::clone(http) },
+        ProxyError::BadResponse { endpoint, source: FramingError::ContentLength },
+        ProxyError::Timeout { limit: Duration::from_secs(1) },
+        ProxyError::Idle { limit: Duration::from_secs(300) },
+        ProxyError::Downstream,
+    ]
+}
+
+/// What happened, for people. Exhaustive: a new variant needs its words here and its place in [`one_of_each`].
+fn event(error: &ProxyError) -> &'static str {
+    match error {
+        ProxyError::BadRequest(_) => "The request is malformed or ambiguous.",
+        ProxyError::Unsupported(_) => "The request asks for a feature of HTTP that is not carried.",
+        ProxyError::NoRoute { .. } => "No cluster has this authority.",
+        ProxyError::NoEndpoint { .. } => "The cluster has no endpoint.",
+        ProxyError::Overflow { cap: Overflow::Requests, .. } => "The cluster's cap on requests is reached.",
+        ProxyError::Overflow { cap: Overflow::Connections, .. } => {
+            "The cluster's cap on connections is reached."
+        }
+        ProxyError::Connect { .. } => "No connection to the endpoint could be had.",
+        ProxyError::Identity { .. } => "Who answers at the endpoint's address is not who it must be.",
+        ProxyError::NotProcessed { .. } => {
+            "The endpoint closed or refused the stream before it took the request."
+        }
+        ProxyError::Reset { .. } => "The endpoint reset or closed before an answer.",
+        ProxyError::Protocol { .. } => "What the endpoint answered is not HTTP.",
+        ProxyError::BadResponse { .. } => {
+            "The endpoint's answer breaks a rule that readers take differently."
+        }
+        ProxyError::Timeout { .. } => "No answer within the request's timeout.",
+        ProxyError::Idle { .. } => "Nothing moved in either direction for too long before an answer.",
+        ProxyError::Downstream => "The downstream broke off its request.",
+    }
+}
+
+fn grpc_name(code: u8) -> &'static str {
+    match code {
+        1 => "CANCELLED",
+        4 => "DEADLINE_EXCEEDED",
+        12 => "UNIMPLEMENTED",
+        13 => "INTERNAL",
+        14 => "UNAVAILABLE",
+        _ => "?",
+    }
+}
+
+fn row(error: &ProxyError) -> String {
+    let retried_here = match error.retry_class() {
+        None => "never",
+        Some(Processed::No) => "any method",
+        Some(Processed::Maybe) => "idempotent methods",
+    };
+    let retried_before = if error.is_unprocessed() {
+        "any method"
+    } else if error.retry_class().is_some() {
+        "idempotent methods"
+    } else {
+        "never"
+    };
+    format!(
+        "| {} | {} | {} {} | {} | `{}` | {retried_here} | {retried_before} |",
+        event(error),
+        error.status().as_u16(),
+        error.grpc_status(),
+        grpc_name(error.grpc_status()),
+        error.flag().letters(),
+        error.reason(),
+    )
+}
+
+fn table(errors: &[ProxyError]) -> String {
+    let head = "| What happened | HTTP | gRPC | flag | reason | repeated here | repeated by the caller's sidecar |\n\
+                |---|---|---|---|---|---|---|";
+    let rows: Vec<_> = errors.iter().map(row).collect();
+    format!("{head}\n{}\n", rows.join("\n"))
+}
+
+#[tokio::test]
+async fn the_table_of_answers_is_what_the_code_does() {
+    let errors = one_of_each(&Arc::new(hyper_error().await));
+    let fresh = table(&errors);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/request-path.md");
+    let text = fs::read_to_string(&path).unwrap();
+    let (before, rest) = text.split_once(BEGIN).expect("the table's beginning is marked");
+    let (written, after) = rest.split_once(END).expect("the table's end is marked");
+    if env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(&path, format!("{before}{BEGIN}\n\n{fresh}\n{END}{after}")).unwrap();
+        return;
+    }
+    assert_eq!(written.trim(), fresh.trim(), "out of date: run with UPDATE_DOCS=1");
+}
+
+#[tokio::test]
+async fn reasons_are_unique_and_speak_of_one_flag() {
+    let errors = one_of_each(&Arc::new(hyper_error().await));
+    let mut reasons: Vec<_> = errors.iter().map(ProxyError::reason).collect();
+    reasons.sort_unstable();
+    reasons.dedup();
+    assert_eq!(reasons.len(), errors.len(), "{reasons:?}");
+}

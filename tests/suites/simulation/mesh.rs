@@ -1,0 +1,249 @@
+//! A whole mesh on virtual time: `web`, which calls, and three replicas of `orders`, each with its sidecar.
+//!
+//! ```text
+//!   web: load ─▶ sidecar ═mTLS═▶ sidecar ─▶ service: orders-1, orders-2, orders-3
+//! ```
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use indexmap::IndexMap;
+use outrider::{
+    app::{App, Parts, Workers, World},
+    clock::Clock,
+    config,
+    discovery::programmable::Programmable,
+    identity::fixed::FixedHandle,
+    model::{ClusterName, Endpoint, EndpointSettings},
+};
+use turmoil::Sim;
+
+use super::{
+    faults::{Change, Fault},
+    identities::{self, TRUST_DOMAIN, epoch, spiffe_id},
+    load::{Call, Load, OUTBOUND},
+    log::Log,
+    net::SimNet,
+    service::{self, APP, Seen},
+};
+
+/// The called replicas, by host name.
+pub(super) const REPLICAS: [&str; 3] = ["orders-1", "orders-2", "orders-3"];
+/// The caller's host name.
+const WEB: &str = "web";
+/// The replicas' inbound port.
+const INBOUND_PORT: u16 = 4343;
+/// How often a fault may begin or end, and so the step of the network's time.
+const TICK: Duration = Duration::from_millis(1);
+/// Latency of a link that is well, one way: at most.
+const LATENCY: Duration = Duration::from_millis(3);
+/// Longer than any run.
+const MAX_DURATION: Duration = Duration::from_secs(300);
+/// After the last answer: the sweeper has passed twice.
+const SETTLE: Duration = Duration::from_millis(2500);
+
+/// What a run is made of.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    /// Decides everything that is not said here.
+    pub(super) seed: u64,
+    /// The caller's requests.
+    pub(super) load: Load,
+    /// What goes wrong, in order of time.
+    pub(super) changes: Vec<Change>,
+    /// The caller's `retry:` section, in YAML.
+    pub(super) retry: &'static str,
+    /// How long the mesh runs on after the last answer, at least.
+    pub(super) idle: Duration,
+}
+
+/// What a run left behind.
+pub(super) struct Outcome {
+    /// Every request.
+    pub(super) calls: Vec<Call>,
+    /// How often the apps saw each.
+    pub(super) seen: Seen,
+    /// The caller's sidecar.
+    pub(super) web: App,
+    /// The replicas' sidecars: of each host the last that was started.
+    pub(super) replicas: Vec<App>,
+    /// Every endpoint that the caller's sidecar ever knew.
+    pub(super) endpoints: Vec<Arc<Endpoint>>,
+    /// The log of decisions.
+    pub(super) log: Vec<String>,
+}
+
+/// What the hosts share with the run.
+#[derive(Clone, Default)]
+struct Shared {
+    log: Log,
+    seen: Seen,
+    discovery: Programmable,
+    apps: Arc<Mutex<IndexMap<&'static str, App>>>,
+    calls: Arc<Mutex<Vec<Call>>>,
+}
+
+/// A mesh that is running.
+struct Mesh {
+    sim: Sim<'static>,
+    shared: Shared,
+    addresses: Vec<SocketAddr>,
+    is_listed: [bool; REPLICAS.len()],
+    endpoints: Vec<Arc<Endpoint>>,
+}
+
+/// Runs a mesh to its end.
+pub(super) fn run(plan: &Plan) -> Outcome {
+    let mut mesh = Mesh::build(plan);
+    let _listening = mesh.shared.log.listen();
+    let mut changes = plan.changes.iter().peekable();
+    loop {
+        while let Some(change) = changes.next_if(|change| change.at <= mesh.sim.elapsed()) {
+            mesh.apply(*change);
+        }
+        mesh.note_endpoints();
+        if mesh.sim.step().unwrap_or_else(|error| panic!("a host ended: {error}")) {
+            break;
+        }
+    }
+    mesh.finish()
+}
+
+impl Mesh {
+    fn build(plan: &Plan) -> Self {
+        let mut sim = turmoil::Builder::new()
+            .rng_seed(plan.seed)
+            .epoch(epoch())
+            .simulation_duration(MAX_DURATION)
+            .tick_duration(TICK)
+            .min_message_latency(TICK)
+            .max_message_latency(LATENCY)
+            .tcp_capacity(1024)
+            .build();
+        let shared = Shared::default();
+        let mut seeds = fastrand::Rng::with_seed(plan.seed);
+        for name in REPLICAS {
+            let (shared, seed) = (shared.clone(), seeds.u64(..));
+            sim.host(name, move || replica(name, seed, shared.clone()));
+        }
+        let addresses = REPLICAS.map(|name| SocketAddr::new(sim.lookup(name), INBOUND_PORT)).to_vec();
+        let is_listed = [true; REPLICAS.len()];
+        let mut mesh = Self { sim, shared, addresses, is_listed, endpoints: Vec::new() };
+        mesh.list();
+        let (shared, seed, plan) = (mesh.shared.clone(), seeds.u64(..), plan.clone());
+        mesh.sim.client(WEB, web(seed, plan, shared));
+        mesh
+    }
+
+    fn apply(&mut self, change: Change) {
+        let replica = REPLICAS[change.replica];
+        let at = self.sim.elapsed().as_millis();
+        self.shared.log.write(format_args!("at {at} ms {change}"));
+        match (change.fault, change.begins) {
+            (Fault::Partition, true) => self.sim.partition(WEB, replica),
+            (Fault::Partition, false) => self.sim.repair(WEB, replica),
+            (Fault::Silence, true) => self.sim.hold(WEB, replica),
+            (Fault::Silence, false) => self.sim.release(WEB, replica),
+            (Fault::SlowLink(latency), true) => self.sim.set_link_latency(WEB, replica, latency),
+            (Fault::SlowLink(_), false) => self.sim.set_link_latency(WEB, replica, LATENCY),
+            (Fault::Crash, true) => self.sim.crash(replica),
+            (Fault::Crash, false) => self.sim.bounce(replica),
+            (Fault::PowerLoss, true) => {
+                self.sim.partition(WEB, replica);
+                self.sim.crash(replica);
+            }
+            (Fault::PowerLoss, false) => {
+                self.sim.repair(WEB, replica);
+                self.sim.bounce(replica);
+            }
+            (Fault::Withdrawal, begins) => {
+                self.is_listed[change.replica] = !begins;
+                self.list();
+            }
+        }
+    }
+
+    /// Tells discovery of the listed replicas.
+    fn list(&self) {
+        let ids = Arc::from([spiffe_id("orders").parse().unwrap()]);
+        let listed = self.addresses.iter().zip(self.is_listed).filter(|(_, is_listed)| *is_listed);
+        let endpoints: Vec<EndpointSettings> = listed
+            .map(|(address, _)| EndpointSettings { address: *address, spiffe_ids: Arc::clone(&ids) })
+            .collect();
+        self.shared.discovery.set(&ClusterName::new("orders"), &endpoints);
+    }
+
+    /// Remembers the endpoints that the caller knows just now.
+    fn note_endpoints(&mut self) {
+        let apps = self.shared.apps.lock().unwrap();
+        let Some(web) = apps.get(WEB) else { return };
+        let snapshot = web.snapshots.load();
+        let Some(orders) = snapshot.cluster(&ClusterName::new("orders")) else { return };
+        for endpoint in &orders.endpoints {
+            if !self.endpoints.iter().any(|known| Arc::ptr_eq(known, endpoint)) {
+                self.endpoints.push(Arc::clone(endpoint));
+            }
+        }
+    }
+
+    fn finish(self) -> Outcome {
+        let mut apps = std::mem::take(&mut *self.shared.apps.lock().unwrap());
+        let web = apps.shift_remove(WEB).expect("the run is over only when web's requests are");
+        let calls = std::mem::take(&mut *self.shared.calls.lock().unwrap());
+        Outcome {
+            calls,
+            seen: Arc::clone(&self.shared.seen),
+            web,
+            replicas: apps.into_values().collect(),
+            endpoints: self.endpoints,
+            log: self.shared.log.lines(),
+        }
+    }
+}
+
+async fn web(seed: u64, plan: Plan, shared: Shared) -> turmoil::Result {
+    let outbound = format!(
+        "outbound: [{{listen: '{OUTBOUND}'}}]\n\
+         clusters: [{{name: orders, endpoints_file: none, spiffe_ids: ['{}'], connect_timeout: 500ms, retry: {}}}]\n",
+        spiffe_id("orders"),
+        plan.retry,
+    );
+    let _identity = sidecar(WEB, WEB, &outbound, seed, &shared).await?;
+    let calls = plan.load.run(seed, shared.log.clone()).await?;
+    *shared.calls.lock().unwrap() = calls;
+    tokio::time::sleep(plan.idle.max(SETTLE)).await;
+    Ok(())
+}
+
+async fn replica(name: &'static str, seed: u64, shared: Shared) -> turmoil::Result {
+    let inbound = format!("inbound: [{{listen: '0.0.0.0:{INBOUND_PORT}', app: '{APP}'}}]\n");
+    let _identity = sidecar(name, "orders", &inbound, seed, &shared).await?;
+    service::serve(name, seed, shared.seen).await
+}
+
+/// Starts the sidecar of a host, from configuration to listening sockets. Keep what it returns.
+async fn sidecar(
+    host: &'static str,
+    service: &str,
+    rest: &str,
+    seed: u64,
+    shared: &Shared,
+) -> turmoil::Result<FixedHandle> {
+    let top = format!(
+        "service: {service}\ntrust_domain: {TRUST_DOMAIN}\nidentity: {{ca: {{address: 'unused:1'}}}}\n"
+    );
+    let settings = config::parse(&format!("{top}{rest}"), Path::new("/"))?;
+    let (identity, handle) = identities::identity(service);
+    let now = epoch() + turmoil::sim_elapsed().unwrap_or_default();
+    let world = World { net: SimNet, clock: Clock::simulated(now, seed), workers: Workers::Tasks };
+    let parts = Parts { identity: Some(identity), sources: Arc::new(shared.discovery.clone()) };
+    let app = App::start(settings, &world, parts)?;
+    app.serve(&world).await?;
+    shared.log.write(format_args!("{host} is up"));
+    shared.apps.lock().unwrap().insert(host, app);
+    Ok(handle)
+}
