@@ -3,5 +3,6 @@
 
 mod architecture;
 mod generated_code;
+mod processes;
 mod request_path_docs;
 mod simulation;
