@@ -22,11 +22,8 @@ use crate::{
     drain::{self, Drains, Phase},
     identity::{self, source::Source},
     model::{
-        EndpointSettings, Listener, Settings,
-        file::parse_endpoints,
-        runtime::ListenerRuntime,
-        snapshot::Snapshots,
-        status::IdentityStatus,
+        EndpointSettings, Listener, Settings, file::parse_endpoints, runtime::ListenerRuntime,
+        snapshot::Snapshots, status::IdentityStatus,
     },
     net::{Listener as _, Net},
     pipeline::{serve, worker::Worker},
@@ -44,7 +41,9 @@ pub enum Error {
     #[error("tls: {0}")]
     Tls(#[from] identity::tls_configs::Error),
     /// An address cannot be listened on.
-    #[error("listener `{listener}`: cannot listen on {address}: {source}; is another program using that port?")]
+    #[error(
+        "listener `{listener}`: cannot listen on {address}: {source}; is another program using that port?"
+    )]
     Bind {
         /// The listener's name.
         listener: Arc<str>,
@@ -125,11 +124,7 @@ impl App {
     ///
     /// # Errors
     /// [`Error::Tls`].
-    pub fn start<N: Net>(
-        settings: Settings,
-        world: &World<N>,
-        parts: Parts,
-    ) -> Result<Self, Error> {
+    pub fn start<N: Net>(settings: Settings, world: &World<N>, parts: Parts) -> Result<Self, Error> {
         let settings = Arc::new(settings);
         let (clock, readiness) = (world.clock.clone(), Readiness::default());
         let bootstrap = &settings.bootstrap;
@@ -197,8 +192,10 @@ impl App {
         match world.workers {
             Workers::Tasks => drain::spawn_background(work),
             Workers::Threads => {
-                let runtime =
-                    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Worker)?;
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                    .map_err(Error::Worker)?;
                 std::thread::Builder::new()
                     .name(format!("worker-{index}"))
                     .spawn(move || runtime.block_on(work))
@@ -227,7 +224,8 @@ impl App {
         }
         let (settings, snapshots) = (Arc::clone(&self.settings), self.snapshots.clone());
         let worker = Worker::start(net, settings, snapshots, self.clock.clone(), self.drains.clone());
-        let accepting = listeners.into_iter().map(|(listener, socket)| self.accept(&worker, listener, socket));
+        let accepting =
+            listeners.into_iter().map(|(listener, socket)| self.accept(&worker, listener, socket));
         join_all(accepting).await;
         self.drains.finished().await;
         worker.pool.clear();
@@ -278,7 +276,10 @@ impl App {
     /// Stops taking calls of peers; the own app may still call out. What is in flight goes on.
     pub fn drain_inbound(&self) {
         self.drains.inbound.advance(Phase::Draining);
-        tracing::info!(in_flight = self.drains.inbound.in_flight(), "draining inbound: no new connections of peers");
+        tracing::info!(
+            in_flight = self.drains.inbound.in_flight(),
+            "draining inbound: no new connections of peers"
+        );
     }
 }
 

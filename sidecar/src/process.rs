@@ -80,7 +80,12 @@ impl Admin {
     }
 }
 
-fn start_admin(app: &App, world: &World<TcpNet>, requests: DrainRequests, log: log::Control) -> anyhow::Result<Admin> {
+fn start_admin(
+    app: &App,
+    world: &World<TcpNet>,
+    requests: DrainRequests,
+    log: log::Control,
+) -> anyhow::Result<Admin> {
     let bootstrap = &app.settings.bootstrap;
     let facts = ProcessFacts {
         service: bootstrap.service.clone(),
@@ -104,7 +109,8 @@ fn start_admin(app: &App, world: &World<TcpNet>, requests: DrainRequests, log: l
         clock: app.clock.clone(),
     });
     let (stop, stopped) = watch::channel(false);
-    let ended = |mut stopped: watch::Receiver<bool>| async move { drop(stopped.wait_for(|is_over| *is_over).await) };
+    let ended =
+        |mut stopped: watch::Receiver<bool>| async move { drop(stopped.wait_for(|is_over| *is_over).await) };
     if let Some(address) = bootstrap.admin.listen {
         let listener = world.net.bind(address).with_context(|| {
             format!("admin.listen: cannot listen on {address}; choose another address, or `none`")

@@ -73,7 +73,9 @@ fn event(error: &ProxyError) -> &'static str {
         }
         ProxyError::Reset { .. } => "The endpoint reset or closed before an answer.",
         ProxyError::Protocol { .. } => "What the endpoint answered is not HTTP.",
-        ProxyError::BadResponse { .. } => "The endpoint's answer breaks a rule that readers take differently.",
+        ProxyError::BadResponse { .. } => {
+            "The endpoint's answer breaks a rule that readers take differently."
+        }
         ProxyError::Timeout { .. } => "No answer within the request's timeout.",
         ProxyError::Idle { .. } => "Nothing moved in either direction for too long before an answer.",
         ProxyError::Downstream => "The downstream broke off its request.",

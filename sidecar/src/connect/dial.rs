@@ -100,15 +100,15 @@ pub async fn dial<N: Net>(
     Ok(Connection { io, _slot: slot })
 }
 
-async fn secure<S: Stream>(stream: S, config: &Arc<ClientConfig>, endpoint: &Endpoint) -> Result<Io<S>, Error> {
-    let (stream, facts) = tls::connect(
-        stream,
-        Arc::clone(config),
-        endpoint.address().ip(),
-        &endpoint.settings.spiffe_ids,
-    )
-    .await
-    .map_err(|error| Error::Tls(Arc::new(error)))?;
+async fn secure<S: Stream>(
+    stream: S,
+    config: &Arc<ClientConfig>,
+    endpoint: &Endpoint,
+) -> Result<Io<S>, Error> {
+    let (stream, facts) =
+        tls::connect(stream, Arc::clone(config), endpoint.address().ip(), &endpoint.settings.spiffe_ids)
+            .await
+            .map_err(|error| Error::Tls(Arc::new(error)))?;
     endpoint.runtime.set_tls(facts);
     Ok(Io::Tls(Box::new(stream)))
 }

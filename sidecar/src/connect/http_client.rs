@@ -18,12 +18,7 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 
 use super::{Error, dial::Connection};
-use crate::{
-    drain,
-    model::settings::Limits,
-    net::Stream,
-    relay::replay::RequestBody,
-};
+use crate::{drain, model::settings::Limits, net::Stream, relay::replay::RequestBody};
 
 /// Pings on an idle connection between sidecars: a dead path is noticed before a request finds out.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
@@ -208,7 +203,7 @@ fn send_error(mut failed: TrySendError<Request<RequestBody>>) -> SendError {
     if error.is_parse() { SendError::Protocol(error) } else { SendError::Reset(error) }
 }
 
-fn caused_by<'a, E: std::error::Error + 'static>(error: &'a hyper::Error) -> Option<&'a E> {
+fn caused_by<E: std::error::Error + 'static>(error: &hyper::Error) -> Option<&E> {
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
         if let Some(found) = cause.downcast_ref::<E>() {

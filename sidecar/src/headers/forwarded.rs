@@ -50,10 +50,8 @@ pub fn inbound(
 /// not send plain callers inside the mesh to `https`. `otherwise` is what this hop knows itself.
 fn ensure_proto(headers: &mut HeaderMap, otherwise: &'static str) {
     let mut values = headers.get_all(&FORWARDED_PROTO).iter();
-    let is_well_formed = matches!(
-        (values.next().map(HeaderValue::as_bytes), values.next()),
-        (Some(b"http" | b"https"), None)
-    );
+    let is_well_formed =
+        matches!((values.next().map(HeaderValue::as_bytes), values.next()), (Some(b"http" | b"https"), None));
     if !is_well_formed {
         headers.insert(&FORWARDED_PROTO, HeaderValue::from_static(otherwise));
     }

@@ -18,7 +18,7 @@ use crate::{
     model::cluster::{PeerKind, Transport},
     net::Net,
     relay::replay::RequestBody,
-    resilience::retry::Processed,
+    resilience::{circuit_breaker, retry::Processed},
 };
 
 /// A response head, and what must live as long as its body.
@@ -81,7 +81,11 @@ pub async fn attempt<N: Net>(
 }
 
 /// Refuses a response that the two sides might read differently. Its connection is not used again.
-fn judge<N: Net>(worker: &Worker<N>, target: &Target, (response, http1, slot): Sent) -> Result<Sent, ProxyError> {
+fn judge<N: Net>(
+    worker: &Worker<N>,
+    target: &Target,
+    (response, http1, slot): Sent,
+) -> Result<Sent, ProxyError> {
     let (head, body) = response.into_parts();
     framing::check_response(&head, worker.settings.bootstrap.limits.header_count)
         .map_err(|source| ProxyError::BadResponse { endpoint: target.endpoint.address(), source })?;
@@ -124,13 +128,13 @@ async fn send_on(lease: Lease, request: Request<RequestBody>) -> Result<Sent, Se
 
 fn connect_error(source: connect::Error, target: &Target) -> ProxyError {
     let endpoint = target.endpoint.address();
-    match source {
-        connect::Error::Overflow => ProxyError::Overflow {
-            cluster: target.cluster.name().clone(),
-            cap: crate::resilience::circuit_breaker::Overflow::Connections,
-        },
-        source if source.is_identity() => ProxyError::Identity { endpoint, source },
-        source => ProxyError::Connect { endpoint, source },
+    if matches!(source, connect::Error::Overflow) {
+        let cap = circuit_breaker::Overflow::Connections;
+        ProxyError::Overflow { cluster: target.cluster.name().clone(), cap }
+    } else if source.is_identity() {
+        ProxyError::Identity { endpoint, source }
+    } else {
+        ProxyError::Connect { endpoint, source }
     }
 }
 

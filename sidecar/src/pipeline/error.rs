@@ -135,8 +135,8 @@ impl ProxyError {
     #[must_use]
     pub fn grpc_status(&self) -> u8 {
         match self {
-            Self::BadRequest(_) => 13,             // INTERNAL, as gRPC maps HTTP 400
-            Self::Downstream => 1,                 // CANCELLED
+            Self::BadRequest(_) => 13,                         // INTERNAL, as gRPC maps HTTP 400
+            Self::Downstream => 1,                             // CANCELLED
             Self::Unsupported(_) | Self::NoRoute { .. } => 12, // UNIMPLEMENTED
             Self::NoEndpoint { .. }
             | Self::Overflow { .. }
@@ -146,7 +146,7 @@ impl ProxyError {
             | Self::Reset { .. }
             | Self::Protocol { .. }
             | Self::BadResponse { .. } => 14, // UNAVAILABLE
-            Self::Timeout { .. } | Self::Idle { .. } => 4, // DEADLINE_EXCEEDED
+            Self::Timeout { .. } | Self::Idle { .. } => 4,     // DEADLINE_EXCEEDED
         }
     }
 

@@ -26,7 +26,10 @@ use super::{
 };
 use crate::{
     balance::{self, Tried},
-    connect::{dial::{self, Speak}, pool::Target},
+    connect::{
+        dial::{self, Speak},
+        pool::Target,
+    },
     drain::Phase,
     headers::{cookie, forwarded, framing, hop_by_hop, reserved},
     model::{
@@ -123,7 +126,8 @@ async fn carry<N: Net>(
         cookie::join(&mut head.headers);
     }
     let authority = if authority.is_empty() { unnamed(worker, &cluster) } else { authority };
-    let attempts = Attempts { worker, snapshot: &snapshot, cluster: &cluster, authority, speak, previous_attempt };
+    let attempts =
+        Attempts { worker, snapshot: &snapshot, cluster: &cluster, authority, speak, previous_attempt };
     let answer = attempts.run(head, replay, &activity).await?;
     Ok(Carried { answer, cluster, activity, slot, audience: door.audience() })
 }
@@ -205,7 +209,9 @@ fn speak(door: &Door, cluster: &Cluster, head: &mut Parts) -> Speak {
                 if was_http2 { Speak::Http2 } else { Speak::Http1 }
             }
         },
-        (ListenerKind::OutboundHttp { .. } | ListenerKind::OutboundTcp { .. }, Transport::App) => Speak::Http1,
+        (ListenerKind::OutboundHttp { .. } | ListenerKind::OutboundTcp { .. }, Transport::App) => {
+            Speak::Http1
+        }
     }
 }
 
@@ -335,7 +341,12 @@ impl<N: Net> Attempts<'_, N> {
     }
 
     /// The request of one attempt, in the form that the upstream's HTTP version asks for.
-    fn request(&self, head: &Parts, body: RequestBody, attempt: u32) -> Result<Request<RequestBody>, ProxyError> {
+    fn request(
+        &self,
+        head: &Parts,
+        body: RequestBody,
+        attempt: u32,
+    ) -> Result<Request<RequestBody>, ProxyError> {
         let mut request = Request::new(body);
         *request.method_mut() = head.method.clone();
         *request.headers_mut() = head.headers.clone();
@@ -362,7 +373,11 @@ impl<N: Net> Attempts<'_, N> {
 }
 
 /// Makes an upstream's answer the downstream's.
-fn deliver<N: Net>(worker: &Arc<Worker<N>>, carried: Carried, mut record: RequestRecord) -> Response<ResponseBody> {
+fn deliver<N: Net>(
+    worker: &Arc<Worker<N>>,
+    carried: Carried,
+    mut record: RequestRecord,
+) -> Response<ResponseBody> {
     let Carried { answer, cluster, activity, slot, audience } = carried;
     let (mut head, body) = answer.response.into_parts();
     hop_by_hop::strip_response(&mut head.headers);
@@ -374,7 +389,8 @@ fn deliver<N: Net>(worker: &Arc<Worker<N>>, carried: Carried, mut record: Reques
     }
     record.set_status(head.status.as_u16());
     record.head_received(worker.now());
-    let ending = Ending { worker: Arc::clone(worker), record: Some(record), held: Some(answer.held), _slot: slot };
+    let ending =
+        Ending { worker: Arc::clone(worker), record: Some(record), held: Some(answer.held), _slot: slot };
     let idle = IdleTimer::new(activity.clone(), cluster.settings.timeouts.stream_idle);
     let body = ResponseBody::upstream(body, activity, Some(idle), Box::new(ending));
     head.version = Version::default();

@@ -5,11 +5,7 @@ use std::error::Error as _;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
 use super::error::ProxyError;
-use crate::{
-    model::wire,
-    relay::body::ResponseBody,
-    resilience::retry::Processed,
-};
+use crate::{model::wire, relay::body::ResponseBody, resilience::retry::Processed};
 
 /// Who gets the answer, and so what it may say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,9 +67,7 @@ fn grpc(error: &ProxyError) -> Response<ResponseBody> {
 /// Whether a request speaks gRPC.
 #[must_use]
 pub fn is_grpc(headers: &HeaderMap) -> bool {
-    headers
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+    headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// What a peer's sidecar says of a request that it answered itself; `None` if the app did.

@@ -74,9 +74,8 @@ async fn outward<N: Net>(
 ) -> Result<(), ProxyError> {
     let snapshot = worker.snapshots.load();
     let opened = async {
-        let cluster = snapshot
-            .cluster(name)
-            .ok_or_else(|| ProxyError::NoRoute { authority: name.to_string() })?;
+        let cluster =
+            snapshot.cluster(name).ok_or_else(|| ProxyError::NoRoute { authority: name.to_string() })?;
         record.routed(Arc::clone(&cluster.runtime));
         let slot = circuit_breaker::admit_request(cluster)
             .map_err(|cap| ProxyError::Overflow { cluster: name.clone(), cap })?;

@@ -39,7 +39,13 @@ pub struct Worker<N: Net> {
 impl<N: Net> Worker<N> {
     /// A worker without connections. Starts the sweeper, so call it inside the worker's runtime.
     #[must_use]
-    pub fn start(net: N, settings: Arc<Settings>, snapshots: Snapshots, clock: Clock, drains: Drains) -> Arc<Self> {
+    pub fn start(
+        net: N,
+        settings: Arc<Settings>,
+        snapshots: Snapshots,
+        clock: Clock,
+        drains: Drains,
+    ) -> Arc<Self> {
         let limits = Arc::new(settings.bootstrap.limits.clone());
         let worker = Arc::new(Self {
             snapshots,

@@ -128,7 +128,7 @@ impl Upstream {
                 Some(Poll::Pending) | None => return Poll::Pending,
             },
         };
-        self.end(outcome.as_ref().map(|()| ()));
+        self.end(outcome.as_ref().copied());
         Poll::Ready(outcome.err().map(|error| Err(Arc::new(error))))
     }
 

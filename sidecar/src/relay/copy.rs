@@ -93,7 +93,8 @@ where
                 return Ok(());
             }
             Ok(Some((Kind::Rst | Kind::Open | Kind::Accepted | Kind::NotProcessed, _)))
-            | Ok(None) | Err(_) => {
+            | Ok(None)
+            | Err(_) => {
                 return Err(End::FarReset);
             }
         }

@@ -97,7 +97,8 @@ impl Header {
     /// [`io::ErrorKind::InvalidData`] for an unknown type or a length over the type's bound.
     pub fn decode([code, high, low]: [u8; HEADER_BYTES]) -> io::Result<Self> {
         let length = u16::from_be_bytes([high, low]);
-        let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("outrider-tcp/1: {what}"));
+        let invalid =
+            |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("outrider-tcp/1: {what}"));
         let kind = Kind::from_code(code).ok_or_else(|| invalid(&format!("unknown frame type {code}")))?;
         if usize::from(length) > kind.max_payload() {
             return Err(invalid(&format!("{kind:?} frame of {length} bytes")));

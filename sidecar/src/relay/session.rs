@@ -87,7 +87,10 @@ impl<S: AsyncWrite> FrameWriter<S> {
     ///
     /// # Errors
     /// The source's or the connection's, told apart by [`Side`].
-    pub async fn forward<R: AsyncRead + Unpin>(&mut self, source: &mut R) -> Result<usize, (Side, io::Error)> {
+    pub async fn forward<R: AsyncRead + Unpin>(
+        &mut self,
+        source: &mut R,
+    ) -> Result<usize, (Side, io::Error)> {
         self.frame.resize(HEADER_BYTES + MAX_PAYLOAD_BYTES, 0);
         let (header, payload) = self.frame.split_at_mut(HEADER_BYTES);
         let bytes = source.read(payload).await.map_err(|error| (Side::Plain, error))?;

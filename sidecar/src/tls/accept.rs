@@ -45,7 +45,6 @@ pub async fn accept<S: Stream>(
 
 fn refusal(error: &io::Error) -> Refusal {
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>());
-    #[expect(clippy::wildcard_enum_match_arm, reason = "rustls has many causes; all others are one label")]
     match tls {
         Some(TlsError::InvalidMessage(_)) => Refusal::Plaintext,
         Some(TlsError::NoCertificatesPresented) => Refusal::NoCertificate,

@@ -73,9 +73,7 @@ pub async fn connect<S: Stream>(
     }
     // RFC 7301 §3.2: a server that ignores ALPN chooses nothing; then we do not know what it would read.
     match alpn {
-        Some(expected) if expected != facts.alpn => {
-            Err(Error::WrongProtocol { found: facts.alpn, expected })
-        }
+        Some(expected) if expected != facts.alpn => Err(Error::WrongProtocol { found: facts.alpn, expected }),
         Some(_) | None => Ok((stream, facts)),
     }
 }

@@ -71,6 +71,10 @@ pub(super) fn extra_load(outcome: &Outcome) -> f64 {
     let snapshot = outcome.web.snapshots.load();
     let orders = snapshot.cluster(&ClusterName::new("orders")).expect("it is configured");
     let retries = orders.runtime.retries.load(Relaxed);
-    assert_eq!(picks, outcome.calls.len() as u64 + retries, "every attempt beyond the first is counted as a retry");
+    assert_eq!(
+        picks,
+        outcome.calls.len() as u64 + retries,
+        "every attempt beyond the first is counted as a retry"
+    );
     (picks as f64 - requests) / requests
 }

@@ -43,7 +43,9 @@ pub(super) async fn serve(name: &'static str, seed: u64, seen: Seen) -> turmoil:
         connections.spawn(async move {
             // A connection that breaks is the caller's affair.
             drop(
-                auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await,
+                auto::Builder::new(TokioExecutor::new())
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await,
             );
         });
         while connections.try_join_next().is_some() {}
