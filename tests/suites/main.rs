@@ -12,6 +12,7 @@ mod architecture;
 mod discovery;
 mod generated_code;
 mod harness;
+mod processes;
 mod protocols;
 mod request_path_docs;
 mod retries;
