@@ -9,6 +9,12 @@
 )]
 
 mod architecture;
+mod discovery;
 mod generated_code;
+mod harness;
+mod processes;
+mod protocols;
 mod request_path_docs;
+mod retries;
 mod simulation;
+mod wrong_peers;

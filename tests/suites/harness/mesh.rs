@@ -1,0 +1,161 @@
+//! Sidecars as they ship, started in this process.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+};
+
+use outrider::{
+    app::{Addresses, App, Parts, Workers, World},
+    clock::Clock,
+    config,
+    drain::Phase,
+    model::{
+        Cluster, ClusterName,
+        flag::ResponseFlag,
+        runtime::{ListenerRuntime, Refusal},
+    },
+    net::TcpNet,
+};
+use tempfile::TempDir;
+
+use super::{TestCa, TestLeaf, ca};
+
+/// A CA, and a folder for the files of its members.
+pub(crate) struct TestMesh {
+    /// Who signs.
+    pub(crate) ca: TestCa,
+    dir: TempDir,
+}
+
+/// A running sidecar: the product's `App` with its own worker thread. Dropping it ends it at once, as a crash would.
+pub(crate) struct Sidecar {
+    app: App,
+    addresses: Addresses,
+}
+
+impl TestMesh {
+    /// A mesh without members.
+    pub(crate) fn new() -> Self {
+        Self { ca: TestCa::new(), dir: TempDir::new().unwrap() }
+    }
+
+    /// A folder that goes with the mesh; relative paths in configurations start there.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Starts a sidecar with a proper certificate. `yaml` are its listeners and clusters.
+    pub(crate) async fn start(&self, service: &str, yaml: &str) -> Sidecar {
+        self.start_as(service, &self.ca.leaf(service), yaml).await
+    }
+
+    /// Starts a sidecar with that certificate.
+    pub(crate) async fn start_as(&self, service: &str, leaf: &TestLeaf, yaml: &str) -> Sidecar {
+        let file = |kind: &str, text: &str| {
+            let name = format!("{service}.{kind}");
+            fs::write(self.dir().join(&name), text).unwrap();
+            name
+        };
+        let certificate = file("crt", &leaf.pem());
+        let key = file("key", &leaf.key_pem());
+        let bundle = file("bundle", &self.ca.bundle().to_pem());
+        let text = format!(
+            "service: {service}\n\
+             trust_domain: {}\n\
+             state_dir: state\n\
+             identity: {{file: {{certificate: {certificate}, key: {key}, bundle: {bundle}}}}}\n\
+             admin: {{socket: admin.sock, listen: none}}\n\
+             {yaml}\n",
+            ca::DOMAIN,
+        );
+        Sidecar::start(&text, self.dir()).await
+    }
+
+    /// A sidecar in front of an app, with one inbound listener `in`. `keys` are further keys of the listener, as
+    /// `app_protocol: http2`.
+    pub(crate) async fn callee(&self, service: &str, app: SocketAddr, keys: &str) -> Sidecar {
+        let yaml = format!("inbound: [{{name: in, listen: '127.0.0.1:0', app: '{app}', {keys}}}]");
+        self.start(service, &yaml).await
+    }
+
+    /// The sidecar of `web` with an outbound listener `out` and one cluster `orders` with these endpoints. `keys` are
+    /// further keys of the cluster.
+    pub(crate) async fn caller(&self, endpoints: &[SocketAddr], keys: &str) -> Sidecar {
+        let yaml = format!(
+            "outbound: [{{name: out, listen: '127.0.0.1:0'}}]\nclusters: [{}]",
+            Self::cluster("orders", endpoints, keys),
+        );
+        self.start("web", &yaml).await
+    }
+
+    /// The sidecar of `web` with an opaque outbound listener `out` to `orders`.
+    pub(crate) async fn tcp_caller(&self, endpoints: &[SocketAddr], keys: &str) -> Sidecar {
+        let yaml = format!(
+            "outbound: [{{name: out, listen: '127.0.0.1:0', protocol: tcp, cluster: orders}}]\nclusters: [{}]",
+            Self::cluster("orders", endpoints, keys),
+        );
+        self.start("web", &yaml).await
+    }
+
+    /// A cluster's section.
+    fn cluster(name: &str, endpoints: &[SocketAddr], keys: &str) -> String {
+        let endpoints: Vec<_> = endpoints.iter().map(|address| format!("{{address: '{address}'}}")).collect();
+        let (endpoints, id) = (endpoints.join(", "), ca::id(name));
+        format!("{{name: {name}, spiffe_ids: ['{id}'], endpoints: [{endpoints}], {keys}}}")
+    }
+}
+
+impl Sidecar {
+    /// Starts one by its whole configuration; returns when it serves.
+    pub(crate) async fn start(yaml: &str, folder: &Path) -> Self {
+        let settings = config::parse(yaml, folder).unwrap_or_else(|error| panic!("{error}\n{yaml}"));
+        let world = World { net: TcpNet, clock: Clock::system(), workers: Workers::Threads };
+        let app = App::start(settings, &world, Parts::default()).unwrap();
+        let addresses = super::soon("the sidecar serves", app.serve(&world)).await.unwrap();
+        Self { app, addresses }
+    }
+
+    /// The product's own handle.
+    pub(crate) fn app(&self) -> &App {
+        &self.app
+    }
+
+    /// Where its first listener listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        *self.addresses.values().next().unwrap()
+    }
+
+    /// A listener's counters.
+    pub(crate) fn listener(&self, name: &str) -> Arc<ListenerRuntime> {
+        Arc::clone(&self.app.listeners[name])
+    }
+
+    /// Connections refused at `in` for that reason.
+    pub(crate) fn refused(&self, reason: Refusal) -> u64 {
+        self.listener("in").refused[reason as usize].load(Ordering::Relaxed)
+    }
+
+    /// A cluster of the newest snapshot.
+    pub(crate) fn cluster(&self, name: &str) -> Arc<Cluster> {
+        Arc::clone(self.app.snapshots.load().cluster(&ClusterName::new(name)).unwrap())
+    }
+
+    /// Retries made to `orders`.
+    pub(crate) fn retries(&self) -> u64 {
+        self.cluster("orders").runtime.retries.load(Ordering::Relaxed)
+    }
+
+    /// Requests to `orders` that ended with that flag.
+    pub(crate) fn flagged(&self, flag: ResponseFlag) -> u64 {
+        self.cluster("orders").runtime.counts.by_flag[flag as usize].load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Sidecar {
+    fn drop(&mut self) {
+        self.app.drains.advance(Phase::Forced);
+    }
+}
