@@ -96,7 +96,8 @@ fn half_written_files_keep_the_last_good() {
                 let whole = fs::read(&file).expect("there");
                 let before = number(sidecar, "/renewal/failures").await;
                 fs::write(&file, &whole[..whole.len() / 2]).expect("written");
-                until("the half is noticed", async || number(sidecar, "/renewal/failures").await > before).await;
+                until("the half is noticed", async || number(sidecar, "/renewal/failures").await > before)
+                    .await;
                 assert!(!sidecar.ask("/certs").await["renewal"]["error"].is_null());
                 fs::write(&file, &whole).expect("written");
             }
