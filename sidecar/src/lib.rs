@@ -3,7 +3,7 @@
 //! ```text
 //!             CONTROL SIDE (slow, may fail, never on a request's path)
 //!   config/ ───┐
-//!   discovery/ ┼──▶ publish.rs ──build──▶ Arc<Snapshot> ──▶ ArcSwap
+//!   discovery/ ┼──▶ publish/ ───build──▶ Arc<Snapshot> ──▶ ArcSwap
 //!   identity/ ─┘      (last good stays on error)                │ load once per request
 //!                                                               ▼
 //! downstream ─▶ accept ─▶ identify ─▶ route ─▶ balance ─▶ connect ─▶ relay ─▶ upstream

@@ -56,7 +56,11 @@ async fn live(settings: Settings, log: log::Control) -> anyhow::Result<()> {
             }
         }
     }
-    stop.requested(&app).await;
+    tokio::select! {
+        biased;
+        () = stop.requested(&app) => {}
+        () = app.broken.cancelled() => anyhow::bail!("a worker ended unexpectedly; start the sidecar again"),
+    }
     tokio::select! {
         biased;
         () = app.drain() => {}

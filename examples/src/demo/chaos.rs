@@ -1,6 +1,6 @@
 //! What is done to the mesh while it is under load.
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
 use super::{
     intruders::{Attempt, Intruders},
@@ -23,8 +23,8 @@ pub struct Damage {
     pub faults: Vec<String>,
 }
 
-/// At a sixth of the load intruders come, at a third a replica of `inventory` dies, at a half another one's sidecar
-/// is replaced.
+/// At a third of the load's time a replica of `inventory` dies, at a half another one's sidecar is replaced, at five
+/// sixths intruders come.
 pub async fn wreak(mesh: &mut Mesh, intruders: &Intruders, load: Load, console: &Console) -> Damage {
     let mut damage = Damage::default();
     let replicas: Vec<_> = mesh
@@ -33,24 +33,16 @@ pub async fn wreak(mesh: &mut Mesh, intruders: &Intruders, load: Load, console: 
         .map(|replica| (replica.name.clone(), replica.inbound))
         .collect();
 
-    at(load, 6).await;
-    damage.attempts = intruders.attempt_all().await;
-    let got_in = damage.attempts.iter().filter(|attempt| attempt.accepted != attempt.is_control).count();
-    console.event(
-        load.start,
-        &format!("{} intruders tried to get in, {got_in} not as expected", damage.attempts.len()),
-    );
-
-    at(load, 3).await;
+    at(load, 1, 3).await;
     if let Some((name, address)) = replicas.get(1) {
-        match mesh.kill(name) {
+        match mesh.kill(name).await {
             Ok(()) => console.event(load.start, &format!("killed {name}, service and sidecar (SIGKILL)")),
             Err(error) => damage.faults.push(format!("{error:#}")),
         }
         damage.killed = Some(*address);
     }
 
-    at(load, 2).await;
+    at(load, 1, 2).await;
     if let Some((name, address)) = replicas.get(2) {
         console.event(load.start, &format!("starting a new sidecar for {name} beside the old one"));
         match mesh.replace_sidecar(name).await {
@@ -63,11 +55,20 @@ pub async fn wreak(mesh: &mut Mesh, intruders: &Intruders, load: Load, console: 
             Err(error) => damage.faults.push(format!("replacing the sidecar of {name}: {error:#}")),
         }
     }
+
+    at(load, 5, 6).await;
+    damage.attempts = intruders.attempt_all().await;
+    let (control, intruders): (Vec<_>, Vec<_>) =
+        damage.attempts.iter().partition(|attempt| attempt.is_control);
+    let got_in = intruders.iter().filter(|attempt| attempt.accepted).count();
+    let control = if control.iter().all(|attempt| attempt.accepted) { "let in" } else { "refused" };
+    let text =
+        format!("{} intruders tried, {got_in} got in; the right certificate was {control}", intruders.len());
+    console.event(load.start, &text);
     damage
 }
 
-/// Waits until `1/part` of the load's time has passed.
-async fn at(load: Load, part: u32) {
-    let moment: Duration = load.duration / part;
-    tokio::time::sleep_until((load.start + moment).into()).await;
+/// Waits until `parts` of `whole` parts of the load's time have passed.
+async fn at(load: Load, parts: u32, whole: u32) {
+    tokio::time::sleep_until((load.start + load.duration * parts / whole).into()).await;
 }

@@ -3,7 +3,13 @@
 //! Each attempt speaks exactly as a peer's sidecar would, but for the one thing that is wrong with it. That the
 //! attempts are good ones is shown by a control: the same code with the right certificate must get through.
 
-use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -34,6 +40,10 @@ use crate::{client::MAX_BODY_BYTES, effects};
 
 /// Time for one attempt; silence is as good as a refusal.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// Of the certificate that is to expire before it is tried.
+const SHORT_LIFE: Duration = Duration::from_secs(1);
+/// Of all others: longer than the longest load.
+const LONG_LIFE: Duration = Duration::from_secs(2 * 3600);
 /// The type of a TLS record that only says what is wrong (RFC 8446 §5.1).
 const TLS_ALERT: u8 = 21;
 /// What sidecars speak to each other: HTTP as HTTP/2 streams.
@@ -59,6 +69,8 @@ pub struct Intruders {
     target: SocketAddr,
     provider: Arc<CryptoProvider>,
     badges: Vec<Badge>,
+    /// When the certificate that is to have expired surely has: certificates count whole seconds.
+    expired_at: Instant,
 }
 
 /// A certificate that an intruder shows.
@@ -80,22 +92,24 @@ impl Intruders {
         run_tool(&programs.ca, &init).await?;
         let (web, inventory) = (Service::Web.spiffe_id(), Service::Inventory.spiffe_id());
         let mut badges = vec![Badge { kind: "no_certificate", certificate: None }];
-        for (kind, ca, id, ttl) in [
-            ("foreign_certificate", &foreign, &web, "2h"),
-            ("expired_certificate", &own, &web, "1s"),
-            ("wrong_identity", &own, &inventory, "2h"),
-            ("control", &own, &web, "2h"),
+        for (kind, ca, id, life) in [
+            ("foreign_certificate", &foreign, &web, LONG_LIFE),
+            ("expired_certificate", &own, &web, SHORT_LIFE),
+            ("wrong_identity", &own, &inventory, LONG_LIFE),
+            ("control", &own, &web, LONG_LIFE),
         ] {
             let out = plan.dir.join("intruders").join(kind);
-            let certificate = issue(programs, ca, [id, ttl], &out).await?;
+            let certificate = issue(programs, ca, (id, life), &out).await?;
             badges.push(Badge { kind, certificate: Some(certificate) });
         }
         let provider = Arc::new(aws_lc_rs::default_provider());
-        Ok(Self { target: plan.first(Service::Orders).inbound, provider, badges })
+        let expired_at = effects::now() + SHORT_LIFE + Duration::from_secs(2);
+        Ok(Self { target: plan.first(Service::Orders).inbound, provider, badges, expired_at })
     }
 
     /// Makes every attempt, one after the other.
     pub async fn attempt_all(&self) -> Vec<Attempt> {
+        tokio::time::sleep_until(self.expired_at.into()).await;
         let mut attempts = vec![attempt("plaintext", plaintext(self.target)).await];
         for badge in &self.badges {
             attempts.push(attempt(badge.kind, Box::pin(self.request_with(badge))).await);
@@ -192,10 +206,11 @@ fn is_of_service(bytes: &[u8]) -> bool {
 async fn issue(
     programs: &Programs,
     ca: &Path,
-    [id, ttl]: [&str; 2],
+    (id, life): (&str, Duration),
     out: &Path,
 ) -> anyhow::Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
-    let arguments = ["issue", "--dir", utf8(ca)?, "--spiffe-id", id, "--ttl", ttl, "--out", utf8(out)?];
+    let life = humantime::format_duration(life).to_string();
+    let arguments = ["issue", "--dir", utf8(ca)?, "--spiffe-id", id, "--ttl", &life, "--out", utf8(out)?];
     run_tool(&programs.ca, &arguments).await?;
     let chain = CertificateDer::pem_file_iter(out.join("svid.pem"))?.collect::<Result<Vec<_>, _>>()?;
     let key = PrivateKeyDer::from_pem_file(out.join("svid_key.pem"))?;

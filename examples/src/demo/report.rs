@@ -88,7 +88,7 @@ pub struct Hop {
 #[derive(Clone, Debug, Serialize)]
 pub struct HopEndpoint {
     /// Where it is.
-    pub address: String,
+    pub address: SocketAddr,
     /// Times it was chosen.
     pub picks: u64,
     /// Attempts at it without a usable answer.
@@ -212,6 +212,13 @@ impl Report {
                     hop.from, hop.to, hop.requests, totals.ok
                 ));
             }
+        }
+        let killed = hops.iter().flat_map(|hop| &hop.endpoints).find(|it| Some(it.address) == damage.killed);
+        if killed.is_none_or(|endpoint| endpoint.picks <= endpoint.failures) {
+            faults.push(
+                "the replica that was killed had answered nothing before, so its death proves nothing"
+                    .to_owned(),
+            );
         }
         faults.extend(damage.faults);
         let (control, intruders): (Vec<_>, Vec<_>) =

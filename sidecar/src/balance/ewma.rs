@@ -6,7 +6,8 @@
 //! - A latency above the memory replaces it at once (the peak); one below is mixed in by how much time has passed
 //!   since the last, with a time constant of [`DECAY`].
 //! - Left alone, the memory fades towards zero: an endpoint that was slow or failed is asked again some day, by one
-//!   request at first, because a new peak shuts it out again.
+//!   request at first, because a new peak shuts it out again. The memory of a failure fades faster ([`FAILURE_DECAY`]):
+//!   an endpoint that was restarted is back within seconds.
 //! - An endpoint nobody has heard from starts with the memory of [`DEFAULT_RTT`], which fades as any other.
 //! - Silence, the age of the oldest news while answers are owed, counts as a latency seen: an endpoint that hangs
 //!   becomes dear before any of its requests has timed out.
@@ -25,8 +26,12 @@ pub const DEFAULT_RTT: Duration = Duration::from_millis(30);
 /// After this time a memory has faded to 1/e, about 37 % (as Linkerd).
 pub const DECAY: Duration = Duration::from_secs(10);
 
+/// The same for a failure, which is no latency but a rest: a dead endpoint costs one retry after each, and one that is
+/// back must not wait for long.
+pub const FAILURE_DECAY: Duration = Duration::from_secs(2);
+
 /// The least that a failure counts as. Ten default latencies: a service that answers in 1 ms leaves the endpoint alone
-/// for about a minute (ln 300 × [`DECAY`]), or until the others carry that much more.
+/// for about eleven seconds (ln 300 × [`FAILURE_DECAY`]), or until the others carry that much more.
 const FAILURE_FLOOR: Duration = Duration::from_millis(300);
 /// The most that a failure counts as beyond the time it took, so that a burst of failures does not shut an endpoint
 /// out for much longer than one.
@@ -55,9 +60,12 @@ pub fn record(runtime: &EndpointRuntime, latency: Duration, now: Instant) {
     let sample = float(micros(latency));
     let peak = stored_us(runtime);
     let latency_us = if sample >= peak {
+        runtime.is_penalised.store(false, Ordering::Relaxed);
         sample
     } else {
         let kept = kept_ratio(runtime, now_us);
+        // As long as the penalty outweighs what was seen, it goes on fading as one.
+        runtime.is_penalised.fetch_and(peak * kept > sample, Ordering::Relaxed);
         peak * kept + sample * (1.0 - kept)
     };
     store(runtime, latency_us, now_us);
@@ -71,6 +79,7 @@ pub(super) fn record_failure(runtime: &EndpointRuntime, elapsed: Duration, now: 
     let now_us = micros(now.saturating_duration_since(runtime.epoch));
     let remembered = remembered_us(runtime, now_us);
     let penalty = (2.0 * remembered).clamp(float(micros(FAILURE_FLOOR)), float(micros(FAILURE_CEILING)));
+    runtime.is_penalised.store(true, Ordering::Relaxed);
     store(runtime, penalty.max(float(micros(elapsed))).max(remembered), now_us);
 }
 
@@ -95,7 +104,8 @@ fn remembered_us(runtime: &EndpointRuntime, now_us: u64) -> f64 {
 /// Share of the memory that is left, 0.0..=1.0. Before the first sample it fades from the endpoint's epoch on.
 fn kept_ratio(runtime: &EndpointRuntime, now_us: u64) -> f64 {
     let age_us = now_us.saturating_sub(runtime.latency_at_us.load(Ordering::Relaxed));
-    (-float(age_us) / float(micros(DECAY))).exp()
+    let decay = if runtime.is_penalised.load(Ordering::Relaxed) { FAILURE_DECAY } else { DECAY };
+    (-float(age_us) / float(micros(decay))).exp()
 }
 
 fn store(runtime: &EndpointRuntime, latency_us: f64, now_us: u64) {

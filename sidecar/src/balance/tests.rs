@@ -286,6 +286,25 @@ fn a_burst_of_failures_costs_no_more_than_its_ceiling() {
 }
 
 #[test]
+fn an_endpoint_that_failed_is_asked_again_within_seconds_and_no_sooner_for_what_it_still_answers() {
+    let now = Instant::now();
+    let cluster = cluster(Balance::PeakEwma, 2, now);
+    let later = now + 100 * SECOND;
+    for endpoint in &cluster.endpoints {
+        ewma::record(&endpoint.runtime, MS, later);
+    }
+    ewma::record_failure(&cluster.endpoints[0].runtime, MS, later);
+    // An answer that was under way while another request failed.
+    ewma::record(&cluster.endpoints[0].runtime, MS, later + MS);
+    let asked_after = (1..60).find(|seconds| {
+        let moment = later + *seconds * SECOND;
+        ewma::record(&cluster.endpoints[1].runtime, MS, moment);
+        choices(&cluster, 100, moment)[0] > 0
+    });
+    assert_eq!(asked_after, Some(12));
+}
+
+#[test]
 fn an_endpoint_that_failed_and_recovered_is_back_with_its_first_answer() {
     let (runtime, now) = new_runtime();
     ewma::record_failure(&runtime, MS, now);
@@ -330,8 +349,10 @@ proptest! {
     ) {
         let (runtime, epoch) = new_runtime();
         let (mut value, mut at, mut now) = (30.0_f64, 0_u64, 0_u64);
+        let mut is_penalised = false;
         for event in events {
-            let kept = (-((now - at) as f64) / 10_000.0).exp();
+            let decay_ms = if is_penalised { 2_000.0 } else { 10_000.0 };
+            let kept = (-((now - at) as f64) / decay_ms).exp();
             let moment = epoch + Duration::from_millis(now);
             match event {
                 Event::Wait(ms) => {
@@ -341,11 +362,13 @@ proptest! {
                 Event::Answer(ms) => {
                     ewma::record(&runtime, Duration::from_millis(ms), moment);
                     let sample = ms as f64;
+                    is_penalised &= sample < value && value * kept > sample;
                     value = if sample >= value { sample } else { value * kept + sample * (1.0 - kept) };
                 }
                 Event::Failure(ms) => {
                     ewma::record_failure(&runtime, Duration::from_millis(ms), moment);
                     let memory = value * kept;
+                    is_penalised = true;
                     value = (2.0 * memory).clamp(300.0, 30_000.0).max(ms as f64).max(memory);
                 }
             }

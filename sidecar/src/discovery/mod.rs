@@ -245,3 +245,6 @@ impl Discovery {
         Feed { cluster: cluster.clone(), number, to: self.lists.clone(), status, clock: self.clock.clone() }
     }
 }
+
+#[cfg(test)]
+mod tests;

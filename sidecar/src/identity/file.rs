@@ -197,3 +197,126 @@ fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
     }
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink};
+
+    use outrider_certs::pem;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::{
+        identity::{
+            Started, start_with,
+            testing::{ORDERS, Root, domain, epoch, eventually, tls_settings},
+        },
+        readiness::Readiness,
+    };
+
+    /// Certificate, key and bundle of one folder, as a source in virtual time.
+    struct Bench {
+        folder: TempDir,
+        root: Root,
+        started: Started,
+    }
+
+    impl Bench {
+        /// `link` is where the files are found, below the folder.
+        fn start(link: &str, prepare: impl FnOnce(&Path, &Root)) -> Self {
+            let (folder, root) = (TempDir::new().unwrap(), Root::new("root"));
+            prepare(folder.path(), &root);
+            let at = |name: &str| folder.path().join(link).join(name);
+            let files = Files { certificate: at("svid.pem"), key: at("key.pem"), bundle: at("bundle.pem") };
+            let clock = Clock::simulated(epoch(), 7);
+            let source = Arc::new(FileSource::new(files, domain(), &clock));
+            let started = start_with(source, &tls_settings(), &clock, &Readiness::default()).unwrap();
+            Self { folder, root, started }
+        }
+
+        fn shown(&self) -> Option<X509Svid> {
+            self.started.identity.borrow().as_ref().map(|identity| identity.svid.clone())
+        }
+
+        async fn until_shown(&self, svid: &X509Svid) {
+            let is_shown = || self.shown().is_some_and(|shown| shown.chain() == svid.chain());
+            eventually(Duration::from_secs(3), "the certificate in use", is_shown).await;
+        }
+
+        fn error(&self) -> String {
+            self.started.status.renewals.last().error.unwrap_or_default()
+        }
+    }
+
+    fn write(folder: &Path, svid: &X509Svid, root: &Root) {
+        fs::write(folder.join("svid.pem"), svid.chain_pem()).unwrap();
+        fs::write(folder.join("key.pem"), &*svid.key_pem()).unwrap();
+        fs::write(folder.join("bundle.pem"), pem::certificate(&root.der())).unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn replaced_files_are_used_live_and_mismatching_ones_are_not() {
+        let bench = Bench::start("", |folder, root| write(folder, &root.day_svid(ORDERS), root));
+        eventually(Duration::from_secs(1), "the first", || bench.shown().is_some()).await;
+        let (first, second) = (bench.shown().unwrap(), bench.root.day_svid(ORDERS));
+
+        fs::write(bench.folder.path().join("svid.pem"), second.chain_pem()).unwrap();
+        let complains = || bench.error().contains("key does not belong");
+        eventually(Duration::from_secs(3), "the mismatch", complains).await;
+        assert_eq!(bench.shown().unwrap().chain(), first.chain(), "the last good stays");
+
+        let key = second.key_pem();
+        fs::write(bench.folder.path().join("key.pem"), &key[..key.len() / 2]).unwrap();
+        tokio::time::sleep(POLL * 2).await;
+        assert_eq!(bench.shown().unwrap().chain(), first.chain(), "half a key is no key");
+
+        fs::write(bench.folder.path().join("key.pem"), &*key).unwrap();
+        bench.until_shown(&second).await;
+        assert_eq!(bench.error(), "");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_kubernetes_volume_swap_is_seen() {
+        let bench = Bench::start("..data", |folder, root| {
+            fs::create_dir(folder.join("v1")).unwrap();
+            write(&folder.join("v1"), &root.day_svid(ORDERS), root);
+            symlink("v1", folder.join("..data")).unwrap();
+        });
+        eventually(Duration::from_secs(1), "the first", || bench.shown().is_some()).await;
+        let (folder, second) = (bench.folder.path(), bench.root.day_svid(ORDERS));
+        fs::create_dir(folder.join("v2")).unwrap();
+        write(&folder.join("v2"), &second, &bench.root);
+        symlink("v2", folder.join("..data_tmp")).unwrap();
+        fs::rename(folder.join("..data_tmp"), folder.join("..data")).unwrap();
+        bench.until_shown(&second).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_certificate_that_no_peer_would_believe_is_not_used() {
+        let (good, foreign) = (Root::new("root"), Root::new("another root"));
+        let before = epoch() - Duration::from_secs(7200);
+        let id = |text: &str| SpiffeId::parse(text).unwrap();
+        let expired = good.svid(&id(ORDERS), before, epoch() - Duration::from_secs(1));
+        let abroad = good.day_svid("spiffe://other.mesh/orders");
+        let cases = [
+            (foreign.day_svid(ORDERS), "not issued by a root"),
+            (expired, "expired"),
+            (abroad, "our trust domain is test.mesh"),
+        ];
+        for (svid, complaint) in cases {
+            let bench = Bench::start("", |folder, _| write(folder, &svid, &good));
+            eventually(Duration::from_secs(1), complaint, || bench.error().contains(complaint)).await;
+            assert!(bench.shown().is_none());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn files_that_come_late_are_picked_up() {
+        let bench = Bench::start("late", |_, _| {});
+        eventually(Duration::from_secs(1), "a complaint", || bench.error().contains("svid.pem")).await;
+        let (late, svid) = (bench.folder.path().join("late"), bench.root.day_svid(ORDERS));
+        fs::create_dir(&late).unwrap();
+        write(&late, &svid, &bench.root);
+        bench.until_shown(&svid).await;
+    }
+}

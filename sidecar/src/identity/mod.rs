@@ -17,7 +17,7 @@ pub mod rotation;
 pub mod source;
 pub mod store;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod tls_configs;
 
 use std::{sync::Arc, time::Duration};

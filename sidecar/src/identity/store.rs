@@ -20,6 +20,7 @@ use std::{
     io::{self, Read, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use outrider_certs::{
@@ -27,7 +28,10 @@ use outrider_certs::{
     svid::{self, X509Svid},
     trust_bundle::{self, TrustBundle},
 };
-use rustix::fs::{FlockOperation, flock};
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
 
 const CERTIFICATE: &str = "svid.pem";
 const KEY: &str = "svid_key.pem";
@@ -35,6 +39,9 @@ const NEXT_KEY: &str = "svid_key.next.pem";
 const BUNDLE: &str = "bundle.json";
 /// Permission bits of group and others.
 const OTHERS: u32 = 0o077;
+/// How often, and how far apart, the lock is tried: half a second in all.
+const LOCK_TRIES: u32 = 50;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// Largest file that is read, in bytes; the largest valid bundle fits.
 const MAX_FILE_BYTES: u64 = 256 * 1024;
 
@@ -61,6 +68,9 @@ pub enum Error {
         /// What it said.
         source: io::Error,
     },
+    /// Another process holds the folder's lock and does not let go.
+    #[error("{path} is locked by another process", path = .0.display())]
+    Busy(PathBuf),
     /// Larger than anything we write.
     #[error("{path} is larger than {MAX_FILE_BYTES} bytes", path = .0.display())]
     TooLarge(PathBuf),
@@ -161,12 +171,18 @@ impl Store {
         self.folder.join(name)
     }
 
-    /// Excludes other processes until the file is dropped.
+    /// Excludes other processes until the file is dropped. They hold it for milliseconds.
     fn lock(&self) -> Result<File, Error> {
         let io = |source| Error::Io { doing: "locking", path: self.folder.clone(), source };
         let folder = File::open(&self.folder).map_err(io)?;
-        flock(&folder, FlockOperation::LockExclusive).map_err(|e| io(e.into()))?;
-        Ok(folder)
+        for _ in 0..LOCK_TRIES {
+            match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(folder),
+                Err(Errno::WOULDBLOCK) => std::thread::sleep(LOCK_PAUSE),
+                Err(error) => return Err(io(error.into())),
+            }
+        }
+        Err(Error::Busy(self.folder.clone()))
     }
 
     fn read(&self, name: &str) -> Result<Option<zeroize::Zeroizing<Vec<u8>>>, Error> {
@@ -278,6 +294,16 @@ mod tests {
         assert!(matches!(store.load(&domain()), Err(Error::Exposed { mode: 0o640, .. })));
         widen(&store.folder, 0o750);
         assert!(matches!(Store::open(&store.folder), Err(Error::Exposed { mode: 0o750, .. })));
+    }
+
+    #[test]
+    fn a_lock_that_is_never_released_is_an_error_not_a_hang() {
+        let folder = TempDir::new().unwrap();
+        let store = store(&folder);
+        let held = store.lock().unwrap();
+        assert!(matches!(store.load(&domain()), Err(Error::Busy(_))));
+        drop(held);
+        assert!(store.load(&domain()).unwrap().is_none());
     }
 
     #[test]

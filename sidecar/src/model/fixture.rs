@@ -2,9 +2,13 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    num::NonZeroUsize,
     sync::Arc,
     time::{Duration, Instant},
 };
+
+use outrider_certs::TrustDomain;
+use rustls::{CipherSuite, NamedGroup};
 
 use super::{
     cluster::{
@@ -12,7 +16,38 @@ use super::{
         PeerKind, RetryPolicy, Timeouts, Transport,
     },
     runtime::{ClusterRuntime, EndpointRuntime},
+    settings::{AdminSettings, Bootstrap, DrainSettings, IdentitySource, Limits, TlsSettings},
 };
+
+/// What is fixed for the life of a process, with the documented defaults.
+pub(crate) fn bootstrap() -> Bootstrap {
+    Bootstrap {
+        service: "orders".to_owned(),
+        trust_domain: TrustDomain::parse("test.mesh").unwrap(),
+        workers: NonZeroUsize::MIN,
+        state_dir: "/none".into(),
+        identity: IdentitySource::File {
+            certificate: "/none".into(),
+            key: "/none".into(),
+            bundle: "/none".into(),
+        },
+        tls: TlsSettings {
+            cipher_suites: vec![CipherSuite::TLS13_AES_128_GCM_SHA256],
+            key_exchange: vec![NamedGroup::X25519MLKEM768],
+        },
+        admin: AdminSettings { socket: "/none".into(), listen: None },
+        drain: DrainSettings { idle_grace: Duration::from_secs(5), deadline: Duration::from_secs(30) },
+        limits: Limits {
+            max_connections: 10_000,
+            header_bytes: 64 << 10,
+            header_count: 100,
+            max_streams: 256,
+            handshake_timeout: Duration::from_secs(10),
+            header_read_timeout: Duration::from_secs(60),
+            stream_window_bytes: 256 << 10,
+        },
+    }
+}
 
 /// Settings of a mesh cluster with the documented defaults.
 pub(crate) fn settings(name: &str) -> ClusterSettings {

@@ -104,6 +104,8 @@ pub struct EndpointRuntime {
     pub latency_us: AtomicU64,
     /// When `latency_us` was written, in microseconds after `epoch`.
     pub latency_at_us: AtomicU64,
+    /// `latency_us` is mostly what a failure counts as, and fades faster. Written by `balance::ewma`.
+    pub is_penalised: AtomicBool,
     /// When something was last heard, or when the first of the unanswered requests was sent, in microseconds after
     /// `epoch`: with unanswered requests, the age of this is how long the endpoint has been silent.
     pub heard_at_us: AtomicU64,
@@ -144,6 +146,7 @@ impl EndpointRuntime {
             unanswered: AtomicU32::new(0),
             latency_us: AtomicU64::new(0),
             latency_at_us: AtomicU64::new(0),
+            is_penalised: AtomicBool::new(false),
             heard_at_us: AtomicU64::new(0),
             picks: AtomicU64::new(0),
             failures: AtomicU64::new(0),

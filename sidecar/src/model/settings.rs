@@ -103,7 +103,7 @@ pub struct Limits {
     pub max_streams: u32,
     /// Time for a TLS handshake from a peer.
     pub handshake_timeout: Duration,
-    /// Time for a request head on HTTP/1, from its first byte; also the idle time before one.
+    /// Time for a request head from an HTTP/1 peer, the wait before its first byte included. The own app has an hour.
     pub header_read_timeout: Duration,
     /// HTTP/2 stream window; the connection window is four times as large.
     pub stream_window_bytes: u32,

@@ -65,9 +65,13 @@ pub async fn attempt<N: Net>(
     let now = worker.now();
     match sent {
         Ok((response, http1, slot)) => {
-            in_flight.answered(now);
             let is_sidecar = target.cluster.settings.transport == Transport::Mesh(PeerKind::Outrider);
             let processed = if is_sidecar { respond::processed(response.headers()) } else { None };
+            // A sidecar whose app is down says so faster than any app answers: that must not attract requests.
+            match processed {
+                Some(_failure) => in_flight.failed(now),
+                None => in_flight.answered(now),
+            }
             let http1 = http1.map(|connection| (target.clone(), connection));
             Ok(Answer { response, processed, held: Held { in_flight, http1, _slot: slot } })
         }

@@ -4,8 +4,10 @@
 //! the same functions; what differs is data: the [`door::Door`] that a connection came in by.
 
 pub mod attempt;
+mod attempts;
 pub mod door;
 pub mod error;
+mod head;
 pub mod http;
 pub mod respond;
 pub mod serve;

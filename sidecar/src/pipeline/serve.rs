@@ -7,6 +7,7 @@ use std::{
         Arc, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use ::http::Version;
@@ -39,6 +40,9 @@ use crate::{
 
 /// Bytes of one response stream that wait to be sent.
 const MAX_SEND_BUFFER_BYTES: usize = 256 * 1024;
+/// The own app may keep a connection unused for so long (as Envoy's `idle_timeout`): longer than HTTP clients do, so
+/// that they close first and no request crosses a close. hyper has one timer for this and for slow heads.
+const APP_IDLE: Duration = Duration::from_secs(3600);
 /// HTTP/1 read buffer at least so large, whatever the header limit.
 const MIN_READ_BUFFER_BYTES: usize = 64 * 1024;
 
@@ -199,6 +203,7 @@ where
 
 fn builder<N: Net>(worker: &Worker<N>, wire: Wire) -> auto::Builder<TokioExecutor> {
     let limits = &worker.settings.bootstrap.limits;
+    let head_timeout = if wire == Wire::Plain { APP_IDLE } else { limits.header_read_timeout };
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder = match wire {
         Wire::Plain => builder,
@@ -208,7 +213,7 @@ fn builder<N: Net>(worker: &Worker<N>, wire: Wire) -> auto::Builder<TokioExecuto
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_read_timeout)
+        .header_read_timeout(head_timeout)
         .max_headers(limits.header_count)
         .max_buf_size(limits.header_bytes.max(MIN_READ_BUFFER_BYTES))
         .half_close(false)

@@ -112,21 +112,26 @@ impl Body for ResponseBody {
 
 impl Upstream {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Arc<Error>>>> {
-        let outcome = match Pin::new(&mut self.body).poll_frame(cx) {
-            Poll::Ready(Some(Ok(frame))) => {
-                self.activity.touch();
-                // The last data frame may be the end: do not wait for one more poll that hyper need not make.
-                if frame.is_trailers() || self.body.is_end_stream() {
-                    self.end(Ok(()));
+        let outcome = loop {
+            match Pin::new(&mut self.body).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    self.activity.touch();
+                    // The last data frame may be the end: do not wait for one more poll that hyper need not make.
+                    if frame.is_trailers() || self.body.is_end_stream() {
+                        self.end(Ok(()));
+                    } else if frame.data_ref().is_some_and(Bytes::is_empty) {
+                        // Left out, as `Replay` does and for its reason.
+                        continue;
+                    }
+                    return Poll::Ready(Some(Ok(frame)));
                 }
-                return Poll::Ready(Some(Ok(frame)));
+                Poll::Ready(Some(Err(error))) => break Err(Error::Upstream(error)),
+                Poll::Ready(None) => break Ok(()),
+                Poll::Pending => match self.idle.as_mut().map(|idle| Pin::new(idle).poll(cx)) {
+                    Some(Poll::Ready(())) => break Err(Error::Idle),
+                    Some(Poll::Pending) | None => return Poll::Pending,
+                },
             }
-            Poll::Ready(Some(Err(error))) => Err(Error::Upstream(error)),
-            Poll::Ready(None) => Ok(()),
-            Poll::Pending => match self.idle.as_mut().map(|idle| Pin::new(idle).poll(cx)) {
-                Some(Poll::Ready(())) => Err(Error::Idle),
-                Some(Poll::Pending) | None => return Poll::Pending,
-            },
         };
         self.end(outcome.as_ref().copied());
         Poll::Ready(outcome.err().map(|error| Err(Arc::new(error))))

@@ -171,26 +171,39 @@ impl Body for RequestBody {
 }
 
 impl Shared {
+    /// The next frame that is not empty. Empty ones are left out: receivers allow only so many on a connection (h2: 100
+    /// over its whole life), and ours carries the streams of many.
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let frame = match std::task::ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-            Some(Ok(frame)) => frame,
-            Some(Err(error)) => {
-                self.failed = true;
-                return Poll::Ready(Some(Err(Error::Downstream(error))));
-            }
-            None => {
+        while !self.ended {
+            let frame = match std::task::ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) => frame,
+                Some(Err(error)) => {
+                    self.failed = true;
+                    return Poll::Ready(Some(Err(Error::Downstream(error))));
+                }
+                None => {
+                    self.ended = true;
+                    return Poll::Ready(None);
+                }
+            };
+            self.activity.touch();
+            let mut is_empty = false;
+            if let Some(data) = frame.data_ref() {
+                // Known with the last frame, so that it goes on as the last and no empty one has to follow it.
+                self.ended = self.body.is_end_stream();
+                is_empty = data.is_empty();
+                if !is_empty {
+                    self.keep(data.clone());
+                }
+            } else if let Some(trailers) = frame.trailers_ref() {
+                self.trailers = Some(trailers.clone());
                 self.ended = true;
-                return Poll::Ready(None);
             }
-        };
-        self.activity.touch();
-        if let Some(data) = frame.data_ref() {
-            self.keep(data.clone());
-        } else if let Some(trailers) = frame.trailers_ref() {
-            self.trailers = Some(trailers.clone());
-            self.ended = true;
+            if !is_empty {
+                return Poll::Ready(Some(Ok(frame)));
+            }
         }
-        Poll::Ready(Some(Ok(frame)))
+        Poll::Ready(None)
     }
 
     fn keep(&mut self, data: Bytes) {

@@ -24,8 +24,21 @@ pub(super) enum Fault {
     Crash,
     /// The same, without a goodbye.
     PowerLoss,
+    /// The replica drains and ends, and starts again later.
+    Drain,
     /// Discovery drops the replica, which is well, and lists it again later.
     Withdrawal,
+}
+
+impl Fault {
+    /// Whether connections may break under an answer that has begun: nobody can save that one.
+    pub(super) fn breaks_connections(self) -> bool {
+        match self {
+            // A drain that is not over when the fault is, is cut short.
+            Self::Partition | Self::Crash | Self::PowerLoss | Self::Drain => true,
+            Self::Silence | Self::SlowLink(_) | Self::Withdrawal => false,
+        }
+    }
 }
 
 /// The beginning or the end of a fault.
@@ -74,12 +87,13 @@ pub(super) fn plan(rng: &mut fastrand::Rng, from: Duration, until: Duration) -> 
 }
 
 fn any(rng: &mut fastrand::Rng) -> Fault {
-    match rng.u32(0..6) {
+    match rng.u32(0..7) {
         0 => Fault::Partition,
         1 => Fault::Silence,
         2 => Fault::SlowLink(Duration::from_millis(rng.u64(SLOW_MS))),
         3 => Fault::Crash,
         4 => Fault::PowerLoss,
+        5 => Fault::Drain,
         _ => Fault::Withdrawal,
     }
 }

@@ -5,7 +5,11 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 use http::{Method, StatusCode};
 use outrider::model::{ClusterName, Endpoint};
 
-use super::{load::End, mesh::Outcome};
+use super::{
+    faults::Change,
+    load::End,
+    mesh::{Outcome, REPLICAS},
+};
 
 /// As configured by default.
 const BUDGET_RATIO: f64 = 0.2;
@@ -23,6 +27,12 @@ pub(super) fn check(outcome: &Outcome) {
             }
             // Whoever may have done it must not be asked again: the caller decides.
             (End::Answered { status: StatusCode::SERVICE_UNAVAILABLE, .. }, &Method::POST) => {}
+            (End::BrokenOff { replica }, _) => {
+                let breaks = |change: &Change| {
+                    REPLICAS[change.replica] == replica && change.fault.breaks_connections()
+                };
+                assert!(outcome.changes.iter().any(breaks), "{call}: nothing happened to {replica}");
+            }
             _ => panic!("{call}"),
         }
     }
@@ -31,6 +41,14 @@ pub(super) fn check(outcome: &Outcome) {
     let allowed = BUDGET_RATIO + BUDGET_MIN_PER_SECOND * seconds / outcome.calls.len() as f64;
     let extra = extra_load(outcome);
     assert!(extra <= allowed, "extra load of {extra}, allowed {allowed}");
+}
+
+/// What holds while nothing happens that a peer does not announce: no request fails, of whatever method.
+pub(super) fn nothing_failed(outcome: &Outcome) {
+    check(outcome);
+    for call in &outcome.calls {
+        assert!(matches!(&call.end, End::Answered { status: StatusCode::OK, .. }), "{call}");
+    }
 }
 
 /// What holds even if no replica can be reached: every request has one end, none is done twice that must not be, and

@@ -59,7 +59,10 @@ pub(super) enum End {
         is_echo: bool,
     },
     /// A head, but not its whole body.
-    BrokenOff,
+    BrokenOff {
+        /// Whose.
+        replica: String,
+    },
     /// The sidecar gave no answer at all.
     Failed(String),
     /// No answer in time.
@@ -122,11 +125,10 @@ async fn exchange(mut sender: SendRequest<Full<Bytes>>, number: u32, method: &Me
     };
     let status = response.status();
     let replica = response.headers().get(REPLICA).map(|name| name.to_str().unwrap().to_owned());
+    let replica = replica.unwrap_or_default();
     match response.into_body().collect().await {
-        Ok(echo) => {
-            End::Answered { status, replica: replica.unwrap_or_default(), is_echo: echo.to_bytes() == body }
-        }
-        Err(_) => End::BrokenOff,
+        Ok(echo) => End::Answered { status, replica, is_echo: echo.to_bytes() == body },
+        Err(_) => End::BrokenOff { replica },
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{
     fmt::{self, Write},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use tracing::{
@@ -19,18 +20,31 @@ use tracing_subscriber::{
 
 /// The lines of one run. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Log(Arc<Mutex<Vec<String>>>);
+pub(super) struct Log(Arc<Mutex<Lines>>);
+
+#[derive(Debug, Default)]
+struct Lines {
+    now: Duration,
+    lines: Vec<String>,
+}
 
 impl Log {
-    /// Adds a line at the present virtual time.
+    /// Sets the time of the lines to come. Not read from the host's clock: there is none while a host crashes, and
+    /// what is dropped then writes lines too.
+    pub(super) fn set_time(&self, now: Duration) {
+        self.0.lock().unwrap().now = now;
+    }
+
+    /// Adds a line.
     pub(super) fn write(&self, line: impl fmt::Display) {
-        let now = turmoil::sim_elapsed().unwrap_or_default().as_millis();
-        self.0.lock().unwrap().push(format!("{now:>6} ms {line}"));
+        let mut lines = self.0.lock().unwrap();
+        let line = format!("{:>6} ms {line}", lines.now.as_millis());
+        lines.lines.push(line);
     }
 
     /// All lines so far.
     pub(super) fn lines(&self) -> Vec<String> {
-        self.0.lock().unwrap().clone()
+        self.0.lock().unwrap().lines.clone()
     }
 
     /// Takes in what the sidecars on this thread log, until the guard is dropped.

@@ -20,6 +20,7 @@ use outrider::{
     identity::fixed::FixedHandle,
     model::{ClusterName, Endpoint, EndpointSettings},
 };
+use tokio::sync::Notify;
 use turmoil::Sim;
 
 use super::{
@@ -38,9 +39,9 @@ const WEB: &str = "web";
 /// The replicas' inbound port.
 const INBOUND_PORT: u16 = 4343;
 /// How often a fault may begin or end, and so the step of the network's time.
-const TICK: Duration = Duration::from_millis(1);
+const TICK: Duration = Duration::from_millis(2);
 /// Latency of a link that is well, one way: at most.
-const LATENCY: Duration = Duration::from_millis(3);
+const LATENCY: Duration = Duration::from_millis(5);
 /// Longer than any run.
 const MAX_DURATION: Duration = Duration::from_secs(300);
 /// After the last answer: the sweeper has passed twice.
@@ -63,6 +64,8 @@ pub(super) struct Plan {
 
 /// What a run left behind.
 pub(super) struct Outcome {
+    /// What went wrong.
+    pub(super) changes: Vec<Change>,
     /// Every request.
     pub(super) calls: Vec<Call>,
     /// How often the apps saw each.
@@ -83,8 +86,17 @@ struct Shared {
     log: Log,
     seen: Seen,
     discovery: Programmable,
-    apps: Arc<Mutex<IndexMap<&'static str, App>>>,
+    /// The sidecar of each host, and what tells the host to stop in good order.
+    apps: Arc<Mutex<IndexMap<&'static str, (App, Arc<Notify>)>>>,
     calls: Arc<Mutex<Vec<Call>>>,
+}
+
+impl Shared {
+    fn stop(&self, host: &str) {
+        if let Some((_, stop)) = self.apps.lock().unwrap().get(host) {
+            stop.notify_one();
+        }
+    }
 }
 
 /// A mesh that is running.
@@ -102,6 +114,7 @@ pub(super) fn run(plan: &Plan) -> Outcome {
     let _listening = mesh.shared.log.listen();
     let mut changes = plan.changes.iter().peekable();
     loop {
+        mesh.shared.log.set_time(mesh.sim.elapsed());
         while let Some(change) = changes.next_if(|change| change.at <= mesh.sim.elapsed()) {
             mesh.apply(*change);
         }
@@ -110,7 +123,7 @@ pub(super) fn run(plan: &Plan) -> Outcome {
             break;
         }
     }
-    mesh.finish()
+    mesh.finish(plan)
 }
 
 impl Mesh {
@@ -141,8 +154,7 @@ impl Mesh {
 
     fn apply(&mut self, change: Change) {
         let replica = REPLICAS[change.replica];
-        let at = self.sim.elapsed().as_millis();
-        self.shared.log.write(format_args!("at {at} ms {change}"));
+        self.shared.log.write(change);
         match (change.fault, change.begins) {
             (Fault::Partition, true) => self.sim.partition(WEB, replica),
             (Fault::Partition, false) => self.sim.repair(WEB, replica),
@@ -160,6 +172,8 @@ impl Mesh {
                 self.sim.repair(WEB, replica);
                 self.sim.bounce(replica);
             }
+            (Fault::Drain, true) => self.shared.stop(replica),
+            (Fault::Drain, false) => self.sim.bounce(replica),
             (Fault::Withdrawal, begins) => {
                 self.is_listed[change.replica] = !begins;
                 self.list();
@@ -180,7 +194,7 @@ impl Mesh {
     /// Remembers the endpoints that the caller knows just now.
     fn note_endpoints(&mut self) {
         let apps = self.shared.apps.lock().unwrap();
-        let Some(web) = apps.get(WEB) else { return };
+        let Some((web, _)) = apps.get(WEB) else { return };
         let snapshot = web.snapshots.load();
         let Some(orders) = snapshot.cluster(&ClusterName::new("orders")) else { return };
         for endpoint in &orders.endpoints {
@@ -190,15 +204,16 @@ impl Mesh {
         }
     }
 
-    fn finish(self) -> Outcome {
+    fn finish(self, plan: &Plan) -> Outcome {
         let mut apps = std::mem::take(&mut *self.shared.apps.lock().unwrap());
-        let web = apps.shift_remove(WEB).expect("the run is over only when web's requests are");
+        let (web, _) = apps.shift_remove(WEB).expect("the run is over only when web's requests are");
         let calls = std::mem::take(&mut *self.shared.calls.lock().unwrap());
         Outcome {
+            changes: plan.changes.clone(),
             calls,
             seen: Arc::clone(&self.shared.seen),
             web,
-            replicas: apps.into_values().collect(),
+            replicas: apps.into_values().map(|(app, _)| app).collect(),
             endpoints: self.endpoints,
             log: self.shared.log.lines(),
         }
@@ -212,7 +227,7 @@ async fn web(seed: u64, plan: Plan, shared: Shared) -> turmoil::Result {
         spiffe_id("orders"),
         plan.retry,
     );
-    let _identity = sidecar(WEB, WEB, &outbound, seed, &shared).await?;
+    let _running = sidecar(WEB, WEB, &outbound, seed, &shared).await?;
     let calls = plan.load.run(seed, shared.log.clone()).await?;
     *shared.calls.lock().unwrap() = calls;
     tokio::time::sleep(plan.idle.max(SETTLE)).await;
@@ -221,18 +236,33 @@ async fn web(seed: u64, plan: Plan, shared: Shared) -> turmoil::Result {
 
 async fn replica(name: &'static str, seed: u64, shared: Shared) -> turmoil::Result {
     let inbound = format!("inbound: [{{listen: '0.0.0.0:{INBOUND_PORT}', app: '{APP}'}}]\n");
-    let _identity = sidecar(name, "orders", &inbound, seed, &shared).await?;
-    service::serve(name, seed, shared.seen).await
+    let running = sidecar(name, "orders", &inbound, seed, &shared).await?;
+    let stopped = async {
+        running.stop.notified().await;
+        running.app.drain().await;
+    };
+    tokio::select! {
+        biased;
+        ended = service::serve(name, seed, shared.seen) => ended,
+        () = stopped => Ok(()),
+    }
 }
 
-/// Starts the sidecar of a host, from configuration to listening sockets. Keep what it returns.
+/// A sidecar that is up. Its identity would end with the handle.
+struct Running {
+    app: App,
+    stop: Arc<Notify>,
+    _identity: FixedHandle,
+}
+
+/// Starts the sidecar of a host, from configuration to listening sockets.
 async fn sidecar(
     host: &'static str,
     service: &str,
     rest: &str,
     seed: u64,
     shared: &Shared,
-) -> turmoil::Result<FixedHandle> {
+) -> turmoil::Result<Running> {
     let top = format!(
         "service: {service}\ntrust_domain: {TRUST_DOMAIN}\nidentity: {{ca: {{address: 'unused:1'}}}}\n"
     );
@@ -244,6 +274,7 @@ async fn sidecar(
     let app = App::start(settings, &world, parts)?;
     app.serve(&world).await?;
     shared.log.write(format_args!("{host} is up"));
-    shared.apps.lock().unwrap().insert(host, app);
-    Ok(handle)
+    let stop = Arc::new(Notify::new());
+    shared.apps.lock().unwrap().insert(host, (app.clone(), Arc::clone(&stop)));
+    Ok(Running { app, stop, _identity: handle })
 }

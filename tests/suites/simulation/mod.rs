@@ -14,7 +14,7 @@ mod mesh;
 mod net;
 mod service;
 
-use std::{panic, time::Duration};
+use std::{cell::Cell, panic, sync::Once, time::Duration};
 
 use self::{
     faults::{Change, Fault},
@@ -34,11 +34,33 @@ fn plan(seed: u64) -> Plan {
     Plan { seed, load: LOAD, changes, retry: "{}", idle: Duration::ZERO }
 }
 
+thread_local! {
+    /// Panics on this thread. Most would go unseen: tokio keeps a task's panic for whoever joins it.
+    static PANICS: Cell<u32> = const { Cell::new(0) };
+}
+
+fn count_panics() {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            PANICS.set(PANICS.get() + 1);
+            before(info);
+        }));
+    });
+    PANICS.set(0);
+}
+
 /// Runs a plan and checks it; whatever fails in it, the seed is told.
 fn run(plan: &Plan, check: impl FnOnce(&Outcome)) -> Outcome {
+    count_panics();
     let seed = plan.seed;
     let checked = panic::AssertUnwindSafe(|| {
         let outcome = mesh::run(plan);
+        if knob("OUTRIDER_SIM_SEED").is_some() {
+            outcome.log.iter().for_each(|line| println!("{line}"));
+        }
+        assert_eq!(PANICS.get(), 0, "a task panicked");
         check(&outcome);
         outcome
     });
@@ -61,10 +83,7 @@ fn no_request_is_lost_whatever_happens_to_two_of_three_replicas() {
         (None, None) => (0..SEEDS).collect(),
     };
     for seed in seeds {
-        let outcome = run(&plan(seed), invariants::check);
-        if knob("OUTRIDER_SIM_SEED").is_some() {
-            outcome.log.iter().for_each(|line| println!("{line}"));
-        }
+        run(&plan(seed), invariants::check);
     }
 }
 
@@ -77,6 +96,27 @@ fn a_seed_run_twice_decides_alike() {
     }
     assert_eq!(first.len(), again.len());
     assert_ne!(first, other);
+}
+
+#[test]
+fn a_mesh_that_is_well_fails_nothing_and_repeats_nothing() {
+    // Long enough for whatever a connection may do only so often.
+    let load = Load { duration: Duration::from_secs(20), ..LOAD };
+    run(&Plan { load, changes: Vec::new(), ..plan(9) }, |outcome| {
+        invariants::nothing_failed(outcome);
+        assert_eq!(invariants::extra_load(outcome), 0.0);
+    });
+}
+
+#[test]
+fn a_rolling_restart_fails_nothing_of_whatever_method() {
+    let drain = |replica: usize, at, begins| {
+        let at = Duration::from_millis(1500 * replica as u64 + at);
+        Change { at, replica, fault: Fault::Drain, begins }
+    };
+    let changes =
+        (0..3).flat_map(|replica| [drain(replica, 1000, true), drain(replica, 2000, false)]).collect();
+    run(&Plan { changes, ..plan(10) }, invariants::nothing_failed);
 }
 
 #[test]

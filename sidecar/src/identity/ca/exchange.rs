@@ -34,7 +34,7 @@ use super::super::{
 };
 use crate::{clock::Clock, model::wire::ALPN_STANDARD_H2, net::Net};
 
-/// One exchange, from the name look-up to the last byte.
+/// One exchange, from the name look-up to the last byte; for a certificate, to the end of the handshake.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// One address of the CA; leaves time for a second one.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -198,7 +198,7 @@ impl<N: Net> Exchange<N> {
             return Err(Error::BundleWithoutCa);
         }
         let ask = Ask { id, token: Some(token), bundle_sequence: bundle.sequence() };
-        let (key, issued) = within(self.issue(&config, wish, &ask)).await?;
+        let (key, issued) = self.issue(&config, wish, &ask).await?;
         let newest = newer(&bundle, issued.bundle);
         let svid = self.accept(issued.chain, &key, id, &newest)?;
         Ok((svid, newest))
@@ -213,7 +213,7 @@ impl<N: Net> Exchange<N> {
     ) -> Result<Obtained, Error> {
         let config = self.own(held, bundle)?;
         let ask = Ask { id: held.id(), token: None, bundle_sequence: bundle.sequence() };
-        let (key, issued) = within(self.issue(&config, wish, &ask)).await?;
+        let (key, issued) = self.issue(&config, wish, &ask).await?;
         // A bundle of a wrong kind is not the certificate's fault: the next look at the bundle reports it.
         let newest = newer(bundle, issued.bundle);
         let svid = self.accept(issued.chain, &key, held.id(), &newest)?;
@@ -269,9 +269,9 @@ impl<N: Net> Exchange<N> {
         wish: &Wish<'_>,
         ask: &Ask<'_>,
     ) -> Result<(KeyPairAndCsr, IssuedChain), Error> {
+        let (stream, _ca) = within(self.connect(config)).await?;
         let key = KeyPairAndCsr::generate(ask.id)?;
         wish.store.keep_next_key(&pem::encode_key(key.key()))?;
-        let (stream, _ca) = self.connect(config).await?;
         let bearer = ask.token.map(JoinToken::bearer);
         let request = SvidRequest {
             csr_pem: key.csr_pem(),
@@ -279,6 +279,7 @@ impl<N: Net> Exchange<N> {
             bearer: bearer.as_ref().map(|text| text.as_str()),
             bundle_sequence: ask.bundle_sequence,
         };
+        // Bounded by the client library (15 s); cut off sooner, an answer on its way would cost the token.
         let issued = Box::pin(client::request_svid(stream, request)).await?;
         Ok((key, issued))
     }

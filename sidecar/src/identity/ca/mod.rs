@@ -15,9 +15,12 @@
 //! - One exchange at a time, each with a deadline; waits between attempts are jittered and bounded.
 
 mod exchange;
+mod token;
+
+#[cfg(test)]
+mod real_ca_tests;
 #[cfg(test)]
 mod tests;
-mod token;
 
 use std::{
     path::PathBuf,
@@ -49,6 +52,8 @@ pub use self::exchange::Error;
 
 /// Longest sleep, so that a wall clock that jumped is noticed.
 const MAX_SLEEP: Duration = Duration::from_secs(30);
+/// Shortest time between a certificate and the next.
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the token file is looked at while there is no valid certificate.
 const TOKEN_POLL: Duration = Duration::from_secs(1);
 
@@ -172,7 +177,12 @@ impl<'a, N: Net> Life<'a, N> {
     fn restore(&mut self) {
         match self.load() {
             Ok(Some(kept)) => {
-                tracing::info!(id = %kept.svid.id(), "using the kept certificate");
+                let id = kept.svid.id();
+                tracing::info!(%id, "using the kept certificate");
+                if let Some(other) = self.token.peek().filter(|other| other != id) {
+                    let folder = self.source.settings.state_dir.display();
+                    tracing::warn!(%id, %other, "the join token is for another ID; to become that, empty {folder}");
+                }
                 // When it came is not known; `not_before` is earlier, so at worst it is renewed too soon.
                 let obtained = kept.svid.not_before();
                 self.hold((kept.svid, kept.bundle), obtained);
@@ -233,6 +243,8 @@ impl<'a, N: Net> Life<'a, N> {
                 self.report.worked();
                 self.source.status.renewals.succeed(self.source.clock.wall());
                 tracing::info!(id = %obtained.0.id(), not_after = ?obtained.0.not_after(), "certificate obtained");
+                // A CA that gives seconds must not make us ask without a pause.
+                self.retry_at = self.source.clock.now() + MIN_INTERVAL;
                 let received = self.source.clock.wall();
                 self.hold(obtained, received);
             }

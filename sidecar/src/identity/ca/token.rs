@@ -36,6 +36,12 @@ impl TokenFile {
         Ok(token)
     }
 
+    /// Whom the token that is there is for; does not count as reading it.
+    pub(super) fn peek(&self) -> Option<SpiffeId> {
+        let token = token_in(self.path.as_ref()?).ok()?;
+        Some(token.spiffe_id().clone())
+    }
+
     /// Whom the token that was read last is for.
     pub(super) fn id(&self) -> Option<SpiffeId> {
         self.read.as_ref().map(|(_, id)| id.clone())

@@ -226,3 +226,6 @@ fn retire(previous: &Snapshot, next: &Snapshot) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,199 @@
+//! The attempts of one request: the retry loop.
+//!
+//! # Invariants
+//! - An attempt is repeated only if what happened, the policy, the budget and the deadline all allow it.
+//! - Every attempt goes to an endpoint not yet tried, as long as there is one.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+};
+
+use http::{HeaderValue, Request, Uri, Version, header, request::Parts, uri::Scheme};
+
+use super::{
+    attempt::{self, Answer},
+    error::ProxyError,
+    respond,
+    worker::Worker,
+};
+use crate::{
+    balance::{self, Tried},
+    connect::{dial::Speak, pool::Target},
+    model::{
+        Cluster, Snapshot,
+        cluster::{PeerKind, Transport},
+        wire,
+    },
+    net::Net,
+    relay::{
+        activity::{Activity, IdleTimer},
+        replay::{Replay, RequestBody},
+    },
+    resilience::{
+        backoff,
+        retry::{self, Processed, RetryFacts, Verdict},
+        retry_budget,
+    },
+};
+
+/// The attempts of one request.
+pub(super) struct Attempts<'a, N: Net> {
+    /// Who makes them.
+    pub(super) worker: &'a Worker<N>,
+    /// What was true when the request came.
+    pub(super) snapshot: &'a Arc<Snapshot>,
+    /// Where they go.
+    pub(super) cluster: &'a Arc<Cluster>,
+    /// Whom the request is for.
+    pub(super) authority: String,
+    /// What is spoken upstream.
+    pub(super) speak: Speak,
+    /// Which attempt the hop before said this is, counted from 1.
+    pub(super) previous_attempt: u32,
+}
+
+impl<N: Net> Attempts<'_, N> {
+    /// All attempts, within the cluster's timeouts.
+    pub(super) async fn run(
+        self,
+        head: Parts,
+        replay: Replay,
+        activity: &Activity,
+    ) -> Result<Answer, ProxyError> {
+        let timeouts = &self.cluster.settings.timeouts;
+        let (idle, limit) = (timeouts.stream_idle, timeouts.request);
+        let idle_timer = IdleTimer::new(activity.clone(), idle);
+        let expiry = async {
+            let deadline = async {
+                match limit {
+                    Some(limit) => {
+                        tokio::time::sleep(limit).await;
+                        limit
+                    }
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                limit = deadline => ProxyError::Timeout { limit },
+                () = idle_timer => ProxyError::Idle { limit: idle },
+            }
+        };
+        self.repeat(head, replay, std::pin::pin!(expiry)).await
+    }
+
+    async fn repeat(
+        self,
+        head: Parts,
+        mut replay: Replay,
+        mut expiry: Pin<&mut impl Future<Output = ProxyError>>,
+    ) -> Result<Answer, ProxyError> {
+        let policy = &self.cluster.settings.retry;
+        let mut tried = Tried::default();
+        let mut attempt = 1;
+        loop {
+            let now = self.worker.now();
+            let endpoint = self
+                .worker
+                .with_rng(|rng| balance::pick(self.cluster, &tried, now, rng))
+                .ok_or_else(|| ProxyError::NoEndpoint { cluster: self.cluster.name().clone() })?;
+            tried.insert(endpoint.address());
+            let target = Target {
+                cluster: Arc::clone(self.cluster),
+                endpoint,
+                identity: self.snapshot.identity.clone(),
+            };
+            let request = self.request(&head, replay.attempt(), attempt)?;
+            let outcome = attempt::attempt(self.worker, &target, self.speak, request, expiry.as_mut()).await;
+            let class = match &outcome {
+                Ok(answer) => answer.processed,
+                Err(error) => error.retry_class(),
+            };
+            let Some(processed) = class else { return outcome };
+            if replay.has_failed() {
+                return Err(ProxyError::Downstream);
+            }
+            let facts = RetryFacts {
+                processed,
+                is_idempotent: retry::is_idempotent(&head.method),
+                is_replayable: replay.is_replayable(),
+                attempt,
+                max_retries: policy.max_retries,
+                previous_attempts_upstream: self.previous_attempt,
+            };
+            tracing::debug!(
+                cluster = %self.cluster.name(), endpoint = %target.endpoint.address(), attempt,
+                failure = outcome.as_ref().err().map(respond::chain), "attempt failed"
+            );
+            if !self.may_repeat(facts) {
+                return outcome;
+            }
+            drop(outcome);
+            tokio::select! {
+                biased;
+                () = self.back_off(processed, attempt) => {}
+                expired = expiry.as_mut() => return Err(expired),
+            }
+            attempt += 1;
+        }
+    }
+
+    fn may_repeat(&self, facts: RetryFacts) -> bool {
+        if retry::may_retry(facts) != Verdict::Retry {
+            return false;
+        }
+        let (policy, runtime) = (&self.cluster.settings.retry, &self.cluster.runtime);
+        let is_allowed = retry_budget::try_take(
+            &runtime.retry_budget,
+            policy.budget_ratio,
+            policy.budget_min_per_second,
+            self.worker.now(),
+        );
+        let count = if is_allowed { &runtime.retries } else { &runtime.retries_over_budget };
+        count.fetch_add(1, Ordering::Relaxed);
+        is_allowed
+    }
+
+    /// The first repetition of what was certainly not processed goes elsewhere at once: nothing is overloaded by it.
+    async fn back_off(&self, processed: Processed, attempt: u32) {
+        if processed == Processed::No && attempt == 1 {
+            return;
+        }
+        let base = self.cluster.settings.retry.backoff_base;
+        let delay = self.worker.with_rng(|rng| backoff::delay(base, attempt, rng));
+        tokio::time::sleep(delay).await;
+    }
+
+    /// The request of one attempt, in the form that the upstream's HTTP version asks for.
+    fn request(
+        &self,
+        head: &Parts,
+        body: RequestBody,
+        attempt: u32,
+    ) -> Result<Request<RequestBody>, ProxyError> {
+        let mut request = Request::new(body);
+        *request.method_mut() = head.method.clone();
+        *request.headers_mut() = head.headers.clone();
+        let transport = self.cluster.settings.transport;
+        if transport == Transport::Mesh(PeerKind::Outrider) {
+            request.headers_mut().insert(wire::ATTEMPT, HeaderValue::from(attempt));
+        }
+        let path = head.uri.path_and_query().cloned();
+        let bad = |error: &dyn std::fmt::Display| ProxyError::BadRequest(error.to_string());
+        let mut uri = http::uri::Parts::default();
+        uri.path_and_query = Some(path.unwrap_or_else(|| http::uri::PathAndQuery::from_static("/")));
+        if self.speak == Speak::Http2 {
+            request.headers_mut().remove(header::HOST);
+            uri.scheme = Some(if transport == Transport::App { Scheme::HTTP } else { Scheme::HTTPS });
+            uri.authority = Some(self.authority.parse().map_err(|error| bad(&error))?);
+            *request.version_mut() = Version::HTTP_2;
+        } else {
+            let host = HeaderValue::from_str(&self.authority).map_err(|error| bad(&error))?;
+            request.headers_mut().insert(header::HOST, host);
+        }
+        *request.uri_mut() = Uri::from_parts(uri).map_err(|error| bad(&error))?;
+        Ok(request)
+    }
+}

@@ -1,0 +1,230 @@
+use outrider_certs::trust_bundle::TrustBundles;
+
+use super::*;
+use crate::{
+    discovery::programmable::Programmable,
+    identity::{
+        fixed::{Fixed, FixedHandle},
+        source::Material,
+        start_with,
+        testing::{ORDERS, Root, bundle, epoch, eventually, tls_settings},
+    },
+    model::{cluster::EndpointSource, fixture},
+};
+
+const A: &str = "spiffe://test.mesh/a";
+const B: &str = "spiffe://test.mesh/b";
+
+fn endpoint(port: u16, id: &str) -> EndpointSettings {
+    EndpointSettings {
+        address: SocketAddr::from(([10, 0, 0, 1], port)),
+        spiffe_ids: [SpiffeId::parse(id).unwrap()].into(),
+    }
+}
+
+fn fixed(name: &str, endpoints: &[EndpointSettings]) -> Arc<ClusterSettings> {
+    let source = EndpointSource::Static(endpoints.to_vec());
+    Arc::new(ClusterSettings { source, ..fixture::settings(name) })
+}
+
+/// What follows from static clusters alone; marks what is gone, as the loop does.
+fn next(previous: &Snapshot, clusters: &[Arc<ClusterSettings>]) -> Snapshot {
+    let clock = Clock::simulated(epoch(), 7);
+    let mut discovery = Discovery::new(Arc::new(Programmable::new()), &clock);
+    discovery.reconcile(clusters);
+    let lists = discovery.lists();
+    let facts = Facts { clusters, lists: &lists.borrow(), identity: None };
+    let next = build(previous, &facts, clock.now());
+    retire(previous, &next);
+    next
+}
+
+fn at(snapshot: &Snapshot, index: usize) -> Arc<Endpoint> {
+    let cluster = snapshot.cluster(&ClusterName::new("orders")).unwrap();
+    Arc::clone(&cluster.endpoints[index])
+}
+
+#[tokio::test(start_paused = true)]
+async fn authorities_become_routes_to_clusters_that_exist() {
+    let named = |name: &str, authorities: &[&str]| {
+        let authorities = authorities.iter().map(|&authority| authority.to_owned()).collect();
+        Arc::new(ClusterSettings { authorities, ..fixture::settings(name) })
+    };
+    let clusters = [named("orders", &["orders", "orders:8080"]), named("inbound/http", &[])];
+    let snapshot = next(&Snapshot::default(), &clusters);
+    assert_eq!(snapshot.version, 1);
+    assert_eq!(snapshot.routes.len(), 2);
+    assert_eq!(snapshot.routes["orders:8080"].as_str(), "orders");
+    assert!(snapshot.routes.values().all(|name| snapshot.cluster(name).is_some()));
+    assert!(snapshot.cluster(&ClusterName::new("inbound/http")).is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn counters_are_carried_over_while_an_endpoint_stays() {
+    let first = next(&Snapshot::default(), &[fixed("orders", &[endpoint(1, A), endpoint(2, A)])]);
+    let second = next(&first, &[fixed("orders", &[endpoint(3, A), endpoint(2, A)])]);
+    assert!(Arc::ptr_eq(&at(&first, 1), &at(&second, 1)));
+    let runtime =
+        |snapshot: &Snapshot| Arc::clone(&snapshot.cluster(&ClusterName::new("orders")).unwrap().runtime);
+    assert!(Arc::ptr_eq(&runtime(&first), &runtime(&second)));
+    assert!(at(&first, 0).runtime.is_removed.load(Ordering::Acquire));
+    assert!(!at(&second, 0).runtime.is_removed.load(Ordering::Acquire));
+    assert!(!at(&second, 1).runtime.is_removed.load(Ordering::Acquire));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_with_another_identity_starts_afresh() {
+    let first = next(&Snapshot::default(), &[fixed("orders", &[endpoint(1, A)])]);
+    let second = next(&first, &[fixed("orders", &[endpoint(1, B)])]);
+    assert!(!Arc::ptr_eq(&at(&first, 0).runtime, &at(&second, 0).runtime));
+    assert!(at(&first, 0).runtime.is_removed.load(Ordering::Acquire));
+    assert!(!at(&second, 0).runtime.is_removed.load(Ordering::Acquire));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_comes_back_starts_afresh() {
+    let first = next(&Snapshot::default(), &[fixed("orders", &[endpoint(1, A)])]);
+    let second = next(&first, &[fixed("orders", &[])]);
+    let third = next(&second, &[fixed("orders", &[endpoint(1, A)])]);
+    assert!(!Arc::ptr_eq(&at(&first, 0).runtime, &at(&third, 0).runtime));
+    assert!(!at(&third, 0).runtime.is_removed.load(Ordering::Acquire));
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_of_a_cluster_that_goes_are_removed() {
+    let first = next(&Snapshot::default(), &[fixed("orders", &[endpoint(1, A)])]);
+    let second = next(&first, &[]);
+    assert!(second.clusters.is_empty() && second.routes.is_empty());
+    assert!(at(&first, 0).runtime.is_removed.load(Ordering::Acquire));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_listed_twice_is_one() {
+    let snapshot = next(&Snapshot::default(), &[fixed("orders", &[endpoint(1, A), endpoint(1, A)])]);
+    assert_eq!(snapshot.clusters[0].endpoints.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_without_changes_is_the_same_object() {
+    let clusters = [fixed("orders", &[endpoint(1, A)]), fixed("users", &[endpoint(2, A)])];
+    let first = next(&Snapshot::default(), &clusters);
+    let changed = [fixed("orders", &[endpoint(1, A)]), fixed("users", &[endpoint(3, A)])];
+    let second = next(&first, &changed);
+    assert_eq!(second.version, 2);
+    assert!(Arc::ptr_eq(&first.clusters[0], &second.clusters[0]));
+    assert!(!Arc::ptr_eq(&first.clusters[1], &second.clusters[1]));
+}
+
+fn material(root: &Root) -> Material {
+    let bundles = Arc::new(TrustBundles::single(bundle(&[root], 1)));
+    Material { svid: root.day_svid(ORDERS), bundles }
+}
+
+/// A publisher over settings that can change, endpoints that can be set, and a fixed identity.
+struct Bench {
+    settings: watch::Sender<Arc<Settings>>,
+    sources: Programmable,
+    identity: FixedHandle,
+    snapshots: Snapshots,
+    readiness: Readiness,
+    root: Root,
+}
+
+impl Bench {
+    fn start(clusters: Vec<Arc<ClusterSettings>>) -> Self {
+        let clock = Clock::simulated(epoch(), 7);
+        let (readiness, snapshots, sources) =
+            (Readiness::default(), Snapshots::default(), Programmable::new());
+        let settings = watch::Sender::new(Arc::new(with(clusters)));
+        let (source, identity) = Fixed::new(None);
+        let started = start_with(Arc::new(source), &tls_settings(), &clock, &readiness).unwrap();
+        let inputs = Inputs {
+            settings: settings.subscribe(),
+            identity: started.identity,
+            sources: Arc::new(sources.clone()),
+        };
+        start(inputs, snapshots.clone(), &clock, &readiness);
+        Self { settings, sources, identity, snapshots, readiness, root: Root::new("root") }
+    }
+
+    async fn until(&self, what: &str, claim: impl Fn(&Snapshot) -> bool) -> Arc<Snapshot> {
+        eventually(Duration::from_secs(10), what, || claim(&self.snapshots.load())).await;
+        self.snapshots.load()
+    }
+}
+
+fn with(clusters: Vec<Arc<ClusterSettings>>) -> Settings {
+    Settings { bootstrap: fixture::bootstrap(), listeners: Vec::new(), clusters }
+}
+
+fn watched(name: &str) -> Arc<ClusterSettings> {
+    let source = EndpointSource::File { path: "/none".into(), default_spiffe_ids: Arc::from([]) };
+    Arc::new(ClusterSettings { source, ..fixture::settings(name) })
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_configuration_names_is_published_before_start_returns() {
+    let bench = Bench::start(vec![fixed("orders", &[endpoint(1, A)])]);
+    let snapshot = bench.snapshots.load();
+    assert_eq!((snapshot.version, snapshot.clusters[0].endpoints.len()), (1, 1));
+    assert_eq!(bench.readiness.waiting_for(), ["identity"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn readiness_waits_for_every_clusters_first_answer() {
+    let bench = Bench::start(vec![fixed("users", &[]), watched("orders")]);
+    bench.identity.replace(material(&bench.root));
+    bench.until("the identity", |snapshot| snapshot.identity.is_some()).await;
+    assert_eq!(bench.readiness.waiting_for(), ["endpoints"]);
+    bench.sources.set(&ClusterName::new("orders"), &[]);
+    eventually(Duration::from_secs(1), "ready", || bench.readiness.waiting_for().is_empty()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_change_is_published_at_once_and_a_burst_in_few_snapshots() {
+    let bench = Bench::start(vec![watched("orders")]);
+    let orders = ClusterName::new("orders");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    bench.sources.set(&orders, &[endpoint(1, A)]);
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    assert_eq!(bench.snapshots.load().version, 2, "no wait after a quiet time");
+    for port in 2..=1000 {
+        bench.sources.set(&orders, &[endpoint(port, A)]);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let last = endpoint(1000, A).address;
+    let is_last = |snapshot: &Snapshot| at(snapshot, 0).address() == last;
+    let snapshot = bench.until("the last endpoint", is_last).await;
+    assert!((10..=25).contains(&snapshot.version), "20 a second, not {}", snapshot.version);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_identity_is_a_new_object_in_the_next_snapshot() {
+    let bench = Bench::start(Vec::new());
+    bench.identity.replace(material(&bench.root));
+    let first = bench.until("an identity", |snapshot| snapshot.identity.is_some()).await;
+    let first = first.identity.clone().unwrap();
+    bench.identity.replace(material(&bench.root));
+    let is_new = |snapshot: &Snapshot| !Arc::ptr_eq(snapshot.identity.as_ref().unwrap(), &first);
+    bench.until("another identity", is_new).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn changed_settings_start_and_stop_sources_and_keep_what_is_known() {
+    let bench = Bench::start(vec![watched("orders"), fixed("users", &[endpoint(9, B)])]);
+    bench.sources.set(&ClusterName::new("orders"), &[endpoint(1, A)]);
+    let has_one = |snapshot: &Snapshot| snapshot.clusters[0].endpoints.len() == 1;
+    let before = bench.until("orders' endpoint", has_one).await;
+    // Another policy, the same source; users are gone, stock is new.
+    let changed = Arc::new(ClusterSettings {
+        authorities: vec!["o".into()],
+        ..ClusterSettings::clone(&watched("orders"))
+    });
+    let all = vec![changed, fixed("stock", &[endpoint(5, B)])];
+    bench.settings.send_replace(Arc::new(with(all)));
+    let after = bench.until("the new settings", |snapshot| snapshot.routes.contains_key("o")).await;
+    assert!(Arc::ptr_eq(&at(&before, 0), &at(&after, 0)));
+    assert!(after.cluster(&ClusterName::new("users")).is_none());
+    assert!(before.clusters[1].endpoints[0].runtime.is_removed.load(Ordering::Acquire));
+    assert_eq!(after.cluster(&ClusterName::new("stock")).unwrap().endpoints.len(), 1);
+}
