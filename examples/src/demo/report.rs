@@ -214,7 +214,7 @@ impl Report {
             }
         }
         let killed = hops.iter().flat_map(|hop| &hop.endpoints).find(|it| Some(it.address) == damage.killed);
-        if !killed.is_some_and(|endpoint| endpoint.picks > endpoint.failures) {
+        if killed.is_none_or(|endpoint| endpoint.picks <= endpoint.failures) {
             faults.push(
                 "the replica that was killed had answered nothing before, so its death proves nothing"
                     .to_owned(),

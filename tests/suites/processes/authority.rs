@@ -13,6 +13,8 @@ use outrider_certs::{
     ca::{CaState, NewCa, write_atomically},
     request::KeyPairAndCsr,
 };
+use rcgen::{Issuer, KeyPair};
+use serde_json::Value;
 use tokio::net::TcpStream;
 
 use super::{
@@ -48,7 +50,20 @@ impl Authority {
         self.state.bundle().to_pem()
     }
 
-    pub(super) fn svid(&self, service: &str, validity: Duration) -> X509Svid {
+    pub(super) fn domain(&self) -> TrustDomain {
+        self.state.trust_domain().clone()
+    }
+
+    /// Its key, for what the CA itself would never sign.
+    pub(super) fn issuer(&self) -> Issuer<'static, KeyPair> {
+        let state = fs::read(self.folder.join("ca.json")).expect("the CA's state");
+        let state: Value = serde_json::from_slice(&state).expect("JSON");
+        let text = |name: &str| state["roots"][0][name].as_str().expect("a text").to_owned();
+        let key = KeyPair::from_pem(&text("key")).expect("a key");
+        Issuer::from_ca_cert_pem(&text("certificate"), key).expect("a root")
+    }
+
+    fn svid(&self, service: &str, validity: Duration) -> X509Svid {
         let id = id(service);
         let pair = KeyPairAndCsr::generate(&id).expect("a key");
         let issued = self.state.issue_by_hand(&id, pair.csr_pem(), validity, SystemTime::now());

@@ -4,7 +4,7 @@
 //! ```text
 //!   load ──▶ caller's sidecar ══mTLS══▶ sidecar of each replica ──▶ app
 //! ```
-//! The harness is in the first five modules, the claims in the others. Nothing sleeps to wait for something: either a
+//! The harness is in the first six modules, the claims in the others. Nothing sleeps to wait for something: either a
 //! condition is polled with a deadline, or the load is let go on for a number of requests.
 
 #![allow(
@@ -17,10 +17,13 @@
 mod app;
 mod authority;
 mod load;
+mod lying_ca;
 mod mesh;
 mod process;
 
+mod demo;
 mod drain;
+mod identity_file;
 mod identity_life;
 mod kill;
 mod overlap;
