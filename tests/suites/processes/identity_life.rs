@@ -113,7 +113,8 @@ async fn not_after(sidecar: &Sidecar) -> String {
 
 /// Waits until the log says so.
 async fn until_logged(sidecar: &Sidecar, text: &str) {
-    until(&format!("{} logs {text:?}", sidecar.plan.name), async || sidecar.process.log().contains(text)).await;
+    until(&format!("{} logs {text:?}", sidecar.plan.name), async || sidecar.process.log().contains(text))
+        .await;
 }
 
 #[test]
@@ -251,8 +252,7 @@ fn a_server_with_a_foreign_root_is_not_taken_for_the_ca() {
         let load = running.load();
         let foreign = Authority::new(&running.setting.folder.path().join("foreign-ca"));
         running.stop_ca().await;
-        let mut impostor =
-            foreign.serve(running.setting.address, &[], running.setting.folder.path()).await;
+        let mut impostor = foreign.serve(running.setting.address, &[], running.setting.folder.path()).await;
         assert!(running.caller.replace("-new").await.success());
         until_logged(&running.caller, "is not a CA we trust").await;
         impostor.kill();

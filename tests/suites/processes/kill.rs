@@ -22,7 +22,12 @@ fn post() -> Plan {
 /// Panics unless each failure is one that nobody could have repeated, and there are at most as many as were under way.
 fn assert_only_unrepeatable(posts: &Totals, under_way: u64) {
     assert!(posts.ok > 0, "no request was made");
-    assert!(posts.failed <= under_way, "{under_way} were under way, {} failed: {:#?}", posts.failed, posts.failures);
+    assert!(
+        posts.failed <= under_way,
+        "{under_way} were under way, {} failed: {:#?}",
+        posts.failed,
+        posts.failures
+    );
     for failure in &posts.failures {
         assert!(failure.contains("reset_before_answer"), "{failure}");
     }
@@ -145,7 +150,8 @@ fn an_address_recycled_for_another_identity_gets_no_request_and_costs_none() {
         assert!(stranger.accepted().await > 0, "it was reached, or nothing is shown");
         assert_eq!(app.seen(), 0, "no request reached the stranger's app");
         let peers = stranger.ask("/listeners").await["listeners"][0]["peers"].clone();
-        let requests: u64 = peers.as_array().expect("a list").iter().filter_map(|p| p["requests"].as_u64()).sum();
+        let requests: u64 =
+            peers.as_array().expect("a list").iter().filter_map(|p| p["requests"].as_u64()).sum();
         assert_eq!(requests, 0, "nor its sidecar: {peers}");
     });
 }

@@ -94,8 +94,7 @@ impl Load {
             in_flight: AtomicU64::new(0),
             is_over: AtomicBool::new(false),
         });
-        let clients =
-            (0..clients).map(|number| tokio::spawn(Client::new(&shared, number).live())).collect();
+        let clients = (0..clients).map(|number| tokio::spawn(Client::new(&shared, number).live())).collect();
         Self { shared, clients }
     }
 
@@ -199,7 +198,11 @@ impl Client {
         if self.shared.plan.keeps && !closes {
             self.kept = Some(connection);
         }
-        if status.is_success() { Ok(replica(text)) } else { Err(format!("{status} {reason:?}: {text}").into()) }
+        if status.is_success() {
+            Ok(replica(text))
+        } else {
+            Err(format!("{status} {reason:?}: {text}").into())
+        }
     }
 
     async fn send(&mut self) -> Result<(Response<Incoming>, Connection), Failure> {

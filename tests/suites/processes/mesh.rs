@@ -295,7 +295,8 @@ impl MeshPlan {
     pub(super) async fn start_with<A>(self, apps: Vec<A>) -> Mesh<A> {
         let caller = self.caller.start("");
         let sidecars = join_all(self.replicas.iter().map(|plan| plan.start("").ready())).await;
-        let replicas = sidecars.into_iter().zip(apps).map(|(sidecar, app)| Replica { sidecar, app }).collect();
+        let replicas =
+            sidecars.into_iter().zip(apps).map(|(sidecar, app)| Replica { sidecar, app }).collect();
         let caller = caller.ready().await;
         Mesh { caller, replicas, authority: self.authority, network: self.network, folder: self.folder }
     }
