@@ -14,10 +14,12 @@ use futures_util::future::join_all;
 use indexmap::IndexMap;
 use outrider_certs::SpiffeId;
 use tokio::sync::{oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     accept,
     clock::Clock,
+    connect::dial::Dialer,
     discovery::{Configured, Sources},
     drain::{self, Drains, Phase},
     identity::{self, source::Source},
@@ -29,6 +31,7 @@ use crate::{
     pipeline::{serve, worker::Worker},
     publish,
     readiness::Readiness,
+    tls::trust,
 };
 
 /// What readiness waits for last.
@@ -114,6 +117,8 @@ pub struct App {
     pub listeners: Arc<IndexMap<Arc<str>, Arc<ListenerRuntime>>>,
     /// How it goes with the certificate.
     pub identity: Arc<IdentityStatus>,
+    /// Cancelled when a worker ended that should not have: nothing can be served rightly any more.
+    pub broken: CancellationToken,
 }
 
 /// Where a running sidecar listens: the real ports, by listener name.
@@ -147,6 +152,7 @@ impl App {
             drains: Drains::default(),
             listeners: Arc::new(listeners),
             identity: identity.status,
+            broken: CancellationToken::new(),
             settings,
         })
     }
@@ -222,14 +228,19 @@ impl App {
         if bound.send(Ok(addresses)).is_err() {
             return;
         }
+        // A panic of ours in here ends the thread; the process must not go on without it.
+        let broken = self.broken.clone().drop_guard();
         let (settings, snapshots) = (Arc::clone(&self.settings), self.snapshots.clone());
-        let worker = Worker::start(net, settings, snapshots, self.clock.clone(), self.drains.clone());
+        let trust = trust::Registry::new(self.clock.clone(), Arc::clone(&self.identity));
+        let dialer = Dialer { net, trust };
+        let worker = Worker::start(dialer, settings, snapshots, self.clock.clone(), self.drains.clone());
         let accepting =
             listeners.into_iter().map(|(listener, socket)| self.accept(&worker, listener, socket));
         join_all(accepting).await;
         self.drains.finished().await;
         worker.pool.clear();
         worker.tcp_pool.clear();
+        broken.disarm();
     }
 
     fn bind<N: Net>(&self, net: &N, known: Addresses) -> Result<(Addresses, Bound<N>), Error> {

@@ -61,7 +61,11 @@ async fn live(settings: Settings, log: log::Control) -> anyhow::Result<()> {
             admin.offer(&handover, world.net.offers());
         }
     }
-    stop.requested(&app).await;
+    tokio::select! {
+        biased;
+        () = stop.requested(&app) => {}
+        () = app.broken.cancelled() => anyhow::bail!("a worker ended unexpectedly; start the sidecar again"),
+    }
     tokio::select! {
         biased;
         () = app.drain() => {}

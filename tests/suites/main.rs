@@ -5,6 +5,9 @@
     clippy::print_stdout,
     clippy::print_stderr,
     clippy::disallowed_methods,
+    clippy::large_futures,
+    clippy::type_complexity,
+    clippy::let_underscore_must_use,
     reason = "tests fail by panicking, print what a reader needs to replay them, and read clocks"
 )]
 

@@ -1,6 +1,6 @@
 //! Reading a sidecar's admin socket: who it talked to, and how that went.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -70,7 +70,7 @@ impl Requests {
 #[derive(Clone, Debug, Deserialize)]
 pub struct Endpoint {
     /// Where it is.
-    pub address: String,
+    pub address: SocketAddr,
     /// Times it was chosen.
     pub picks: u64,
     /// Attempts without a usable answer.

@@ -35,7 +35,7 @@ pub async fn wreak(mesh: &mut Mesh, intruders: &Intruders, load: Load, console: 
 
     at(load, 1, 3).await;
     if let Some((name, address)) = replicas.get(1) {
-        match mesh.kill(name) {
+        match mesh.kill(name).await {
             Ok(()) => console.event(load.start, &format!("killed {name}, service and sidecar (SIGKILL)")),
             Err(error) => damage.faults.push(format!("{error:#}")),
         }
@@ -58,11 +58,13 @@ pub async fn wreak(mesh: &mut Mesh, intruders: &Intruders, load: Load, console: 
 
     at(load, 5, 6).await;
     damage.attempts = intruders.attempt_all().await;
-    let got_in = damage.attempts.iter().filter(|attempt| attempt.accepted != attempt.is_control).count();
-    console.event(
-        load.start,
-        &format!("{} intruders tried to get in, {got_in} not as expected", damage.attempts.len()),
-    );
+    let (control, intruders): (Vec<_>, Vec<_>) =
+        damage.attempts.iter().partition(|attempt| attempt.is_control);
+    let got_in = intruders.iter().filter(|attempt| attempt.accepted).count();
+    let control = if control.iter().all(|attempt| attempt.accepted) { "let in" } else { "refused" };
+    let text =
+        format!("{} intruders tried, {got_in} got in; the right certificate was {control}", intruders.len());
+    console.event(load.start, &text);
     damage
 }
 

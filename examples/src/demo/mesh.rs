@@ -87,16 +87,18 @@ impl Mesh {
         &self.programs
     }
 
-    /// Kills a workload's service and sidecar at once, as if their host had lost power.
+    /// Kills a workload's service and sidecar at once, as if their host had lost power, and waits until they are gone.
     ///
     /// # Errors
     /// If there is no workload of that name.
-    pub fn kill(&mut self, name: &str) -> anyhow::Result<()> {
+    pub async fn kill(&mut self, name: &str) -> anyhow::Result<()> {
         let found = self.hosts.iter_mut().find(|host| host.workload.name == name);
         let host = found.with_context(|| format!("there is no {name}"))?;
         host.is_killed = true;
         host.app.kill();
         host.sidecar.kill();
+        host.app.exited().await;
+        host.sidecar.exited().await;
         Ok(())
     }
 

@@ -79,19 +79,15 @@ fn identities(report: &Report) -> Vec<Row> {
 fn endpoints(report: &Report, plan: &Plan) -> Vec<Row> {
     let mut rows = vec![row(["", "address", "picked", "failed", ""])];
     for endpoint in report.hops.iter().flat_map(|hop| &hop.endpoints) {
-        let workload =
-            plan.workloads.iter().find(|workload| workload.inbound.to_string() == endpoint.address);
-        let is = |address: Option<std::net::SocketAddr>| {
-            address.is_some_and(|it| it.to_string() == endpoint.address)
-        };
+        let workload = plan.workloads.iter().find(|workload| workload.inbound == endpoint.address);
         let fate = match () {
-            () if is(report.killed_endpoint) => "killed",
-            () if is(report.restarted_endpoint) => "sidecar replaced",
+            () if report.killed_endpoint == Some(endpoint.address) => "killed",
+            () if report.restarted_endpoint == Some(endpoint.address) => "sidecar replaced",
             () => "",
         };
         rows.push(vec![
             workload.map_or_else(String::new, |workload| workload.name.clone()),
-            endpoint.address.clone(),
+            endpoint.address.to_string(),
             endpoint.picks.to_string(),
             endpoint.failures.to_string(),
             fate.to_owned(),

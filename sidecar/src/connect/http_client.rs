@@ -149,6 +149,7 @@ impl Http1 {
     /// # Errors
     /// [`Error::Http`].
     pub async fn start<S: Stream>(connection: Connection<S>, limits: &Limits) -> Result<Self, Error> {
+        let cut = connection.cut();
         let (sender, driver) = http1::Builder::new()
             .max_headers(limits.header_count)
             .max_buf_size(MAX_READ_BUFFER_BYTES.max(limits.header_bytes))
@@ -156,7 +157,13 @@ impl Http1 {
             .await
             .map_err(|error| Error::Http(Arc::new(error)))?;
         drain::spawn_background(async move {
-            if let Err(error) = driver.await {
+            // While nobody takes a response's body, the driver does not read, and would not see the cut.
+            let ended = tokio::select! {
+                biased;
+                ended = driver => ended,
+                () = cut => return,
+            };
+            if let Err(error) = ended {
                 tracing::debug!(%error, "upstream HTTP/1 connection ended");
             }
         });

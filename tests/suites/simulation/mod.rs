@@ -114,7 +114,8 @@ fn a_rolling_restart_fails_nothing_of_whatever_method() {
         let at = Duration::from_millis(1500 * replica as u64 + at);
         Change { at, replica, fault: Fault::Drain, begins }
     };
-    let changes = (0..3).flat_map(|replica| [drain(replica, 1000, true), drain(replica, 2000, false)]).collect();
+    let changes =
+        (0..3).flat_map(|replica| [drain(replica, 1000, true), drain(replica, 2000, false)]).collect();
     run(&Plan { changes, ..plan(10) }, invariants::nothing_failed);
 }
 
