@@ -262,3 +262,110 @@ impl Report {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{iter, time::Duration};
+
+    use super::*;
+    use crate::{demo::admin::Tls, effects};
+
+    const KILLED: &str = "127.16.0.32:4343";
+
+    /// A run in which everything is as it must be.
+    struct Run {
+        totals: Totals,
+        hop: Hop,
+        damage: Damage,
+    }
+
+    impl Run {
+        fn good() -> Self {
+            let address = KILLED.parse().expect("an address");
+            let hop = Hop {
+                from: "orders".to_owned(),
+                to: "inventory".to_owned(),
+                requests: 100,
+                failures: 0,
+                retries: 1,
+                peer_spiffe_id: None,
+                caller_spiffe_id: None,
+                tls_version: None,
+                key_exchange: None,
+                cipher_suite: None,
+                p50_ms: None,
+                p99_ms: None,
+                refused: BTreeMap::new(),
+                endpoints: vec![HopEndpoint { address, picks: 9, failures: 1 }],
+            };
+            let attempt = |kind, accepted| Attempt {
+                kind,
+                accepted,
+                answer: String::new(),
+                is_control: kind == "control",
+            };
+            let attempts = vec![attempt("no_certificate", false), attempt("control", true)];
+            let damage = Damage { killed: Some(address), attempts, ..Damage::default() };
+            Self { totals: Totals { ok: 100, ..Totals::default() }, hop, damage }
+        }
+
+        fn faults(self) -> Vec<String> {
+            let target = KILLED.parse().expect("an address");
+            let load = Load { target, duration: Duration::from_secs(10), rate: 10, start: effects::now() };
+            let report = Report::new(load, self.totals, vec![self.hop], self.damage, Vec::new());
+            assert_eq!(report.passed, report.faults.is_empty());
+            report.faults
+        }
+    }
+
+    #[track_caller]
+    fn assert_faulty(change: impl FnOnce(&mut Run), expected: &str) {
+        let mut run = Run::good();
+        change(&mut run);
+        let faults = run.faults();
+        assert!(faults.iter().any(|fault| fault.contains(expected)), "{expected:?} is not among {faults:?}");
+    }
+
+    #[test]
+    fn a_run_passes_only_if_everything_is_as_it_must_be() {
+        assert_eq!(Run::good().faults(), Vec::<String>::new());
+        assert_faulty(|run| run.totals.failed = 1, "1 of 101 requests failed");
+        assert_faulty(|run| run.totals.ok = 89, "only 89 of 100 planned requests");
+        assert_faulty(|run| run.hop.requests = 99, "only 99 of 100 requests");
+        assert_faulty(|run| run.hop.endpoints.clear(), "its death proves nothing");
+        assert_faulty(|run| run.damage.killed = None, "its death proves nothing");
+        assert_faulty(|run| run.damage.attempts.truncate(1), "the others prove nothing");
+        assert_faulty(|run| run.damage.faults.push("no new sidecar".to_owned()), "no new sidecar");
+        let let_in =
+            |run: &mut Run| run.damage.attempts.iter_mut().for_each(|attempt| attempt.accepted = true);
+        assert_faulty(let_in, "an intruder got in: no_certificate");
+        let refuse =
+            |run: &mut Run| run.damage.attempts.iter_mut().for_each(|attempt| attempt.accepted = false);
+        assert_faulty(refuse, "the others prove nothing");
+    }
+
+    #[test]
+    fn an_endpoint_is_good_only_with_tls_1_3_and_the_right_identity() {
+        let tls = |version: &str, peer: &str| {
+            Some(Tls {
+                peer: peer.to_owned(),
+                version: version.to_owned(),
+                cipher_suite: String::new(),
+                key_exchange: String::new(),
+            })
+        };
+        let fault = |tls, picks| {
+            let address = KILLED.parse().expect("an address");
+            endpoint_fault(&Endpoint { address, picks, failures: 0, tls }, Service::Inventory)
+        };
+        let inventory = Service::Inventory.spiffe_id();
+        assert_eq!(fault(tls("TLSv1_3", &inventory), 1), None);
+        assert_eq!(fault(None, 0), None, "not used, nothing to show");
+        let bad =
+            [fault(None, 1), fault(tls("TLSv1_2", &inventory), 1), fault(tls("TLSv1_3", "spiffe://x/y"), 1)];
+        assert!(
+            iter::zip(bad, ["without TLS", "TLSv1_2", "spiffe://x/y"])
+                .all(|(fault, expected)| { fault.is_some_and(|fault| fault.contains(expected)) })
+        );
+    }
+}

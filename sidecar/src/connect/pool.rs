@@ -180,6 +180,8 @@ impl<N: Net> Pool<N> {
                 Err(dialing) => dialing,
             };
             match dialing.ended().await {
+                // A peer that closes what it has just accepted must not be dialled for ever by one request.
+                Ok(()) if self.any_open(target).is_none() => return Err(Error::ClosedAtOnce),
                 Ok(()) => {}
                 Err(Error::Overflow) => return self.any_open(target).ok_or(Error::Overflow),
                 Err(error) => return Err(error),
@@ -237,7 +239,11 @@ impl<N: Net> Pool<N> {
 
     fn any_open(&self, target: &Target) -> Option<Lease> {
         let entries = lock(&self.entries);
-        let shared = entries.get(&Key::new(target, Speak::Http2))?.http2.first()?;
+        let shared = entries
+            .get(&Key::new(target, Speak::Http2))?
+            .http2
+            .iter()
+            .find(|shared| shared.connection.is_open())?;
         let slot = shared.connection.slot();
         Some(Lease::Http2 { connection: shared.connection.clone(), slot })
     }

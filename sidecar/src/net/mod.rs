@@ -1,7 +1,7 @@
 //! The network as a seam: real sockets in production, a simulated network in tests.
 //!
 //! Everything that opens or accepts a connection on the data path is generic over [`Net`], so a whole mesh
-//! runs unchanged on virtual time (see `tests/suites/simulation.rs`). It is a type parameter and never a
+//! runs unchanged on virtual time (see `tests/suites/simulation/`). It is a type parameter and never a
 //! cargo feature: the code under test is the code that ships.
 
 mod tcp;
