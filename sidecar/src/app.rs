@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     accept,
     clock::Clock,
+    connect::dial::Dialer,
     discovery::{Configured, Sources},
     drain::{self, Drains, Phase},
     identity::{self, source::Source},
@@ -30,6 +31,7 @@ use crate::{
     pipeline::{serve, worker::Worker},
     publish,
     readiness::Readiness,
+    tls::trust,
 };
 
 /// What readiness waits for last.
@@ -229,7 +231,9 @@ impl App {
         // A panic of ours in here ends the thread; the process must not go on without it.
         let broken = self.broken.clone().drop_guard();
         let (settings, snapshots) = (Arc::clone(&self.settings), self.snapshots.clone());
-        let worker = Worker::start(net, settings, snapshots, self.clock.clone(), self.drains.clone());
+        let trust = trust::Registry::new(self.clock.clone(), Arc::clone(&self.identity));
+        let dialer = Dialer { net, trust };
+        let worker = Worker::start(dialer, settings, snapshots, self.clock.clone(), self.drains.clone());
         let accepting =
             listeners.into_iter().map(|(listener, socket)| self.accept(&worker, listener, socket));
         join_all(accepting).await;

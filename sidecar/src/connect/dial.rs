@@ -7,6 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use outrider_certs::verify::Role;
 use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::client::TlsStream;
@@ -20,7 +21,10 @@ use crate::{
     },
     net::{Net, Stream},
     resilience::circuit_breaker::{self, ConnectionSlot},
-    tls::connect as tls,
+    tls::{
+        connect as tls,
+        trust::{Cut, Guard, Registry},
+    },
 };
 
 /// What will be spoken on a connection.
@@ -46,7 +50,13 @@ pub struct Connection<S> {
 enum Io<S> {
     Plain(S),
     // Boxed: a TLS session is over a kilobyte and plain connections to the app are as many.
-    Tls(Box<TlsStream<S>>),
+    Tls(Box<Secured<S>>),
+}
+
+#[derive(Debug)]
+struct Secured<S> {
+    stream: TlsStream<S>,
+    trust: Guard,
 }
 
 #[derive(Debug)]
@@ -70,47 +80,76 @@ pub fn mesh_http(peer: PeerKind) -> Speak {
     }
 }
 
-/// Connects to `endpoint`, within the cluster's connect timeout, under its cap on connections.
-///
-/// # Errors
-/// [`Error`]; nothing of any request was sent.
-pub async fn dial<N: Net>(
-    net: &N,
-    cluster: &Arc<Cluster>,
-    endpoint: &Arc<Endpoint>,
-    identity: Option<&Arc<Identity>>,
-    speak: Speak,
-) -> Result<Connection<N::Stream>, Error> {
-    let connection = circuit_breaker::admit_connection(cluster).map_err(|_overflow| Error::Overflow)?;
-    endpoint.runtime.connections.fetch_add(1, Ordering::Relaxed);
-    let slot = Slot { endpoint: Arc::clone(endpoint), _connection: connection };
-
-    let limit = cluster.settings.timeouts.connect;
-    let connecting = async {
-        let stream = net.connect(endpoint.address(), limit).await.map_err(tcp_error)?;
-        match cluster.settings.transport {
-            Transport::App => Ok(Io::Plain(stream)),
-            Transport::Mesh(peer) => {
-                let configs = &identity.ok_or(Error::NoIdentity)?.tls;
-                secure(stream, config(configs, peer, speak), endpoint).await
-            }
-        }
-    };
-    let io = tokio::time::timeout(limit, connecting).await.map_err(|_elapsed| Error::Timeout)??;
-    Ok(Connection { io, _slot: slot })
+/// Makes connections. Clones share what they make them with.
+#[derive(Clone, Debug)]
+pub struct Dialer<N> {
+    /// The network.
+    pub net: N,
+    /// Where connections with peers are registered, so that they end with the trust in their peers.
+    pub trust: Arc<Registry>,
 }
 
-async fn secure<S: Stream>(
-    stream: S,
-    config: &Arc<ClientConfig>,
-    endpoint: &Endpoint,
-) -> Result<Io<S>, Error> {
-    let (stream, facts) =
-        tls::connect(stream, Arc::clone(config), endpoint.address().ip(), &endpoint.settings.spiffe_ids)
-            .await
-            .map_err(|error| Error::Tls(Arc::new(error)))?;
-    endpoint.runtime.set_tls(facts);
-    Ok(Io::Tls(Box::new(stream)))
+impl<N: Net> Dialer<N> {
+    /// Connects to `endpoint`, within the cluster's connect timeout, under its cap on connections.
+    ///
+    /// # Errors
+    /// [`Error`]; nothing of any request was sent.
+    pub async fn dial(
+        &self,
+        cluster: &Arc<Cluster>,
+        endpoint: &Arc<Endpoint>,
+        identity: Option<&Arc<Identity>>,
+        speak: Speak,
+    ) -> Result<Connection<N::Stream>, Error> {
+        let connection = circuit_breaker::admit_connection(cluster).map_err(|_overflow| Error::Overflow)?;
+        endpoint.runtime.connections.fetch_add(1, Ordering::Relaxed);
+        let slot = Slot { endpoint: Arc::clone(endpoint), _connection: connection };
+
+        let limit = cluster.settings.timeouts.connect;
+        let connecting = async {
+            let stream = self.net.connect(endpoint.address(), limit).await.map_err(tcp_error)?;
+            match cluster.settings.transport {
+                Transport::App => Ok(Io::Plain(stream)),
+                Transport::Mesh(peer) => {
+                    let identity = identity.ok_or(Error::NoIdentity)?;
+                    let secured =
+                        self.secure(stream, identity, config(&identity.tls, peer, speak), endpoint).await?;
+                    Ok(Io::Tls(Box::new(secured)))
+                }
+            }
+        };
+        let io = tokio::time::timeout(limit, connecting).await.map_err(|_elapsed| Error::Timeout)??;
+        Ok(Connection { io, _slot: slot })
+    }
+
+    async fn secure(
+        &self,
+        stream: N::Stream,
+        identity: &Identity,
+        config: &Arc<ClientConfig>,
+        endpoint: &Endpoint,
+    ) -> Result<Secured<N::Stream>, Error> {
+        let (stream, facts) =
+            tls::connect(stream, Arc::clone(config), endpoint.address().ip(), &endpoint.settings.spiffe_ids)
+                .await
+                .map_err(|error| Error::Tls(Arc::new(error)))?;
+        endpoint.runtime.set_tls(facts);
+        let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let trust = self.trust.hold(chain, Role::Server, &identity.bundles);
+        Ok(Secured { stream, trust })
+    }
+}
+
+impl<S> Connection<S> {
+    /// Resolves when the peer is no longer trusted. Reads and writes fail then as well; this is for whoever may be
+    /// doing neither.
+    #[must_use]
+    pub fn cut(&self) -> Cut {
+        match &self.io {
+            Io::Plain(_) => Cut::never(),
+            Io::Tls(tls) => tls.trust.cut(),
+        }
+    }
 }
 
 fn config(configs: &TlsConfigs, peer: PeerKind, speak: Speak) -> &Arc<ClientConfig> {
@@ -135,7 +174,10 @@ impl<S: Stream> AsyncRead for Connection<S> {
     ) -> Poll<io::Result<()>> {
         match &mut self.io {
             Io::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Io::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Io::Tls(tls) => {
+                tls.trust.check(cx)?;
+                Pin::new(&mut tls.stream).poll_read(cx, buf)
+            }
         }
     }
 }
@@ -144,7 +186,10 @@ impl<S: Stream> AsyncWrite for Connection<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.io {
             Io::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Io::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Io::Tls(tls) => {
+                tls.trust.check(cx)?;
+                Pin::new(&mut tls.stream).poll_write(cx, bytes)
+            }
         }
     }
 
@@ -155,28 +200,37 @@ impl<S: Stream> AsyncWrite for Connection<S> {
     ) -> Poll<io::Result<usize>> {
         match &mut self.io {
             Io::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Io::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Io::Tls(tls) => {
+                tls.trust.check(cx)?;
+                Pin::new(&mut tls.stream).poll_write_vectored(cx, slices)
+            }
         }
     }
 
     fn is_write_vectored(&self) -> bool {
         match &self.io {
             Io::Plain(stream) => stream.is_write_vectored(),
-            Io::Tls(stream) => stream.is_write_vectored(),
+            Io::Tls(tls) => tls.stream.is_write_vectored(),
         }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.io {
             Io::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Io::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Io::Tls(tls) => {
+                tls.trust.check(cx)?;
+                Pin::new(&mut tls.stream).poll_flush(cx)
+            }
         }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.io {
             Io::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Io::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Io::Tls(tls) => {
+                tls.trust.check(cx)?;
+                Pin::new(&mut tls.stream).poll_shutdown(cx)
+            }
         }
     }
 }
@@ -185,7 +239,7 @@ impl<S: Stream> Stream for Connection<S> {
     fn reset_on_close(&self) {
         match &self.io {
             Io::Plain(stream) => stream.reset_on_close(),
-            Io::Tls(stream) => stream.get_ref().0.reset_on_close(),
+            Io::Tls(tls) => tls.stream.get_ref().0.reset_on_close(),
         }
     }
 }

@@ -30,6 +30,9 @@ pub enum Error {
     /// The cluster's connection cap is reached.
     #[error("the cluster's cap on connections is reached")]
     Overflow,
+    /// The endpoint closed the connection before anything could be sent on it.
+    #[error("the new connection was closed at once")]
+    ClosedAtOnce,
     /// Whoever was connecting on our behalf went away.
     #[error("connecting was given up")]
     GivenUp,

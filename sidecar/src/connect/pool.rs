@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Error,
-    dial::{self, Speak},
+    dial::{Dialer, Speak},
     http_client::{Http1, Http2, StreamSlot},
 };
 use crate::{
@@ -30,7 +30,7 @@ use crate::{
 /// The HTTP connections of one worker.
 #[derive(Debug)]
 pub struct Pool<N> {
-    net: N,
+    dialer: Dialer<N>,
     limits: Arc<Limits>,
     // In order of first use, not of a hash: what the sweeper closes, it closes in the same order in every run.
     entries: Arc<Mutex<IndexMap<Key, Entry>>>,
@@ -114,10 +114,10 @@ pub enum Lease {
 }
 
 impl<N: Net> Pool<N> {
-    /// An empty pool that dials by `net`.
+    /// An empty pool that dials by `dialer`.
     #[must_use]
-    pub fn new(net: N, limits: Arc<Limits>) -> Self {
-        Self { net, limits, entries: Arc::default() }
+    pub fn new(dialer: Dialer<N>, limits: Arc<Limits>) -> Self {
+        Self { dialer, limits, entries: Arc::default() }
     }
 
     /// A connection to the target: a kept one if there is, else a new one.
@@ -146,9 +146,10 @@ impl<N: Net> Pool<N> {
         if may_reuse && let Some(connection) = self.take_idle(target) {
             return Ok(Lease::Http1 { connection, is_reused: true });
         }
-        let connection =
-            dial::dial(&self.net, &target.cluster, &target.endpoint, target.identity.as_ref(), Speak::Http1)
-                .await?;
+        let connection = self
+            .dialer
+            .dial(&target.cluster, &target.endpoint, target.identity.as_ref(), Speak::Http1)
+            .await?;
         let connection = Http1::start(connection, &self.limits).await?;
         Ok(Lease::Http1 { connection, is_reused: false })
     }
@@ -179,6 +180,8 @@ impl<N: Net> Pool<N> {
                 Err(dialing) => dialing,
             };
             match dialing.ended().await {
+                // A peer that closes what it has just accepted must not be dialled for ever by one request.
+                Ok(()) if self.any_open(target).is_none() => return Err(Error::ClosedAtOnce),
                 Ok(()) => {}
                 Err(Error::Overflow) => return self.any_open(target).ok_or(Error::Overflow),
                 Err(error) => return Err(error),
@@ -209,7 +212,8 @@ impl<N: Net> Pool<N> {
 
     /// Dials in a task of its own: a request that goes away must not take the others' connection with it.
     fn start_dial(&self, target: &Target, dialing: Dialing) {
-        let (net, limits, entries) = (self.net.clone(), Arc::clone(&self.limits), Arc::clone(&self.entries));
+        let (dialer, limits, entries) =
+            (self.dialer.clone(), Arc::clone(&self.limits), Arc::clone(&self.entries));
         let target = target.clone();
         let over = dialing.over.drop_guard();
         drain::spawn_background(async move {
@@ -218,7 +222,7 @@ impl<N: Net> Pool<N> {
             let dialed = async {
                 let identity = target.identity.as_ref();
                 let connection =
-                    dial::dial(&net, &target.cluster, &target.endpoint, identity, Speak::Http2).await?;
+                    dialer.dial(&target.cluster, &target.endpoint, identity, Speak::Http2).await?;
                 Http2::start(connection, &limits).await
             }
             .await;
@@ -235,7 +239,11 @@ impl<N: Net> Pool<N> {
 
     fn any_open(&self, target: &Target) -> Option<Lease> {
         let entries = lock(&self.entries);
-        let shared = entries.get(&Key::new(target, Speak::Http2))?.http2.first()?;
+        let shared = entries
+            .get(&Key::new(target, Speak::Http2))?
+            .http2
+            .iter()
+            .find(|shared| shared.connection.is_open())?;
         let slot = shared.connection.slot();
         Some(Lease::Http2 { connection: shared.connection.clone(), slot })
     }

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use super::{
     Error,
-    dial::{self, Connection, Speak},
+    dial::{Connection, Dialer, Speak},
     pool::Target,
 };
 use crate::{
@@ -27,7 +27,7 @@ const MAX_IDLE_PER_ENDPOINT: usize = 64;
 /// The framed connections of one worker.
 #[derive(Debug)]
 pub struct TcpPool<N: Net> {
-    net: N,
+    dialer: Dialer<N>,
     entries: Mutex<IndexMap<usize, Entry<N::Stream>>>,
 }
 
@@ -39,10 +39,10 @@ struct Entry<S> {
 }
 
 impl<N: Net> TcpPool<N> {
-    /// An empty pool that dials by `net`.
+    /// An empty pool that dials by `dialer`.
     #[must_use]
-    pub fn new(net: N) -> Self {
-        Self { net, entries: Mutex::default() }
+    pub fn new(dialer: Dialer<N>) -> Self {
+        Self { dialer, entries: Mutex::default() }
     }
 
     /// A connection on which no stream is under way.
@@ -55,7 +55,7 @@ impl<N: Net> TcpPool<N> {
                 return Ok(kept);
             }
         }
-        dial::dial(&self.net, &target.cluster, &target.endpoint, target.identity.as_ref(), Speak::Tcp).await
+        self.dialer.dial(&target.cluster, &target.endpoint, target.identity.as_ref(), Speak::Tcp).await
     }
 
     fn take(&self, target: &Target) -> Option<Connection<N::Stream>> {

@@ -8,13 +8,15 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-/// How getting and renewing our certificate goes. Times of the certificate itself are in the snapshot's identity.
+/// How getting and renewing our certificate goes, and what followed from changed trust. Times of the certificate itself are in the snapshot's identity.
 #[derive(Debug, Default)]
 pub struct IdentityStatus {
     /// Certificates obtained, the first included.
     pub renewals: Progress,
     /// Looks at the trust bundle (sources that have one to look at).
     pub bundle_refreshes: Progress,
+    /// Live connections closed because the trust bundle does not vouch for their peers any more.
+    pub trust_cuts: AtomicU64,
 }
 
 /// How one recurring activity goes.

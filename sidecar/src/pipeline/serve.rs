@@ -16,6 +16,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
+use outrider_certs::verify::Role;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::server::TlsStream;
 
@@ -35,7 +36,10 @@ use crate::{
         wire,
     },
     net::Net,
-    tls::accept::{self, Accepted},
+    tls::{
+        accept::{self, Accepted},
+        trust::{Cut, Guard},
+    },
 };
 
 /// Bytes of one response stream that wait to be sent.
@@ -67,9 +71,14 @@ pub async fn serve<N: Net>(
             let inbound = inbound.clone();
             let identity = worker.snapshots.load().identity.clone();
             match identify(&worker, &inbound, identity, stream).await {
-                Ok(accepted) => {
+                Ok((accepted, trust)) => {
                     let door = peer_door(listener, counts, &inbound, &accepted, address);
-                    enter(worker, door, &inbound, accepted.stream).await;
+                    let entered = enter(worker, door, &inbound, accepted.stream, trust.cut());
+                    tokio::select! {
+                        biased;
+                        () = entered => {}
+                        () = trust.cut() => {}
+                    }
                 }
                 Err((reason, cause)) => {
                     counts.refuse(reason);
@@ -80,15 +89,15 @@ pub async fn serve<N: Net>(
     }
 }
 
-/// The handshake, and whether this peer may come in.
+/// The handshake, and whether this peer may come in: for as long as it is trusted.
 async fn identify<N: Net>(
     worker: &Worker<N>,
     inbound: &Inbound,
     identity: Option<Arc<Identity>>,
     stream: N::Stream,
-) -> Result<Accepted<N::Stream>, (Refusal, String)> {
+) -> Result<(Accepted<N::Stream>, Guard), (Refusal, String)> {
     let no_identity = || (Refusal::NoIdentity, "this sidecar has no certificate".to_owned());
-    let tls = &identity.as_ref().ok_or_else(no_identity)?.tls;
+    let Identity { tls, bundles, .. } = identity.as_deref().ok_or_else(no_identity)?;
     let config = match (inbound.peer, inbound.protocol) {
         (PeerKind::Outrider, _) => &tls.server_outrider,
         (PeerKind::Standard(_), Protocol::Http) => &tls.server_standard_http,
@@ -102,7 +111,12 @@ async fn identify<N: Net>(
     } else {
         inbound.allow.contains(id)
     };
-    if is_allowed { Ok(accepted) } else { Err((Refusal::NotAllowed, format!("{id} may not call here"))) }
+    if !is_allowed {
+        return Err((Refusal::NotAllowed, format!("{id} may not call here")));
+    }
+    let chain = accepted.stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let trust = worker.dialer.trust.hold(chain, Role::Client, bundles);
+    Ok((accepted, trust))
 }
 
 /// The door of a verified peer, who is counted from here on.
@@ -127,6 +141,7 @@ async fn enter<N: Net>(
     door: Arc<Door>,
     inbound: &Inbound,
     stream: TlsStream<N::Stream>,
+    cut: Cut,
 ) {
     let alpn = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
     let is_sidecar = inbound.peer == PeerKind::Outrider;
@@ -137,8 +152,10 @@ async fn enter<N: Net>(
         (Protocol::Http, None | Some(wire::ALPN_STANDARD_H1)) if !is_sidecar => {
             serve_http(worker, door, stream, Wire::Http1).await;
         }
-        (Protocol::Tcp, Some(wire::ALPN_TCP)) => tcp::inbound_framed(&worker, &door, inbound, stream).await,
-        (Protocol::Tcp, _) if !is_sidecar => tcp::inbound_plain(&worker, &door, inbound, stream).await,
+        (Protocol::Tcp, Some(wire::ALPN_TCP)) => {
+            tcp::inbound_framed(&worker, &door, inbound, stream, cut).await
+        }
+        (Protocol::Tcp, _) if !is_sidecar => tcp::inbound_plain(&worker, &door, inbound, stream, cut).await,
         (Protocol::Http | Protocol::Tcp, _) => {
             door.counts.refuse(Refusal::NoProtocol);
             tracing::debug!(listener = %door.listener.name, ?alpn, "peer speaks another protocol");

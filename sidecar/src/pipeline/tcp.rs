@@ -3,7 +3,7 @@
 //! The way to the upstream is opened before a byte is read from the downstream, so an attempt that fails can be
 //! repeated at another endpoint whatever the stream would have carried.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -12,7 +12,7 @@ use crate::{
     balance::{self, InFlight, Tried},
     connect::{
         self,
-        dial::{self, Connection, Speak},
+        dial::{Connection, Speak},
         pool::Target,
     },
     drain::Phase,
@@ -35,6 +35,7 @@ use crate::{
         retry_budget,
     },
     telemetry::record::RequestRecord,
+    tls::trust::Cut,
 };
 
 /// A kept connection without a stream is closed by its callee after this: longer than any caller keeps it, so that the
@@ -46,7 +47,7 @@ const OPAQUE: &[u8] = b"kind=opaque";
 /// The way to an upstream.
 enum Way<S> {
     /// To a sidecar: framed, reusable.
-    Framed(Session<Connection<S>>),
+    Framed(Session<Connection<S>>, Cut),
     /// To a standard peer: bare bytes.
     Bare(Connection<S>),
 }
@@ -95,16 +96,14 @@ async fn outward<N: Net>(
     in_flight.answered(worker.now());
     record.head_received(worker.now());
     match way {
-        Way::Framed(mut session) => {
-            let (end, _carried) = copy::framed(stream, &mut session).await;
-            match end {
-                End::Orderly => worker.tcp_pool.give_back(&target, session.into_stream(), worker.now()),
-                End::PlainReset => record.set_flag(ResponseFlag::DC),
-                End::FarReset => record.set_flag(ResponseFlag::UC),
-            }
-        }
+        Way::Framed(mut session, cut) => match carry(&mut stream, &mut session, cut).await {
+            End::Orderly => worker.tcp_pool.give_back(&target, session.into_stream(), worker.now()),
+            End::PlainReset => record.set_flag(ResponseFlag::DC),
+            End::FarReset => record.set_flag(ResponseFlag::UC),
+        },
         Way::Bare(mut upstream) => {
-            if copy::plain(&mut stream, &mut upstream).await.is_err() {
+            let cut = upstream.cut();
+            if carry_bare(&mut stream, &mut upstream, cut).await.is_err() {
                 stream.reset_on_close();
                 record.set_flag(ResponseFlag::UC);
             }
@@ -168,21 +167,57 @@ async fn open<N: Net>(worker: &Worker<N>, target: &Target) -> Result<Way<N::Stre
     if target.cluster.settings.transport != Transport::Mesh(PeerKind::Outrider) {
         return Ok(Way::Bare(connection));
     }
+    let cut = connection.cut();
     let mut session = Session::new(connection);
     let asked = async {
         session.writer.control(Kind::Open, OPAQUE).await?;
-        Ok::<_, std::io::Error>(matches!(session.reader.next().await?, Some((Kind::Accepted, _))))
+        Ok::<_, io::Error>(matches!(session.reader.next().await?, Some((Kind::Accepted, _))))
     };
     // No byte of the stream has been sent: whatever went wrong, the app there has not seen it.
     match tokio::time::timeout(target.cluster.settings.timeouts.connect, asked).await {
-        Ok(Ok(true)) => Ok(Way::Framed(session)),
+        Ok(Ok(true)) => Ok(Way::Framed(session, cut)),
         Ok(Ok(false) | Err(_)) | Err(_) => Err(ProxyError::NotProcessed { endpoint }),
     }
 }
 
-/// Serves the streams of a peer's sidecar, one after the other, on one connection.
-pub async fn inbound_framed<N, S>(worker: &Arc<Worker<N>>, door: &Door, inbound: &Inbound, stream: S)
+/// Relays between an app and a peer's sidecar until both directions have ended, or until the peer is no longer trusted.
+async fn carry<P, S>(plain: &mut P, session: &mut Session<S>, cut: Cut) -> End
 where
+    P: Stream,
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    tokio::select! {
+        biased;
+        () = cut => {
+            // What the app has got is not all there was: it must not take it for that.
+            plain.reset_on_close();
+            End::FarReset
+        }
+        (end, _carried) = copy::framed(plain, session) => end,
+    }
+}
+
+/// Relays between an app and a standard peer, as [`carry`].
+async fn carry_bare<A, B>(a: &mut A, b: &mut B, cut: Cut) -> io::Result<()>
+where
+    A: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    tokio::select! {
+        biased;
+        () = cut => Err(io::ErrorKind::ConnectionReset.into()),
+        relayed = copy::plain(a, b) => relayed.map(drop),
+    }
+}
+
+/// Serves the streams of a peer's sidecar, one after the other, on one connection.
+pub async fn inbound_framed<N, S>(
+    worker: &Arc<Worker<N>>,
+    door: &Door,
+    inbound: &Inbound,
+    stream: S,
+    cut: Cut,
+) where
     N: Net,
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -200,7 +235,7 @@ where
         }
         door.count_request();
         let mut record = RequestRecord::new(Arc::clone(&door.counts), worker.now());
-        let is_reusable = inward_framed(worker, inbound, &mut session, &mut record).await;
+        let is_reusable = inward_framed(worker, inbound, &mut session, cut.clone(), &mut record).await;
         record.finish();
         if !is_reusable {
             return;
@@ -213,13 +248,14 @@ async fn inward_framed<N, S>(
     worker: &Arc<Worker<N>>,
     inbound: &Inbound,
     session: &mut Session<S>,
+    cut: Cut,
     record: &mut RequestRecord,
 ) -> bool
 where
     N: Net,
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let app = match to_app(worker, &inbound.app, record).await {
+    let mut app = match to_app(worker, &inbound.app, record).await {
         Ok(app) => app,
         Err(error) => {
             record.set_flag(error.flag());
@@ -230,7 +266,7 @@ where
         record.set_flag(ResponseFlag::DC);
         return false;
     }
-    match copy::framed(app.connection, session).await.0 {
+    match carry(&mut app.connection, session, cut).await {
         End::Orderly => true,
         End::PlainReset => {
             record.set_flag(ResponseFlag::UC);
@@ -244,8 +280,13 @@ where
 }
 
 /// Serves the one stream of a standard peer's connection.
-pub async fn inbound_plain<N, S>(worker: &Arc<Worker<N>>, door: &Door, inbound: &Inbound, mut stream: S)
-where
+pub async fn inbound_plain<N, S>(
+    worker: &Arc<Worker<N>>,
+    door: &Door,
+    inbound: &Inbound,
+    mut stream: S,
+    cut: Cut,
+) where
     N: Net,
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -253,7 +294,7 @@ where
     let mut record = RequestRecord::new(Arc::clone(&door.counts), worker.now());
     match to_app(worker, &inbound.app, &mut record).await {
         Ok(mut app) => {
-            if copy::plain(&mut stream, &mut app.connection).await.is_err() {
+            if carry_bare(&mut stream, &mut app.connection, cut).await.is_err() {
                 app.connection.reset_on_close();
                 record.set_flag(ResponseFlag::UC);
             }
@@ -285,7 +326,9 @@ async fn to_app<N: Net>(
         .with_rng(|rng| balance::pick(cluster, &Tried::default(), now, rng))
         .ok_or_else(|| ProxyError::NoEndpoint { cluster: name.clone() })?;
     let address = endpoint.address();
-    let connection = dial::dial(&worker.net, cluster, &endpoint, None, Speak::Tcp)
+    let connection = worker
+        .dialer
+        .dial(cluster, &endpoint, None, Speak::Tcp)
         .await
         .map_err(|source| ProxyError::Connect { endpoint: address, source })?;
     record.head_received(worker.now());

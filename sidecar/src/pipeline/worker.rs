@@ -7,13 +7,13 @@ use std::{
 
 use crate::{
     clock::Clock,
-    connect::{pool::Pool, tcp_pool::TcpPool},
+    connect::{dial::Dialer, pool::Pool, tcp_pool::TcpPool},
     drain::{Drains, Phase},
     model::{Settings, snapshot::Snapshots},
     net::Net,
 };
 
-/// How often idle connections are looked at.
+/// How often idle connections are looked at, and whether peers are still trusted.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// One worker. Its connections' tasks share it; other workers have their own.
@@ -31,8 +31,8 @@ pub struct Worker<N: Net> {
     pub pool: Pool<N>,
     /// Framed connections upstream.
     pub tcp_pool: TcpPool<N>,
-    /// The network, for connections that are not kept.
-    pub net: N,
+    /// For connections that are not kept.
+    pub dialer: Dialer<N>,
     rng: Mutex<fastrand::Rng>,
 }
 
@@ -40,7 +40,7 @@ impl<N: Net> Worker<N> {
     /// A worker without connections. Starts the sweeper, so call it inside the worker's runtime.
     #[must_use]
     pub fn start(
-        net: N,
+        dialer: Dialer<N>,
         settings: Arc<Settings>,
         snapshots: Snapshots,
         clock: Clock,
@@ -50,9 +50,9 @@ impl<N: Net> Worker<N> {
         let worker = Arc::new(Self {
             snapshots,
             settings,
-            pool: Pool::new(net.clone(), limits),
-            tcp_pool: TcpPool::new(net.clone()),
-            net,
+            pool: Pool::new(dialer.clone(), limits),
+            tcp_pool: TcpPool::new(dialer.clone()),
+            dialer,
             rng: Mutex::new(clock.fork_rng()),
             clock,
             drains,
@@ -80,6 +80,10 @@ async fn sweep<N: Net>(worker: Arc<Worker<N>>) {
             biased;
             () = watcher.reached(Phase::Forced) => return,
             () = tokio::time::sleep(SWEEP_INTERVAL) => {}
+        }
+        let identity = worker.snapshots.load().identity.clone();
+        if let Some(identity) = identity {
+            worker.dialer.trust.judge(&identity.bundles).await;
         }
         let now = worker.now();
         worker.pool.sweep(now);

@@ -34,13 +34,13 @@ pub struct Carried {
 }
 
 /// Relays between an app's plain connection and a framed one until both directions have ended.
-pub async fn framed<P, S>(mut plain: P, session: &mut Session<S>) -> (End, Carried)
+pub async fn framed<P, S>(plain: &mut P, session: &mut Session<S>) -> (End, Carried)
 where
     P: Stream,
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut carried = Carried::default();
-    let (mut read, mut write) = tokio::io::split(&mut plain);
+    let (mut read, mut write) = tokio::io::split(&mut *plain);
     let end = {
         let up = upward(&mut read, &mut session.writer, &mut carried.sent);
         let down = downward(&mut session.reader, &mut write, &mut carried.received);

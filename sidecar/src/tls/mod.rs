@@ -2,6 +2,7 @@
 
 pub mod accept;
 pub mod connect;
+pub mod trust;
 
 use outrider_certs::{Peer, verify};
 use rustls::CommonState;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use http::HeaderMap;
 use http_body_util::{BodyExt, Empty, Full, StreamBody, combinators::UnsyncBoxBody};
-use hyper::body::{Body as _, Frame, Incoming};
+use hyper::body::{Frame, Incoming};
 use tokio::sync::mpsc;
 
 use super::BoxError;

@@ -19,7 +19,6 @@ pub(crate) mod peer;
 use std::time::{Duration, Instant};
 
 pub(crate) use app::{HttpApp, TcpApp};
-pub(crate) use body::Body;
 pub(crate) use ca::{TestCa, TestLeaf};
 pub(crate) use client::Client;
 pub(crate) use mesh::{Sidecar, TestMesh};

@@ -51,6 +51,13 @@ impl Metric {
         Ok(())
     }
 
+    /// Writes a counter without labels.
+    pub(super) fn counter(&self, encoder: &mut DescriptorEncoder<'_>, value: u64) -> fmt::Result {
+        encoder
+            .encode_descriptor(self.name, self.help, self.unit(), MetricType::Counter)?
+            .encode_counter::<NoLabelSet, u64, u64>(&value, None)
+    }
+
     /// Writes a gauge.
     pub(super) fn gauges<'a, const N: usize>(
         &self,

@@ -63,6 +63,8 @@ fn encode_renewals(encoder: &mut DescriptorEncoder<'_>, status: &IdentityStatus)
         encoder,
         rows.iter().map(|(what, progress)| ([("what", *what)], progress.successes.load(Ordering::Relaxed))),
     )?;
+    metric("trust_cuts", "Live connections closed because their peers are not trusted any more")
+        .counter(encoder, status.trust_cuts.load(Ordering::Relaxed))?;
     metric("identity_refresh_failures", "Attempts to obtain one that failed").counters(
         encoder,
         rows.iter().map(|(what, progress)| ([("what", *what)], progress.failures.load(Ordering::Relaxed))),
