@@ -7,6 +7,7 @@ mod headers;
 mod http1;
 mod malformed;
 mod messages;
+mod standard;
 mod tcp;
 
 use http::Version;
