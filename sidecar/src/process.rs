@@ -1,6 +1,6 @@
 //! A sidecar as a process: runtimes, signals, and the order of starting and stopping.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use tokio::{
@@ -14,7 +14,7 @@ use crate::{
     clock::Clock,
     drain,
     model::Settings,
-    net::{Net, TcpNet},
+    net::{HandoverNet, Net, Offers, TcpNet},
     telemetry::{Metrics, ProcessFacts, log},
 };
 
@@ -42,11 +42,14 @@ pub fn run(settings: Settings, log: log::Control) -> anyhow::Result<()> {
 }
 
 async fn live(settings: Settings, log: log::Control) -> anyhow::Result<()> {
-    let world = World { net: TcpNet, clock: Clock::system(), workers: Workers::Threads };
+    let bootstrap = &settings.bootstrap;
+    let handover = admin::handover_path(&bootstrap.admin.socket);
+    let net = HandoverNet::new(handover.clone(), bootstrap.workers);
+    let world = World { net, clock: Clock::system(), workers: Workers::Threads };
     let app = App::start(settings, &world, Parts::default())?;
     let requests = DrainRequests::default();
     let mut stop = Stop::new(&requests)?;
-    let admin = start_admin(&app, &world, requests, log)?;
+    let mut admin = start_admin(&app, requests, log)?;
     tokio::select! {
         biased;
         () = stop.requested(&app) => return Ok(()),
@@ -54,6 +57,8 @@ async fn live(settings: Settings, log: log::Control) -> anyhow::Result<()> {
             for (listener, address) in &served? {
                 tracing::info!(%listener, %address, "listening");
             }
+            world.net.finish();
+            admin.offer(&handover, world.net.offers());
         }
     }
     tokio::select! {
@@ -77,6 +82,21 @@ struct Admin {
 }
 
 impl Admin {
+    /// Offers our listening sockets to a successor.
+    fn offer(&mut self, path: &Path, offers: &Offers) {
+        match admin::bind_socket(path) {
+            Ok(socket) => {
+                let ended = ended(self.stop.subscribe());
+                self.socket.spawn(admin::serve_handover(socket, offers.clone(), ended));
+            }
+            Err(error) => tracing::warn!(
+                %error,
+                path = %path.display(),
+                "listening sockets cannot be offered to a successor: it will bind its own"
+            ),
+        }
+    }
+
     /// Ends it: the socket's file goes, if it is still ours.
     async fn stop(self) {
         self.stop.send_replace(true);
@@ -84,12 +104,13 @@ impl Admin {
     }
 }
 
-fn start_admin(
-    app: &App,
-    world: &World<TcpNet>,
-    requests: DrainRequests,
-    log: log::Control,
-) -> anyhow::Result<Admin> {
+/// Completes when admin is to stop.
+async fn ended(mut stopped: watch::Receiver<bool>) {
+    // An error means that the process is ending without a word.
+    drop(stopped.wait_for(|is_over| *is_over).await);
+}
+
+fn start_admin(app: &App, requests: DrainRequests, log: log::Control) -> anyhow::Result<Admin> {
     let bootstrap = &app.settings.bootstrap;
     let facts = ProcessFacts {
         service: bootstrap.service.clone(),
@@ -113,10 +134,8 @@ fn start_admin(
         clock: app.clock.clone(),
     });
     let (stop, stopped) = watch::channel(false);
-    let ended =
-        |mut stopped: watch::Receiver<bool>| async move { drop(stopped.wait_for(|is_over| *is_over).await) };
     if let Some(address) = bootstrap.admin.listen {
-        let listener = world.net.bind(address).with_context(|| {
+        let listener = TcpNet.bind(address).with_context(|| {
             format!("admin.listen: cannot listen on {address}; choose another address, or `none`")
         })?;
         let (state, ended) = (Arc::clone(&state), ended(stopped.clone()));

@@ -4,6 +4,7 @@
 //!   0.0.0.0:4391               GET /live /ready /metrics          anybody who reaches the pod
 //!   /run/outrider/admin.sock   the same, GET /status /config /clusters /listeners /certs
 //!                              POST /drain /log                   our own user, or root
+//!   …/admin.sock.fd            our listening sockets, for a successor  our own user, or root
 //! ```
 //!
 //! # Invariants
@@ -15,6 +16,7 @@
 
 mod client;
 mod dump;
+mod handover;
 mod routes;
 mod server;
 mod socket;
@@ -24,6 +26,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 pub use client::{Answer, ClientError, call};
+pub use handover::{handover_path, serve_handover};
 pub use server::{serve_read_only, serve_socket};
 pub use socket::{BoundSocket, bind_socket};
 

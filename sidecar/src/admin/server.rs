@@ -70,7 +70,7 @@ pub async fn serve_socket(socket: BoundSocket, state: Arc<State>, shutdown: impl
     until(accepting, shutdown).await;
 }
 
-async fn until(accepting: impl Future<Output = Infallible>, shutdown: impl Future<Output = ()>) {
+pub(super) async fn until(accepting: impl Future<Output = Infallible>, shutdown: impl Future<Output = ()>) {
     tokio::select! {
         biased;
         () = shutdown => {}
@@ -78,13 +78,13 @@ async fn until(accepting: impl Future<Output = Infallible>, shutdown: impl Futur
     }
 }
 
-async fn pause(error: &io::Error) {
+pub(super) async fn pause(error: &io::Error) {
     tracing::warn!(%error, "admin cannot accept a connection");
     tokio::time::sleep(ACCEPT_PAUSE).await;
 }
 
 /// Whether the kernel says that the caller is our own user, or root.
-fn is_trusted(stream: &UnixStream) -> bool {
+pub(super) fn is_trusted(stream: &UnixStream) -> bool {
     let own = rustix::process::geteuid().as_raw();
     stream.peer_cred().is_ok_and(|caller| caller.uid() == own || caller.uid() == 0)
 }

@@ -4,12 +4,14 @@
 //! runs unchanged on virtual time (see `tests/suites/simulation/`). It is a type parameter and never a
 //! cargo feature: the code under test is the code that ships.
 
+mod handover;
 mod tcp;
 
 use std::{future::Future, io, net::SocketAddr, time::Duration};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub use handover::{HandoverListener, HandoverNet, Offers};
 pub use tcp::TcpNet;
 
 /// A way to reach and to be reached.
