@@ -98,11 +98,6 @@ impl Load {
         Self { shared, clients }
     }
 
-    /// Where it stands.
-    pub(super) fn totals(&self) -> Totals {
-        self.shared.totals().clone()
-    }
-
     /// Requests under way.
     pub(super) fn in_flight(&self) -> u64 {
         self.shared.in_flight.load(Ordering::SeqCst)
