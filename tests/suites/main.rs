@@ -20,4 +20,5 @@ mod protocols;
 mod request_path_docs;
 mod retries;
 mod simulation;
+mod trust;
 mod wrong_peers;

@@ -14,6 +14,7 @@ use anyhow::Context;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header::HOST};
 use http_body_util::Full;
+use serde::Serialize;
 use serde_json::Value;
 use tokio::{sync::Semaphore, task::JoinSet};
 
@@ -25,7 +26,10 @@ use crate::{client::Client, effects};
 const MAX_IN_FLIGHT: usize = 1000;
 /// An answer that takes longer is a failure.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Failures kept with their text.
+/// What is said of a request for which there was no room.
+const NOT_SENT: &str =
+    "not sent: 1000 requests were waiting for their answers; is the machine too busy for this rate?";
+/// Kinds of failure kept.
 const MAX_KEPT_FAILURES: usize = 20;
 
 /// What came of the load so far. Shared by the requests and whoever watches.
@@ -43,8 +47,19 @@ pub struct Totals {
     pub latency: Latency,
     /// Good answers by the replica of the last service that they came from.
     pub replicas: BTreeMap<String, u64>,
-    /// What went wrong, the first few.
-    pub failures: Vec<String>,
+    /// What went wrong, the first few kinds.
+    pub failures: Vec<Failure>,
+}
+
+/// One kind of failure.
+#[derive(Clone, Debug, Serialize)]
+pub struct Failure {
+    /// When the first of them was due, in seconds after the load began.
+    pub first_at_s: f64,
+    /// How many there were.
+    pub count: u64,
+    /// What went wrong.
+    pub what: String,
 }
 
 impl Tally {
@@ -64,8 +79,16 @@ impl Tally {
     fn failed(&self, at: Duration, why: &str) {
         let mut totals = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         totals.failed += 1;
-        if totals.failures.len() < MAX_KEPT_FAILURES {
-            totals.failures.push(format!("{:.2} s: {why}", at.as_secs_f64()));
+        match totals.failures.iter_mut().find(|failure| failure.what == why) {
+            Some(known) => known.count += 1,
+            None if totals.failures.len() < MAX_KEPT_FAILURES => {
+                totals.failures.push(Failure {
+                    first_at_s: at.as_secs_f64(),
+                    count: 1,
+                    what: why.to_owned(),
+                });
+            }
+            None => {}
         }
     }
 }
@@ -100,7 +123,7 @@ impl Load {
             tokio::time::sleep_until(due.into()).await;
             while requests.try_join_next().is_some() {}
             let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
-                tally.failed(due - self.start, "not sent: too many requests without an answer");
+                tally.failed(due - self.start, NOT_SENT);
                 continue;
             };
             let (client, tally) = (Arc::clone(&client), Arc::clone(&tally));

@@ -9,7 +9,7 @@ use super::{
     admin::{self, Cluster, Endpoint, Peer},
     chaos::Damage,
     intruders::Attempt,
-    load::{Load, Totals},
+    load::{Failure, Load, Totals},
     plan::{Plan, Service, Workload},
 };
 
@@ -27,8 +27,8 @@ pub struct Report {
     pub requests: u64,
     /// Those that were not answered as they should.
     pub failures: u64,
-    /// What went wrong with the first few of them.
-    pub failure_examples: Vec<String>,
+    /// What went wrong with them, the first few kinds.
+    pub failure_kinds: Vec<Failure>,
     /// How long the load lasted, in seconds.
     pub duration_s: f64,
     /// Requests per second that were planned.
@@ -240,7 +240,7 @@ impl Report {
             faults,
             requests,
             failures: totals.failed,
-            failure_examples: totals.failures,
+            failure_kinds: totals.failures,
             duration_s: load.duration.as_secs_f64(),
             rate: load.rate,
             p50_ms: totals.latency.quantile_ms(0.5),

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::{
     intruders::Attempt,
+    load::Failure,
     plan::{Plan, Service},
     progress::millis,
     report::{Hop, Report},
@@ -29,8 +30,8 @@ pub fn render(report: &Report, plan: &Plan) -> String {
             for fault in &report.faults {
                 let _infallible = writeln!(text, "  - {fault}");
             }
-            for example in &report.failure_examples {
-                let _infallible = writeln!(text, "      {example}");
+            for Failure { first_at_s, count, what } in &report.failure_kinds {
+                let _infallible = writeln!(text, "      {count} from {first_at_s:.2} s on: {what}");
             }
         }
     }

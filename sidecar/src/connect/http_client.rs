@@ -20,10 +20,11 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use super::{Error, dial::Connection};
 use crate::{drain, model::settings::Limits, net::Stream, relay::replay::RequestBody};
 
-/// Pings on an idle connection between sidecars: a dead path is noticed before a request finds out.
-const PING_INTERVAL: Duration = Duration::from_secs(30);
-/// A ping unanswered for so long ends the connection.
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pings on a quiet connection between sidecars (Linkerd's interval): a dead path is noticed before a request finds out,
+/// and requests that wait on one are repeated elsewhere.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// A ping unanswered for so long ends the connection. Linkerd has 3 s; a peer whose machine is overloaded needs more.
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// The connection window is this many stream windows, so that one slow stream cannot starve the others (`design.md` §3).
 pub const CONNECTION_WINDOWS: u32 = 4;
 /// Bytes of one stream that wait to be sent.

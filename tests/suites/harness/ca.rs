@@ -103,6 +103,13 @@ impl TestCa {
         self.sign(&leaf_params(&[id(service).to_string()]))
     }
 
+    /// A proper certificate for a service that runs out so soon.
+    pub(crate) fn short_leaf(&self, service: &str, life: Duration) -> TestLeaf {
+        let mut params = leaf_params(&[id(service).to_string()]);
+        params.not_after = (SystemTime::now() + life).into();
+        self.sign(&params)
+    }
+
     /// An improper certificate for a service.
     pub(crate) fn wrong(&self, wrong: Wrong, service: &str) -> TestLeaf {
         let own = id(service).to_string();
@@ -136,7 +143,13 @@ impl TestCa {
 
     /// The bundle with this root.
     pub(crate) fn bundle(&self) -> TrustBundle {
-        TrustBundle::new(TrustDomain::parse(DOMAIN).unwrap(), vec![self.der.clone()], 1, None).unwrap()
+        Self::common_bundle(&[self], 1)
+    }
+
+    /// The bundle with these roots.
+    pub(crate) fn common_bundle(cas: &[&Self], sequence: u64) -> TrustBundle {
+        let roots = cas.iter().map(|ca| ca.der.clone()).collect();
+        TrustBundle::new(TrustDomain::parse(DOMAIN).unwrap(), roots, sequence, None).unwrap()
     }
 
     /// The bundles that a member of the mesh holds.

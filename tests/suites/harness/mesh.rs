@@ -111,9 +111,14 @@ impl TestMesh {
 impl Sidecar {
     /// Starts one by its whole configuration; returns when it serves.
     pub(crate) async fn start(yaml: &str, folder: &Path) -> Self {
+        Self::start_with(yaml, folder, Parts::default()).await
+    }
+
+    /// As [`Sidecar::start`], with facts from elsewhere than the configuration says.
+    pub(crate) async fn start_with(yaml: &str, folder: &Path, parts: Parts) -> Self {
         let settings = config::parse(yaml, folder).unwrap_or_else(|error| panic!("{error}\n{yaml}"));
         let world = World { net: TcpNet, clock: Clock::system(), workers: Workers::Threads };
-        let app = App::start(settings, &world, Parts::default()).unwrap();
+        let app = App::start(settings, &world, parts).unwrap();
         let addresses = super::soon("the sidecar serves", app.serve(&world)).await.unwrap();
         Self { app, addresses }
     }
@@ -126,6 +131,11 @@ impl Sidecar {
     /// Where its first listener listens.
     pub(crate) fn address(&self) -> SocketAddr {
         *self.addresses.values().next().unwrap()
+    }
+
+    /// Where that listener listens.
+    pub(crate) fn address_of(&self, listener: &str) -> SocketAddr {
+        self.addresses[listener]
     }
 
     /// A listener's counters.
