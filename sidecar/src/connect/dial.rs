@@ -199,7 +199,7 @@ impl<S: Stream> AsyncRead for Connection<S> {
             && let Some(heard) = self.heard.take()
         {
             // Whoever asked may have given up.
-            drop(heard.send(()));
+            let _told = heard.send(());
         }
         polled
     }
