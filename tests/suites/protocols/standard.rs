@@ -89,7 +89,7 @@ async fn a_peer_that_speaks_http1_is_served_with_and_without_alpn() {
 #[tokio::test]
 async fn a_standard_peer_is_told_no_more_than_the_reason() {
     let mesh = TestMesh::new();
-    let orders = mesh.callee("orders", nobody().await, "peer: standard").await;
+    let orders = mesh.callee("orders", nobody(), "peer: standard").await;
     let config = peer::client_config(&mesh.ca, Some(&mesh.ca.leaf("web")), &[b"http/1.1"]);
     let stream = peer::connect(orders.address(), config).await.unwrap();
     let (mut sender, driver) = http1::handshake(TokioIo::new(stream)).await.unwrap();
