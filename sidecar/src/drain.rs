@@ -1,10 +1,15 @@
 //! Drain: stop taking new work, finish the old within a deadline; and the only way to start a task.
 //!
 //! ```text
-//!   running ──begin()──▶ draining ──force()──▶ forced
+//!            advance             advance            advance
+//!   Running ─────────▶ Draining ─────────▶ Closing ─────────▶ Forced
+//!                          ╰──────────────────────────────────▶╯
 //! ```
 //! *Draining*: not ready, listeners closed, `Connection: close` and GOAWAY go out, what is in flight goes on.
-//! *Forced*: the deadline passed; everything left is dropped.
+//! *Closing*: the grace for idle connections of the own app is over; they are closed as well.
+//! *Forced*: all is done, or the deadline passed; everything left is dropped.
+//!
+//! `advance` may skip phases and never goes back.
 
 use std::{future::Future, sync::Arc};
 

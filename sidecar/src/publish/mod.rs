@@ -117,7 +117,9 @@ impl Publisher {
         self.snapshots.store(Arc::clone(&next));
         retire(&previous, &next);
         if is_complete {
-            self.guard = None;
+            if let Some(guard) = self.guard.take() {
+                guard.release();
+            }
         }
     }
 }
