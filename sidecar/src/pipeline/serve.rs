@@ -244,5 +244,9 @@ fn builder<N: Net>(worker: &Worker<N>, wire: Wire) -> auto::Builder<TokioExecuto
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
         .max_send_buf_size(MAX_SEND_BUFFER_BYTES)
         .auto_date_header(false);
+    // Peers alone: the way to the own app cannot die without it, and one that is halted (a debugger) would be cut off.
+    if wire == Wire::Http2 {
+        builder.http2().keep_alive_interval(wire::PING_INTERVAL).keep_alive_timeout(wire::PING_TIMEOUT);
+    }
     builder
 }
