@@ -35,6 +35,8 @@ pub enum Phase {
 #[derive(Clone, Debug)]
 pub struct Drain {
     phase: Arc<watch::Sender<Phase>>,
+    /// What brings new work in; it must have ended before "no work is left" means anything.
+    sources: TaskTracker,
     tasks: TaskTracker,
 }
 
@@ -95,7 +97,11 @@ impl Drain {
     /// A drain that has not begun.
     #[must_use]
     pub fn new() -> Self {
-        Self { phase: Arc::new(watch::Sender::new(Phase::Running)), tasks: TaskTracker::new() }
+        Self {
+            phase: Arc::new(watch::Sender::new(Phase::Running)),
+            sources: TaskTracker::new(),
+            tasks: TaskTracker::new(),
+        }
     }
 
     /// Moves on to `phase`; going back is ignored.
@@ -132,6 +138,12 @@ impl Drain {
         self.tasks.token()
     }
 
+    /// Says that more may come, until the token is dropped: a drain waits for it, but it is not in flight. For what
+    /// brings new work in, such as an accept loop.
+    pub fn source(&self) -> TaskTrackerToken {
+        self.sources.token()
+    }
+
     /// Starts a task that a drain waits for and that ends when the drain is forced. Must be called inside a runtime;
     /// the task runs on that one.
     #[expect(clippy::disallowed_methods, reason = "the one place that starts tasks")]
@@ -149,8 +161,10 @@ impl Drain {
         }));
     }
 
-    /// Waits until everything in flight has ended. Call after the last `spawn`, that is in phase `Draining` or later.
+    /// Waits until nothing brings in more and everything in flight has ended.
     pub async fn finished(&self) {
+        self.sources.close();
+        self.sources.wait().await;
         self.tasks.close();
         self.tasks.wait().await;
     }
