@@ -95,6 +95,7 @@ async fn outward<N: Net>(
             End::Orderly => worker.tcp_pool.give_back(&target, session.into_stream(), worker.now()),
             End::PlainReset => record.set_flag(ResponseFlag::DC),
             End::FarReset => record.set_flag(ResponseFlag::UC),
+            End::Stalled => record.set_flag(ResponseFlag::SI),
         },
         Way::Bare(mut upstream) => {
             let cut = upstream.cut();
@@ -259,6 +260,10 @@ where
         }
         End::FarReset => {
             record.set_flag(ResponseFlag::DC);
+            false
+        }
+        End::Stalled => {
+            record.set_flag(ResponseFlag::SI);
             false
         }
     }
