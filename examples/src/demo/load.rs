@@ -79,16 +79,10 @@ impl Tally {
     fn failed(&self, at: Duration, why: &str) {
         let mut totals = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         totals.failed += 1;
-        match totals.failures.iter_mut().find(|failure| failure.what == why) {
-            Some(known) => known.count += 1,
-            None if totals.failures.len() < MAX_KEPT_FAILURES => {
-                totals.failures.push(Failure {
-                    first_at_s: at.as_secs_f64(),
-                    count: 1,
-                    what: why.to_owned(),
-                });
-            }
-            None => {}
+        if let Some(known) = totals.failures.iter_mut().find(|failure| failure.what == why) {
+            known.count += 1;
+        } else if totals.failures.len() < MAX_KEPT_FAILURES {
+            totals.failures.push(Failure { first_at_s: at.as_secs_f64(), count: 1, what: why.to_owned() });
         }
     }
 }
