@@ -17,7 +17,7 @@ use super::{
 const PROMPT: Duration = Duration::from_secs(5);
 
 /// What `/ready` on the health port says.
-async fn readiness(host: Host) -> StatusCode {
+pub(super) async fn readiness(host: Host) -> StatusCode {
     let (head, _) = Session::open(host.health()).await.get("/ready").await.expect("health answers");
     head.status
 }

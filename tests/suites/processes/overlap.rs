@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use hyper::StatusCode;
 use outrider::{
     accept, admin,
     drain::{Drain, Phase},
@@ -22,9 +23,10 @@ use outrider::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{
+    drain::readiness,
     load::Plan,
     mesh::{Mesh, Network, Sidecar},
-    run,
+    run, until,
 };
 
 /// Replacements in a row.
@@ -64,6 +66,31 @@ fn the_callers_sidecar_is_replaced_under_load_without_a_failed_request() {
 fn the_only_callees_sidecar_is_replaced_under_load_without_a_failed_request() {
     run(async {
         replace_under_load(Mesh::start(1).await, |mesh| &mut mesh.replicas[0].sidecar).await;
+    });
+}
+
+#[test]
+fn probes_do_not_hear_of_a_successor_before_it_is_ready() {
+    run(async {
+        let mut mesh = Mesh::start(1).await;
+        let plan = mesh.caller.plan.clone();
+        let (certificate, away) = (plan.folder.join("svid.pem"), plan.folder.join("away.pem"));
+        std::fs::rename(&certificate, &away).expect("moved");
+        let new = plan.start("-new");
+        until("the successor is up", async || {
+            new.ask("/status").await["process_id"] == serde_json::json!(new.process.pid())
+        })
+        .await;
+        for _ in 0..50 {
+            assert_eq!(readiness(plan.host).await, StatusCode::OK);
+        }
+        assert!(!new.is_ready().await, "without a certificate");
+        std::fs::rename(&away, &certificate).expect("moved back");
+        let new = new.ready().await;
+        let mut old = std::mem::replace(&mut mesh.caller, new);
+        assert!(old.stop().await.success());
+        until("the successor answers", async || TcpStream::connect(plan.host.health()).is_ok()).await;
+        assert_eq!(readiness(plan.host).await, StatusCode::OK);
     });
 }
 
