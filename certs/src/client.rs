@@ -5,8 +5,8 @@
 //! exchange: when it returns (or is dropped), the stream is closed. Nothing is
 //! left running.
 //!
-//! Speaks the certificate service of Istio, so other CAs of the field will do;
-//! the bundle is Outrider's (and SPIFFE's) own, so another CA gives none.
+//! Certificates come by Istio's service, the bundle by SPIFFE's endpoint. The
+//! first alone does not make an identity, so Istio's own CA will not do.
 
 use std::future::Future;
 use std::pin::{Pin, pin};

@@ -10,6 +10,7 @@
 //! | [`verify`] | a chain off the network becomes a [`verify::Peer`], or not | X509-SVID §5 |
 //! | [`rustls_verify`] | the same, as verifiers for TLS | – |
 //! | [`request`], [`join_token`], [`client`] | how a workload gets its SVID | Istio's CA service |
+//! | [`files`] | what is kept on disk: whole or not at all, and private | – |
 //! | [`ca`] | the CA itself; `outrider-ca` is a thin program around it | – |
 //!
 //! # Invariants
@@ -27,6 +28,7 @@ pub mod certificate;
 pub mod cli;
 pub mod client;
 pub mod clock;
+pub mod files;
 pub mod join_token;
 pub mod pem;
 pub mod request;

@@ -244,6 +244,18 @@ async fn a_caller_over_its_rate_is_refused_and_may_come_back() {
 }
 
 #[tokio::test]
+async fn strangers_that_use_up_their_total_do_not_keep_a_workload_from_renewing() {
+    let per_caller = Rate { per_second: 1000, burst: 1000 };
+    let total = Rate { per_second: 1, burst: 3 };
+    let ca = Ca::start(Limits { per_caller, total, ..Limits::default() }).await;
+    let (svid, bundle) = ca.join().await;
+    let error = eventually("they are over their total", async || ca.caller(None).bundle(0).await.err()).await;
+    assert_eq!(refusal::<()>(Err(error)).0, Code::ResourceExhausted);
+    renew(ca.address, &svid, &bundle, svid.id(), ca.now()).await.unwrap();
+    ca.caller(Some(&svid)).bundle(0).await.unwrap();
+}
+
+#[tokio::test]
 async fn the_own_certificate_renews_itself() {
     let ca = Ca::start(Limits::default()).await;
     let leaf_of = async |ca: &Ca| {

@@ -168,7 +168,7 @@ impl App {
         for index in 0..self.settings.bootstrap.workers.get() {
             addresses = self.start_worker(world, index, addresses).await?;
         }
-        drop(guard);
+        guard.release();
         Ok(addresses)
     }
 

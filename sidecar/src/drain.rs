@@ -1,10 +1,15 @@
 //! Drain: stop taking new work, finish the old within a deadline; and the only way to start a task.
 //!
 //! ```text
-//!   running ──begin()──▶ draining ──force()──▶ forced
+//!            advance             advance            advance
+//!   Running ─────────▶ Draining ─────────▶ Closing ─────────▶ Forced
+//!                          ╰──────────────────────────────────▶╯
 //! ```
 //! *Draining*: not ready, listeners closed, `Connection: close` and GOAWAY go out, what is in flight goes on.
-//! *Forced*: the deadline passed; everything left is dropped.
+//! *Closing*: the grace for idle connections of the own app is over; they are closed as well.
+//! *Forced*: all is done, or the deadline passed; everything left is dropped.
+//!
+//! `advance` may skip phases and never goes back.
 
 use std::{future::Future, sync::Arc};
 
@@ -30,6 +35,8 @@ pub enum Phase {
 #[derive(Clone, Debug)]
 pub struct Drain {
     phase: Arc<watch::Sender<Phase>>,
+    /// What brings new work in; it must have ended before "no work is left" means anything.
+    sources: TaskTracker,
     tasks: TaskTracker,
 }
 
@@ -90,7 +97,11 @@ impl Drain {
     /// A drain that has not begun.
     #[must_use]
     pub fn new() -> Self {
-        Self { phase: Arc::new(watch::Sender::new(Phase::Running)), tasks: TaskTracker::new() }
+        Self {
+            phase: Arc::new(watch::Sender::new(Phase::Running)),
+            sources: TaskTracker::new(),
+            tasks: TaskTracker::new(),
+        }
     }
 
     /// Moves on to `phase`; going back is ignored.
@@ -127,6 +138,12 @@ impl Drain {
         self.tasks.token()
     }
 
+    /// Says that more may come, until the token is dropped: a drain waits for it, but it is not in flight. For what
+    /// brings new work in, such as an accept loop.
+    pub fn source(&self) -> TaskTrackerToken {
+        self.sources.token()
+    }
+
     /// Starts a task that a drain waits for and that ends when the drain is forced. Must be called inside a runtime;
     /// the task runs on that one.
     #[expect(clippy::disallowed_methods, reason = "the one place that starts tasks")]
@@ -144,8 +161,10 @@ impl Drain {
         }));
     }
 
-    /// Waits until everything in flight has ended. Call after the last `spawn`, that is in phase `Draining` or later.
+    /// Waits until nothing brings in more and everything in flight has ended.
     pub async fn finished(&self) {
+        self.sources.close();
+        self.sources.wait().await;
         self.tasks.close();
         self.tasks.wait().await;
     }

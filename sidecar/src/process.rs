@@ -1,6 +1,6 @@
 //! A sidecar as a process: runtimes, signals, and the order of starting and stopping.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{io, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use tokio::{
@@ -14,7 +14,7 @@ use crate::{
     clock::Clock,
     drain,
     model::Settings,
-    net::{HandoverNet, Net, Offers, TcpNet},
+    net::{Bound, HandoverNet, Offers, TcpNet},
     telemetry::{Metrics, ProcessFacts, log},
 };
 
@@ -49,7 +49,7 @@ async fn live(settings: Settings, log: log::Control) -> anyhow::Result<()> {
     let app = App::start(settings, &world, Parts::default())?;
     let requests = DrainRequests::default();
     let mut stop = Stop::new(&requests)?;
-    let mut admin = start_admin(&app, requests, log)?;
+    let (mut admin, read_only) = start_admin(&app, requests, log)?;
     tokio::select! {
         biased;
         () = stop.requested(&app) => return Ok(()),
@@ -58,6 +58,9 @@ async fn live(settings: Settings, log: log::Control) -> anyhow::Result<()> {
                 tracing::info!(%listener, %address, "listening");
             }
             world.net.finish();
+            if let Some(successor) = read_only {
+                successor.serve()?;
+            }
             admin.offer(&handover, world.net.offers());
         }
     }
@@ -110,7 +113,28 @@ async fn ended(mut stopped: watch::Receiver<bool>) {
     drop(stopped.wait_for(|is_over| *is_over).await);
 }
 
-fn start_admin(app: &App, requests: DrainRequests, log: log::Control) -> anyhow::Result<Admin> {
+/// The read-only listener before it listens.
+struct ReadOnly {
+    bound: Bound,
+    state: Arc<admin::State>,
+    stopped: watch::Receiver<bool>,
+}
+
+impl ReadOnly {
+    fn serve(self) -> anyhow::Result<()> {
+        let listener = self.bound.listen().context("admin.listen: cannot listen")?;
+        drain::spawn_background(admin::serve_read_only(listener, self.state, ended(self.stopped)));
+        Ok(())
+    }
+}
+
+/// Starts what operators see. The read-only listener is handed back where another process has its address: that one is
+/// asked until we are ready as well, else probes would find out about either by chance.
+fn start_admin(
+    app: &App,
+    requests: DrainRequests,
+    log: log::Control,
+) -> anyhow::Result<(Admin, Option<ReadOnly>)> {
     let bootstrap = &app.settings.bootstrap;
     let facts = ProcessFacts {
         service: bootstrap.service.clone(),
@@ -134,19 +158,25 @@ fn start_admin(app: &App, requests: DrainRequests, log: log::Control) -> anyhow:
         clock: app.clock.clone(),
     });
     let (stop, stopped) = watch::channel(false);
+    let mut waiting = None;
     if let Some(address) = bootstrap.admin.listen {
-        let listener = TcpNet.bind(address).with_context(|| {
+        let reserve = || Ok::<_, io::Error>((TcpNet.is_in_use(address)?, TcpNet.reserve(address)?));
+        let (is_in_use, bound) = reserve().with_context(|| {
             format!("admin.listen: cannot listen on {address}; choose another address, or `none`")
         })?;
-        let (state, ended) = (Arc::clone(&state), ended(stopped.clone()));
-        drain::spawn_background(admin::serve_read_only(listener, state, ended));
+        let read_only = ReadOnly { bound, state: Arc::clone(&state), stopped: stopped.clone() };
+        if is_in_use {
+            waiting = Some(read_only);
+        } else {
+            read_only.serve()?;
+        }
     }
     let path = &bootstrap.admin.socket;
     let socket = admin::bind_socket(path)
         .with_context(|| format!("admin.socket: cannot listen on {}; choose another path", path.display()))?;
     let serving = drain::Drain::new();
     serving.spawn(admin::serve_socket(socket, state, ended(stopped)));
-    Ok(Admin { stop, socket: serving })
+    Ok((Admin { stop, socket: serving }, waiting))
 }
 
 /// What asks a process to stop: signals, and operators.
@@ -157,7 +187,7 @@ struct Stop {
 }
 
 impl Stop {
-    fn new(requests: &DrainRequests) -> std::io::Result<Self> {
+    fn new(requests: &DrainRequests) -> io::Result<Self> {
         let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         Ok(Self { terminate, interrupt, operators: requests.subscribe() })
     }

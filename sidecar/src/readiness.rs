@@ -1,4 +1,4 @@
-//! Readiness: ready when the last named guard is gone, and it says which ones remain.
+//! Readiness: ready when the last named guard is released, and it says which ones remain.
 
 use std::sync::Arc;
 
@@ -17,16 +17,17 @@ impl Default for Readiness {
     }
 }
 
-/// Holds readiness back until it is dropped.
+/// Holds readiness back until it is released. One that is dropped instead holds it back for good: what it stood for
+/// never came, which is how a process that is torn down while starting ends.
 #[derive(Debug)]
+#[must_use = "readiness is held back until it is released"]
 pub struct BlockReady {
     readiness: Readiness,
     name: &'static str,
 }
 
 impl Readiness {
-    /// Holds readiness back until the guard is dropped. `name` says for what, and is unique.
-    #[must_use]
+    /// Holds readiness back until the guard is released. `name` says for what, and is unique.
     pub fn block(&self, name: &'static str) -> BlockReady {
         self.waiting.send_modify(|waiting| {
             waiting.insert(name);
@@ -48,13 +49,36 @@ impl Readiness {
     }
 }
 
-impl Drop for BlockReady {
-    fn drop(&mut self) {
+impl BlockReady {
+    /// What it stands for is there.
+    pub fn release(self) {
         self.readiness.waiting.send_modify(|waiting| {
             waiting.shift_remove(self.name);
             if waiting.is_empty() {
                 tracing::info!(last = self.name, "ready");
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ready_when_everything_waited_for_is_there() {
+        let readiness = Readiness::default();
+        let (first, second) = (readiness.block("first"), readiness.block("second"));
+        first.release();
+        assert_eq!(readiness.waiting_for(), ["second"]);
+        second.release();
+        assert!(readiness.waiting_for().is_empty());
+    }
+
+    #[test]
+    fn what_ends_before_it_is_there_does_not_make_ready() {
+        let readiness = Readiness::default();
+        drop(readiness.block("identity"));
+        assert_eq!(readiness.waiting_for(), ["identity"]);
     }
 }

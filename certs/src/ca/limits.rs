@@ -3,9 +3,14 @@
 //! Rates are kept by the generic cell rate algorithm (ITU-T I.371): per caller
 //! one point in time, no timers. Who is over the rate is refused at once and
 //! may try again; nothing waits in line.
+//!
+//! Who has shown a verified SVID and who has not share nothing: each kind has a
+//! total and a memory of its own, so that strangers with many addresses cannot
+//! keep workloads from renewing.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::hash::Hash;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,8 +18,11 @@ use tokio::time::Instant;
 
 use crate::spiffe_id::SpiffeId;
 
-/// Most callers whose rate is remembered at a time.
+/// Most callers of either kind whose rate is remembered at a time.
 const MAX_CALLERS: usize = 16 * 1024;
+/// What of an IPv6 address names a caller: the network, for whoever has one of
+/// its addresses usually has all (RFC 6177).
+const IPV6_NETWORK: u128 = !0 << 64;
 
 /// A rate with room for a burst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,9 +49,11 @@ pub struct Limits {
     pub connection_age: Duration,
     /// Time open requests have to finish when the CA stops. Default 10 s.
     pub grace: Duration,
-    /// Rate of one caller: an SVID's ID, or else an address. Default 20/s, 100 at once.
+    /// Rate of one caller: an SVID's ID, or else an IPv4 address or IPv6 /64
+    /// network. Default 20/s, 100 at once.
     pub per_caller: Rate,
-    /// Rate of all together. Default 200/s, 1000 at once.
+    /// Rate of all callers with an SVID together, and once more that of all
+    /// without. Default 200/s, 1000 at once.
     pub total: Rate,
 }
 
@@ -63,7 +73,7 @@ impl Default for Limits {
 }
 
 /// Whose rate a request counts against.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Caller {
     /// Somebody with a verified SVID.
     Workload(SpiffeId),
@@ -74,7 +84,9 @@ pub(super) enum Caller {
 /// Which rate is exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Exceeded {
+    /// The caller's own.
     Caller,
+    /// That of all callers of its kind.
     Total,
 }
 
@@ -96,37 +108,66 @@ impl Rate {
 /// Counts requests.
 #[derive(Debug)]
 pub(super) struct RateLimiter {
-    per_caller: Rate,
-    total: Rate,
-    state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    total: Option<Instant>,
-    callers: HashMap<Caller, Instant>,
+    workloads: Share<SpiffeId>,
+    addresses: Share<IpAddr>,
 }
 
 impl RateLimiter {
     pub(super) fn new(limits: &Limits) -> Self {
-        Self { per_caller: limits.per_caller, total: limits.total, state: Mutex::default() }
+        Self { workloads: Share::new(limits), addresses: Share::new(limits) }
     }
 
     /// Counts one request of `caller`, or says which rate it would exceed.
-    ///
-    /// The caller's rate is asked first, so that one who floods does not use
-    /// up what belongs to all.
     pub(super) fn admit(&self, caller: Caller, now: Instant) -> Result<(), Exceeded> {
+        match caller {
+            Caller::Workload(id) => self.workloads.admit(id, now),
+            Caller::Address(address) => self.addresses.admit(network(address), now),
+        }
+    }
+}
+
+/// What an address is remembered as.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & IPV6_NETWORK).into(),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+/// Counts the requests of one kind of caller.
+#[derive(Debug)]
+struct Share<K> {
+    per_caller: Rate,
+    total: Rate,
+    state: Mutex<State<K>>,
+}
+
+#[derive(Debug)]
+struct State<K> {
+    total: Option<Instant>,
+    callers: HashMap<K, Instant>,
+}
+
+impl<K: Hash + Eq> Share<K> {
+    fn new(limits: &Limits) -> Self {
+        let state = Mutex::new(State { total: None, callers: HashMap::new() });
+        Self { per_caller: limits.per_caller, total: limits.total, state }
+    }
+
+    /// The caller's rate is asked first, so that one who floods does not use
+    /// up what belongs to all. The memory is swept only within the total rate.
+    fn admit(&self, caller: K, now: Instant) -> Result<(), Exceeded> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.callers.len() >= MAX_CALLERS && !state.callers.contains_key(&caller) {
+        let known = state.callers.get(&caller).copied();
+        let due = self.per_caller.admit(known, now).ok_or(Exceeded::Caller)?;
+        let total = self.total.admit(state.total, now).ok_or(Exceeded::Total)?;
+        state.total = Some(total);
+        if known.is_none() && state.callers.len() >= MAX_CALLERS {
             state.callers.retain(|_, due| *due > now);
             if state.callers.len() >= MAX_CALLERS {
                 return Err(Exceeded::Total);
             }
         }
-        let due = self.per_caller.admit(state.callers.get(&caller).copied(), now).ok_or(Exceeded::Caller)?;
-        let total = self.total.admit(state.total, now).ok_or(Exceeded::Total)?;
-        state.total = Some(total);
         state.callers.insert(caller, due);
         Ok(())
     }
@@ -159,13 +200,39 @@ mod tests {
     }
 
     #[test]
-    fn all_callers_share_the_total() {
+    fn callers_of_a_kind_share_a_total() {
         let many = Rate { per_second: 1000, burst: 1000 };
         let limiter = limiter(many, Rate { per_second: 1, burst: 2 });
         let now = Instant::now();
         assert_eq!(limiter.admit(address(1), now), Ok(()));
         assert_eq!(limiter.admit(address(2), now), Ok(()));
         assert_eq!(limiter.admit(address(3), now), Err(Exceeded::Total));
+    }
+
+    #[test]
+    fn strangers_cannot_use_up_what_workloads_have() {
+        let many = Rate { per_second: 1000, burst: 1000 };
+        let limiter = limiter(many, Rate { per_second: 1, burst: 2 });
+        let now = Instant::now();
+        let strangers = (0..=255).filter(|last| limiter.admit(address(*last), now).is_ok()).count();
+        assert_eq!(strangers, 2);
+        let workload = Caller::Workload(SpiffeId::parse("spiffe://example.org/orders").unwrap());
+        assert_eq!(limiter.admit(workload.clone(), now), Ok(()));
+        assert_eq!(limiter.admit(workload.clone(), now), Ok(()));
+        assert_eq!(limiter.admit(workload, now), Err(Exceeded::Total));
+    }
+
+    #[test]
+    fn an_ipv6_network_is_one_caller() {
+        let limiter = limiter(Rate { per_second: 1, burst: 1 }, Rate { per_second: 1000, burst: 1000 });
+        let now = Instant::now();
+        let admit = |text: &str| limiter.admit(Caller::Address(text.parse().unwrap()), now);
+        assert_eq!(admit("2001:db8:0:1::1"), Ok(()));
+        assert_eq!(admit("2001:db8:0:1:ffff::2"), Err(Exceeded::Caller));
+        assert_eq!(admit("2001:db8:0:2::1"), Ok(()));
+        assert_eq!(admit("::ffff:192.0.2.1"), Ok(()));
+        assert_eq!(admit("192.0.2.1"), Err(Exceeded::Caller), "mapped or not, it is one address");
+        assert_eq!(admit("192.0.2.2"), Ok(()));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::files;
+use crate::files;
 use crate::spiffe_id::SpiffeId;
 
 /// How the caller proved who it is.

@@ -18,7 +18,6 @@
 
 mod acknowledgements;
 mod csr;
-mod files;
 mod issue;
 mod issuer;
 mod limits;
@@ -32,7 +31,6 @@ mod state;
 mod tls;
 mod tokens;
 
-pub use files::write_atomically;
 pub use issue::{BACKDATE, MAX_VALIDITY, ServerSan};
 pub use issuer::Validity;
 pub use limits::{Limits, Rate};

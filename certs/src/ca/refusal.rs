@@ -132,6 +132,6 @@ impl Refusal {
 fn exceeded(what: Exceeded) -> &'static str {
     match what {
         Exceeded::Caller => "over this caller's rate",
-        Exceeded::Total => "over the rate of all callers together",
+        Exceeded::Total => "over the rate of all callers of this kind (with an SVID, or without) together",
     }
 }

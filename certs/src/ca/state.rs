@@ -20,11 +20,11 @@ use rustls_pki_types::pem::PemObject as _;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::files::{self, NotPrivate};
 use super::issue::{self, SigningRoot};
 use super::log::IssuanceLog;
 use super::tokens::TokenStore;
 use crate::certificate::{LeafError, Validity, parse, spki_sha256};
+use crate::files::{self, NotPrivate};
 use crate::spiffe_id::TrustDomain;
 use crate::trust_bundle::{self, TrustBundle};
 

@@ -10,8 +10,9 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::ca::{CaState, MAX_VALIDITY, NewCa, write_atomically};
+use crate::ca::{CaState, MAX_VALIDITY, NewCa};
 use crate::clock::{SystemWallClock, WallClock as _};
+use crate::files::write_atomically;
 use crate::pem;
 use crate::request::KeyPairAndCsr;
 use crate::spiffe_id::{SpiffeId, TrustDomain};

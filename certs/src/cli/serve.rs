@@ -82,10 +82,12 @@ struct Bounds {
     /// Time open requests have to finish after SIGTERM.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     grace: Duration,
-    /// Requests of one caller per second in the long run, and at once.
+    /// Requests of one caller (an SVID's ID, or else an IPv4 address or IPv6
+    /// /64 network) per second in the long run, and at once.
     #[arg(long, value_name = "RATE/BURST", default_value = "20/100", value_parser = parse_rate)]
     caller_rate: Rate,
-    /// Requests of all callers per second in the long run, and at once.
+    /// Requests of all callers with an SVID per second in the long run, and at
+    /// once; and the same once more for all without.
     #[arg(long, value_name = "RATE/BURST", default_value = "200/1000", value_parser = parse_rate)]
     total_rate: Rate,
 }

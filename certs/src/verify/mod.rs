@@ -120,7 +120,9 @@ impl Peer {
         &self.id
     }
 
-    /// When its leaf runs out; a connection should not outlive this.
+    /// When its leaf runs out: from then on it proves nothing in a new
+    /// handshake. What that means for a connection that is open is its owner's
+    /// rule; sidecars keep theirs, for only a root that is taken out cuts them.
     pub fn not_after(&self) -> SystemTime {
         self.not_after
     }

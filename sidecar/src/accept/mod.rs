@@ -8,8 +8,6 @@ use std::{
     time::Duration,
 };
 
-use futures_util::FutureExt;
-
 use crate::{
     drain::{Drain, Phase},
     model::runtime::ListenerRuntime,
@@ -43,6 +41,7 @@ pub async fn run<L, F>(
     L: net::Listener,
     F: Future<Output = ()> + Send + 'static,
 {
+    let _source = drain.source();
     let take = |stream: L::Stream, peer: SocketAddr| {
         counts.accepted.fetch_add(1, Ordering::Relaxed);
         if counts.active.fetch_add(1, Ordering::Relaxed) >= max_connections {
@@ -68,9 +67,15 @@ pub async fn run<L, F>(
             }
         }
     }
-    // Connections in the backlog would be reset by the close; serve them instead.
-    while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
-        take(stream, peer);
+    // Connections in the backlog would be reset by the close; serve them instead. Once it was empty or has been taken as
+    // a whole, the socket is closed, however fast more come.
+    for _ in 0..=net::BACKLOG {
+        match listener.accept_now() {
+            Ok(Some((stream, peer))) => take(stream, peer),
+            Ok(None) => break,
+            Err(_) if watcher.phase() == Phase::Forced => break,
+            Err(error) => survive(&error, &counts).await,
+        }
     }
 }
 
@@ -84,5 +89,49 @@ async fn survive(error: &io::Error, counts: &ListenerRuntime) {
     if !is_the_connections {
         tracing::warn!(%error, "cannot accept; trying again");
         tokio::time::sleep(EXHAUSTED_PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use futures_util::FutureExt;
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+    use crate::net::{Listener, Net, TcpNet};
+
+    /// More than a task of tokio's may do before it must yield (128).
+    const WAITING: usize = 200;
+
+    async fn greet(mut stream: tokio::net::TcpStream, _peer: SocketAddr) {
+        stream.write_all(b"x").await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_when_the_drain_begins_is_served() {
+        let listener = TcpNet.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = Listener::local_addr(&listener).unwrap();
+        let clients: Vec<_> = (0..WAITING).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+        let (drain, counts) = (Drain::new(), Arc::<ListenerRuntime>::default());
+        drain.advance(Phase::Draining);
+        run(listener, WAITING, Arc::clone(&counts), drain.clone(), greet).await;
+        drain.finished().await;
+        assert_eq!(counts.accepted.load(Ordering::Relaxed), WAITING as u64);
+        for mut client in clients {
+            client.read_exact(&mut [0]).unwrap();
+        }
+        std::net::TcpStream::connect(address).unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn a_drain_is_not_finished_while_a_loop_may_bring_more() {
+        let drain = Drain::new();
+        let source = drain.source();
+        assert_eq!(drain.in_flight(), 0);
+        assert!(drain.finished().now_or_never().is_none());
+        drop(source);
+        drain.finished().now_or_never().unwrap();
     }
 }

@@ -21,7 +21,8 @@ use tower::{
 use super::{CHANGE_HEADER, DrainRequest, State, dump};
 use crate::{drain::Phase, telemetry::metrics::CONTENT_TYPE};
 
-/// Requests under way per listener; each holds one rendered answer in memory.
+/// Answers being rendered per listener. One that is rendered stays in memory until it is read, at most for the life of
+/// its connection.
 const MAX_REQUESTS: usize = 8;
 /// Time for one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);

@@ -113,7 +113,7 @@ pub const HEADER_COUNT: Key<u64> = key("header_count", 100, 10, 1000);
 pub const MAX_STREAMS: Key<u64> = key("max_streams", 256, 1, 10_000);
 /// TLS handshake of a peer.
 pub const HANDSHAKE_TIMEOUT: Key<Duration> = key("handshake_timeout", secs(10), millis(100), secs(300));
-/// Head of an HTTP/1 request.
+/// Head of an HTTP/1 request of a peer, the wait before it included.
 pub const HEADER_READ_TIMEOUT: Key<Duration> = key("header_read_timeout", secs(60), secs(1), secs(HOUR));
 /// HTTP/2 stream window.
 pub const STREAM_WINDOW: Key<Bytes> = key("stream_window", Bytes::kib(256), Bytes::kib(64), Bytes::mib(16));

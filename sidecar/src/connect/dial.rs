@@ -9,7 +9,10 @@ use std::{
 
 use outrider_certs::verify::Role;
 use rustls::ClientConfig;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::oneshot,
+};
 use tokio_rustls::client::TlsStream;
 
 use super::Error;
@@ -42,6 +45,8 @@ pub enum Speak {
 #[derive(Debug)]
 pub struct Connection<S> {
     io: Io<S>,
+    /// Told when the first byte has come; `None` once it has, or if nobody asked.
+    heard: Option<oneshot::Sender<()>>,
     /// Holds the connection's place under the cluster's cap, and its count at the endpoint.
     _slot: Slot,
 }
@@ -119,7 +124,7 @@ impl<N: Net> Dialer<N> {
             }
         };
         let io = tokio::time::timeout(limit, connecting).await.map_err(|_elapsed| Error::Timeout)??;
-        Ok(Connection { io, _slot: slot })
+        Ok(Connection { io, heard: None, _slot: slot })
     }
 
     async fn secure(
@@ -141,6 +146,15 @@ impl<N: Net> Dialer<N> {
 }
 
 impl<S> Connection<S> {
+    /// Resolves when the first byte has come, with an error if the connection ended without any. In TLS 1.3 the
+    /// handshake is over for us before the peer has judged our certificate; where the peer speaks first, its first
+    /// byte says that it took it.
+    pub fn first_byte(&mut self) -> oneshot::Receiver<()> {
+        let (heard, first_byte) = oneshot::channel();
+        self.heard = Some(heard);
+        first_byte
+    }
+
     /// Resolves when the peer is no longer trusted. Reads and writes fail then as well; this is for whoever may be
     /// doing neither.
     #[must_use]
@@ -172,13 +186,22 @@ impl<S: Stream> AsyncRead for Connection<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.io {
+        let filled = buf.filled().len();
+        let polled = match &mut self.io {
             Io::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Io::Tls(tls) => {
                 tls.trust.check(cx)?;
                 Pin::new(&mut tls.stream).poll_read(cx, buf)
             }
+        };
+        if self.heard.is_some()
+            && buf.filled().len() > filled
+            && let Some(heard) = self.heard.take()
+        {
+            // Whoever asked may have given up.
+            let _told = heard.send(());
         }
+        polled
     }
 }
 

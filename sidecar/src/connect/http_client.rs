@@ -2,6 +2,7 @@
 
 use std::{
     future::{Future, poll_fn},
+    io,
     pin::Pin,
     sync::{
         Arc,
@@ -16,9 +17,15 @@ use hyper::{
     client::conn::{TrySendError, http1, http2},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::AlertDescription;
 
 use super::{Error, dial::Connection};
-use crate::{drain, model::settings::Limits, net::Stream, relay::replay::RequestBody};
+use crate::{
+    drain,
+    model::settings::Limits,
+    net::Stream,
+    relay::replay::{self, RequestBody},
+};
 
 /// Pings on a quiet connection between sidecars (Linkerd's interval): a dead path is noticed before a request finds out,
 /// and requests that wait on one are repeated elsewhere.
@@ -72,8 +79,9 @@ impl Http2 {
     /// Starts HTTP/2 on a connection; its driver runs as a task until the last stream and the last clone are gone.
     ///
     /// # Errors
-    /// [`Error::Http`].
-    pub async fn start<S: Stream>(connection: Connection<S>, limits: &Limits) -> Result<Self, Error> {
+    /// [`Error::Http`], or [`Error::Refused`] if the peer closes instead of speaking. The caller bounds the time.
+    pub async fn start<S: Stream>(mut connection: Connection<S>, limits: &Limits) -> Result<Self, Error> {
+        let first_byte = connection.first_byte();
         let (sender, mut driver) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .initial_stream_window_size(limits.stream_window_bytes)
@@ -99,6 +107,8 @@ impl Http2 {
                 tracing::debug!(%error, "upstream HTTP/2 connection ended");
             }
         });
+        // A server's first frame is SETTINGS (RFC 9113 §3.4): before it, nothing is known to have been accepted.
+        first_byte.await.map_err(|_ended| Error::Refused)?;
         let streams = Arc::new(AtomicU32::new(0));
         Ok(Self { sender, streams, allowed, max_streams: limits.max_streams })
     }
@@ -197,8 +207,12 @@ fn send_error(mut failed: TrySendError<Request<RequestBody>>) -> SendError {
         return SendError::NotSent(Box::new(request));
     }
     let error = failed.into_error();
-    if error.is_user() || caused_by::<crate::relay::replay::Error>(&error).is_some() {
+    // Not every error that hyper calls the user's is one of ours: a driver that ended early is among them.
+    if let Some(replay::Error::Downstream(_)) = caused_by::<replay::Error>(&error) {
         return SendError::Downstream;
+    }
+    if caused_by::<io::Error>(&error).is_some_and(is_refusal) {
+        return SendError::Refused;
     }
     if let Some(h2) = caused_by::<h2::Error>(&error) {
         let is_refused = h2.is_reset() && h2.reason() == Some(h2::Reason::REFUSED_STREAM);
@@ -209,6 +223,26 @@ fn send_error(mut failed: TrySendError<Request<RequestBody>>) -> SendError {
         return SendError::Reset(error);
     }
     if error.is_parse() { SendError::Protocol(error) } else { SendError::Reset(error) }
+}
+
+/// Whether the peer ended the handshake, which in TLS 1.3 we learn only after our first bytes: it has read none of them.
+fn is_refusal(error: &io::Error) -> bool {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(
+        tls,
+        Some(rustls::Error::AlertReceived(
+            AlertDescription::AccessDenied
+                | AlertDescription::BadCertificate
+                | AlertDescription::CertificateExpired
+                | AlertDescription::CertificateRequired
+                | AlertDescription::CertificateRevoked
+                | AlertDescription::CertificateUnknown
+                | AlertDescription::DecryptError
+                | AlertDescription::HandshakeFailure
+                | AlertDescription::UnknownCA
+                | AlertDescription::UnsupportedCertificate
+        ))
+    )
 }
 
 fn caused_by<E: std::error::Error + 'static>(error: &hyper::Error) -> Option<&E> {

@@ -24,6 +24,10 @@ pub enum Error {
     /// We have no certificate yet, or not any more.
     #[error("this sidecar has no certificate to show")]
     NoIdentity,
+    /// The endpoint closed the connection before it said anything: it does not take our certificate, or does not speak
+    /// HTTP/2.
+    #[error("the endpoint closed the new connection without a word; it may not take our certificate")]
+    Refused,
     /// The HTTP connection could not be set up.
     #[error("setting up HTTP failed")]
     Http(#[source] Arc<hyper::Error>),

@@ -223,7 +223,9 @@ impl<N: Net> Pool<N> {
                 let identity = target.identity.as_ref();
                 let connection =
                     dialer.dial(&target.cluster, &target.endpoint, identity, Speak::Http2).await?;
-                Http2::start(connection, &limits).await
+                let limit = target.cluster.settings.timeouts.connect;
+                let started = tokio::time::timeout(limit, Http2::start(connection, &limits));
+                started.await.unwrap_or(Err(Error::Timeout))
             }
             .await;
             let outcome = {

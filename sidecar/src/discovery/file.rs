@@ -14,11 +14,10 @@ use std::{
 use outrider_certs::spiffe_id::SpiffeId;
 
 use super::{Feed, Parse, Running, Source};
+use crate::model::file::MAX_FILE_BYTES;
 
 /// Time between two looks.
 const POLL: Duration = Duration::from_secs(1);
-/// Largest file that is read, in bytes: tens of thousands of endpoints.
-const MAX_FILE_BYTES: u64 = 8 * 1024 * 1024;
 
 /// A watched endpoints file.
 #[derive(Debug)]
@@ -36,9 +35,10 @@ impl FileSource {
     }
 
     fn read(&self) -> io::Result<String> {
+        let bound = u64::try_from(MAX_FILE_BYTES).unwrap_or(u64::MAX);
         let mut text = String::new();
-        File::open(&self.path)?.take(MAX_FILE_BYTES + 1).read_to_string(&mut text)?;
-        if text.len() as u64 > MAX_FILE_BYTES {
+        File::open(&self.path)?.take(bound.saturating_add(1)).read_to_string(&mut text)?;
+        if text.len() > MAX_FILE_BYTES {
             return Err(io::Error::new(
                 io::ErrorKind::FileTooLarge,
                 format!("larger than {MAX_FILE_BYTES} bytes"),

@@ -123,43 +123,40 @@ impl Feed {
 
     /// The source has looked: this is the list. Whoever waits for lists is woken only if it changed.
     pub fn confirm(&self, endpoints: EndpointList) {
-        let is_ours = self.replace(endpoints);
-        if is_ours {
-            self.status.set_constant(false);
-            self.status.confirm(self.clock.now());
-        }
+        self.replace(endpoints, false);
     }
 
     /// The list is part of the configuration: it has no age.
     pub fn confirm_constant(&self, endpoints: EndpointList) {
-        let is_ours = self.replace(endpoints);
-        if is_ours {
-            self.status.set_constant(true);
-            self.status.confirm(self.clock.now());
-        }
+        self.replace(endpoints, true);
     }
 
     /// The source has looked and found nothing usable: the last good list stays and ages.
     pub fn fail(&self, error: String) {
-        self.status.fail(error);
+        self.to.send_if_modified(|lists| {
+            if self.slot(lists).is_some() {
+                self.status.fail(error);
+            }
+            false
+        });
     }
 
-    /// Returns whether this feed is still the cluster's.
-    fn replace(&self, endpoints: EndpointList) -> bool {
-        let mut is_ours = false;
+    fn replace(&self, endpoints: EndpointList, is_constant: bool) {
         self.to.send_if_modified(|lists| {
-            let Some(slot) = lists.slots.get_mut(&self.cluster).filter(|slot| slot.feed == self.number)
-            else {
-                return false;
-            };
-            is_ours = true;
+            let Some(slot) = self.slot(lists) else { return false };
+            self.status.set_constant(is_constant);
+            self.status.confirm(self.clock.now());
             let is_new = slot.endpoints.as_ref() != Some(&endpoints);
             if is_new {
                 slot.endpoints = Some(endpoints);
             }
             is_new
         });
-        is_ours
+    }
+
+    /// Where the cluster's list stands, if this feed is still the cluster's.
+    fn slot<'a>(&self, lists: &'a mut Lists) -> Option<&'a mut Slot> {
+        lists.slots.get_mut(&self.cluster).filter(|slot| slot.feed == self.number)
     }
 }
 

@@ -130,9 +130,15 @@ async fn another_file_takes_over_and_the_old_list_stays_until_it_answers() {
 async fn a_feed_that_was_replaced_cannot_write() {
     let mut bench = Bench::start(Some("1"));
     let old = bench.discovery.feed(&orders());
-    let _new = bench.discovery.feed(&orders());
+    let new = bench.discovery.feed(&orders());
     old.confirm(Arc::from([]));
     assert_eq!(bench.ports().as_deref(), Some(&[1][..]));
+    old.fail("too late".to_owned());
+    assert_eq!(bench.status().error(), None);
+    new.fail("no file".to_owned());
+    assert_eq!(bench.status().error().as_deref(), Some("no file"));
+    old.confirm_constant(Arc::from([]));
+    assert_eq!(bench.status().error().as_deref(), Some("no file"), "nor take back what the new one says");
     bench.discovery.reconcile(&[]);
     old.confirm(Arc::from([]));
     assert_eq!(bench.ports(), None, "a cluster that is gone does not come back");

@@ -1,14 +1,15 @@
-//! Fields that tell an app who is asking: set from what we know, never from what a caller claims.
+//! Fields that tell an app who is asking: the facts are set from what we know, and claims pass as claims.
 //!
 //! | field | outbound, from the own app | inbound, from a verified peer |
 //! |---|---|---|
 //! | `x-forwarded-client-cert` | removed | replaced: `By=<own ID>;URI=<peer's ID>` |
 //! | `x-forwarded-for` | passes: an ingress app knows who called it | the peer's address is appended |
-//! | `x-forwarded-proto` | passes | replaced: `https`, peers come by mutual TLS |
+//! | `x-forwarded-proto` | kept if it is one `http` or `https`, else `http` | the same, else `https`: peers come by mutual TLS |
 //! | `x-request-id` | kept if it is well-formed, else made | the same |
 //! | `traceparent`, `tracestate` | pass | pass |
 //!
-//! Of `x-forwarded-for` only the last entry is ours, and so certain; the others are what the callers before told.
+//! Certain are `x-forwarded-client-cert` and the last entry of `x-forwarded-for`. The other entries, and
+//! `x-forwarded-proto`, are what the callers before told: what the first of them spoke, not what the peer spoke.
 //! `forwarded` (RFC 7239) and `x-forwarded-host` pass untouched, as claims of the calling app.
 
 use std::net::IpAddr;
@@ -139,11 +140,22 @@ mod tests {
         headers.get_all(name).iter().map(HeaderValue::as_bytes).collect()
     }
 
-    fn receive(sent: &[(&'static str, &str)]) -> HeaderMap {
+    fn map(sent: &[(&'static str, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in sent {
             headers.append(*name, value.parse().unwrap());
         }
+        headers
+    }
+
+    fn send(sent: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = map(sent);
+        outbound(&mut headers, &mut rng());
+        headers
+    }
+
+    fn receive(sent: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = map(sent);
         inbound(&mut headers, &peer(), &own(), "10.0.0.7".parse().unwrap(), &mut rng());
         headers
     }
@@ -187,13 +199,7 @@ mod tests {
     fn an_ingress_apps_claims_pass_outbound() {
         let sent =
             [("x-forwarded-for", "203.0.113.9"), ("x-forwarded-proto", "https"), ("x-request-id", "id-1")];
-        let mut headers = HeaderMap::new();
-        for (name, value) in sent {
-            headers.insert(name, HeaderValue::from_static(value));
-        }
-        let before = headers.clone();
-        outbound(&mut headers, &mut rng());
-        assert_eq!(headers, before);
+        assert_eq!(send(&sent), map(&sent));
     }
 
     #[test]
@@ -236,14 +242,28 @@ mod tests {
         }
 
         #[test]
+        fn a_scheme_is_kept_only_if_it_is_one_and_known(
+            claims in proptest::collection::vec(prop_oneof!["https?", "HTTPS|https,http| https|wss|", "[ -~\u{e9}]{0,20}"], 0..3),
+            is_inbound: bool,
+        ) {
+            let sent: Vec<_> = claims.iter().map(|claim| ("x-forwarded-proto", claim.as_str())).collect();
+            let kept = match claims.as_slice() {
+                [only] if only == "http" || only == "https" => only.as_str(),
+                _ if is_inbound => "https",
+                _ => "http",
+            };
+            let headers = if is_inbound { receive(&sent) } else { send(&sent) };
+            prop_assert_eq!(values(&headers, "x-forwarded-proto"), [kept.as_bytes()]);
+        }
+
+        #[test]
         fn whatever_was_sent_the_facts_are_ours(claims in proptest::collection::vec("[ -~\u{e9}]{0,20}", 0..4)) {
             let sent: Vec<_> = claims
                 .iter()
-                .flat_map(|claim| ["x-forwarded-for", "x-forwarded-client-cert", "x-forwarded-proto"].map(|name| (name, claim.as_str())))
+                .flat_map(|claim| ["x-forwarded-for", "x-forwarded-client-cert"].map(|name| (name, claim.as_str())))
                 .collect();
             let (headers, plain) = (receive(&sent), receive(&[]));
             prop_assert_eq!(values(&headers, "x-forwarded-client-cert"), values(&plain, "x-forwarded-client-cert"));
-            prop_assert_eq!(values(&headers, "x-forwarded-proto"), values(&plain, "x-forwarded-proto"));
             let list = values(&headers, "x-forwarded-for");
             prop_assert_eq!(list.len(), 1);
             let last = list[0].rsplit(|byte| *byte == b',').next().unwrap();

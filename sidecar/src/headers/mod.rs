@@ -16,3 +16,4 @@ pub mod forwarded;
 pub mod framing;
 pub mod hop_by_hop;
 pub mod reserved;
+pub mod trailers;

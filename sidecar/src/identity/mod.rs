@@ -158,7 +158,9 @@ impl Keeper {
         let identity = Identity { svid: material.svid.clone(), bundles: Arc::clone(&material.bundles), tls };
         self.told = Left::Plenty;
         self.to.send_replace(Some(Arc::new(identity)));
-        self.guard = None;
+        if let Some(guard) = self.guard.take() {
+            guard.release();
+        }
     }
 
     /// Warns when little is left. Returns when to look again.

@@ -11,19 +11,22 @@
 //! - The folder is ours alone (0700), files are 0600; anything wider is refused, not repaired: a key that others could
 //!   read may be known to them.
 //! - Every file is replaced whole (temporary file, fsync, rename, fsync of the folder).
-//! - Two sidecars may share the folder while one replaces the other: certificate and key change under a lock.
+//! - Two sidecars may share the folder while one replaces the other: certificate and keys, which belong together, change
+//!   under a lock. The bundle is one file and needs none: whoever reads it finds one bundle whole, and a restart asks
+//!   for a newer one at once.
 //!
 //! Calls block for a few milliseconds (fsync); only the control runtime makes them, a few times a day.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    fs::{self, File},
+    io::{self, Read},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use outrider_certs::{
+    files::{self, NotPrivate},
     spiffe_id::TrustDomain,
     svid::{self, X509Svid},
     trust_bundle::{self, TrustBundle},
@@ -57,6 +60,14 @@ pub enum Error {
         mode: u32,
         /// What they should be.
         wanted: &'static str,
+    },
+    /// Another user can put files of their own in there.
+    #[error("{path} belongs to user {owner}: give it away with `chown {own} {path}`, or set another `state_dir`", path = .path.display(), own = rustix::process::geteuid().as_raw())]
+    Foreign {
+        /// The folder.
+        path: PathBuf,
+        /// Its owner's number.
+        owner: u32,
     },
     /// The operating system said no.
     #[error("{doing} {path}: {source}", path = path.display())]
@@ -101,13 +112,20 @@ impl Store {
     /// Opens the folder, making it if it is not there.
     ///
     /// # Errors
-    /// [`Error::Exposed`] if group or others may enter it, [`Error::Io`] if it cannot be made or looked at.
+    /// [`Error::Exposed`] if group or others may enter it, [`Error::Foreign`] if it is another user's, [`Error::Io`] if
+    /// it cannot be made or looked at.
     pub fn open(folder: &Path) -> Result<Self, Error> {
-        let io = |doing| move |source| Error::Io { doing, path: folder.to_path_buf(), source };
-        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io("creating the folder"))?;
-        let metadata = fs::metadata(folder).map_err(io("looking at the folder"))?;
-        private(folder, &metadata, "700")?;
-        Ok(Self { folder: folder.to_path_buf() })
+        let path = || folder.to_path_buf();
+        let io = |doing| move |source| Error::Io { doing, path: path(), source };
+        files::make_folder(folder).map_err(io("creating the folder"))?;
+        match files::check_private(folder).map_err(io("looking at the folder"))? {
+            None => Ok(Self { folder: path() }),
+            Some(NotPrivate::Mode(mode)) => Err(Error::Exposed { path: path(), mode, wanted: "700" }),
+            Some(NotPrivate::Owner(owner)) => Err(Error::Foreign { path: path(), owner }),
+            Some(NotPrivate::NotAFolder) => {
+                Err(io("looking at the folder")(io::ErrorKind::NotADirectory.into()))
+            }
+        }
     }
 
     /// Reads back what was kept; `None` if there is nothing, or not all of it.
@@ -144,6 +162,8 @@ impl Store {
     /// # Errors
     /// When it cannot be written.
     pub fn keep_next_key(&self, key_pem: &str) -> Result<(), Error> {
+        // Another sidecar may be about to rename its own to the key in use.
+        let _lock = self.lock()?;
         self.write(NEXT_KEY, key_pem.as_bytes())
     }
 
@@ -193,7 +213,7 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(io(error)),
         };
-        private(&path, &file.metadata().map_err(io)?, "600")?;
+        check_mode(&path, &file.metadata().map_err(io)?)?;
         let mut bytes = zeroize::Zeroizing::new(Vec::new());
         file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(io)?;
         if bytes.len() as u64 > MAX_FILE_BYTES {
@@ -203,31 +223,25 @@ impl Store {
     }
 
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
-        let temporary = format!(".{name}.{}", std::process::id());
-        let path = self.path(&temporary);
-        let io = |source| Error::Io { doing: "writing", path: path.clone(), source };
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        let mut file = options.open(&path).map_err(io)?;
-        file.write_all(bytes).and_then(|()| file.sync_all()).map_err(io)?;
-        self.rename(&temporary, name)
+        let path = self.path(name);
+        files::write_atomically(&path, bytes).map_err(|source| Error::Io { doing: "writing", path, source })
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<(), Error> {
         let path = self.path(to);
         fs::rename(self.path(from), &path)
-            .and_then(|()| File::open(&self.folder))
-            .and_then(|folder| folder.sync_all())
+            .and_then(|()| files::flush_folder(&self.folder))
             .map_err(|source| Error::Io { doing: "replacing", path, source })
     }
 }
 
-fn private(path: &Path, metadata: &fs::Metadata, wanted: &'static str) -> Result<(), Error> {
+/// A key file that others can read is refused. The folder's owner is ours, so is what stands in it.
+fn check_mode(path: &Path, metadata: &fs::Metadata) -> Result<(), Error> {
     let mode = metadata.permissions().mode() & 0o7777;
     if mode & OTHERS == 0 {
         return Ok(());
     }
-    Err(Error::Exposed { path: path.to_path_buf(), mode, wanted })
+    Err(Error::Exposed { path: path.to_path_buf(), mode, wanted: "600" })
 }
 
 #[cfg(test)]
@@ -297,11 +311,29 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_of_another_user_is_refused() {
+        let of_root = Path::new("/proc/1");
+        let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(of_root).unwrap());
+        if owner != rustix::process::geteuid().as_raw() {
+            assert!(
+                matches!(Store::open(of_root), Err(Error::Foreign { owner: found, .. }) if found == owner)
+            );
+            return;
+        }
+        // As root, anybody else's will do.
+        let folder = TempDir::new().unwrap();
+        let store = store(&folder);
+        std::os::unix::fs::chown(&store.folder, Some(65534), None).unwrap();
+        assert!(matches!(Store::open(&store.folder), Err(Error::Foreign { owner: 65534, .. })));
+    }
+
+    #[test]
     fn a_lock_that_is_never_released_is_an_error_not_a_hang() {
         let folder = TempDir::new().unwrap();
         let store = store(&folder);
         let held = store.lock().unwrap();
         assert!(matches!(store.load(&domain()), Err(Error::Busy(_))));
+        assert!(matches!(store.keep_next_key("key"), Err(Error::Busy(_))));
         drop(held);
         assert!(store.load(&domain()).unwrap().is_none());
     }

@@ -176,6 +176,11 @@ impl Listener for MemoryListener {
         Ok((stream.ok_or(io::ErrorKind::BrokenPipe)?, self.address))
     }
 
+    fn accept_now(&self) -> io::Result<Option<(DuplexStream, SocketAddr)>> {
+        let waiting = self.from.try_lock().ok().and_then(|mut from| from.try_recv().ok());
+        Ok(waiting.map(|stream| (stream, self.address)))
+    }
+
     fn local_addr(&self) -> io::Result<SocketAddr> {
         Ok(self.address)
     }

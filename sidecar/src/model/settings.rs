@@ -43,7 +43,7 @@ pub struct Bootstrap {
 /// Where our identity comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IdentitySource {
-    /// Our CA (or any that speaks the Istio CA service).
+    /// Our CA, or one that has its ID and its bundle endpoint as well as the Istio CA service.
     Ca {
         /// `host:port` of the CA.
         address: String,

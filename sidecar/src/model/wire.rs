@@ -1,4 +1,6 @@
-//! Names on the wire between two sidecars. Version N talks to N−1; a new version gets a new ALPN name.
+//! Names and times on the wire between two sidecars. Version N talks to N−1; a new version gets a new ALPN name.
+
+use std::time::Duration;
 
 /// HTTP as HTTP/2 streams, whatever version the apps speak.
 pub const ALPN_H2: &[u8] = b"outrider-h2/1";
@@ -20,3 +22,9 @@ pub const ATTEMPT: &str = "x-outrider-attempt";
 pub const REASON: &str = "x-outrider-reason";
 /// Response, sidecar to sidecar: whether the app may have seen the request (`no` or `maybe`).
 pub const PROCESSED: &str = "x-outrider-processed";
+
+/// Pings on a quiet HTTP/2 connection between sidecars, from both ends (Linkerd's interval): a dead path is noticed
+/// before a request finds out, and requests that wait on one are repeated elsewhere.
+pub const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// A ping unanswered for so long ends the connection. Linkerd has 3 s; a peer whose machine is overloaded needs more.
+pub const PING_TIMEOUT: Duration = Duration::from_secs(5);

@@ -44,7 +44,7 @@ use tokio::{
     net::{TcpListener, TcpStream, UnixStream},
 };
 
-use super::{Listener, Net, TcpNet};
+use super::{Listener, Net, TcpNet, tcp::set_options};
 
 /// Time for one socket to come over a Unix socket of the same machine.
 const RECEIVE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -196,8 +196,17 @@ impl Listener for HandoverListener {
             ready.map_or(Poll::Pending, Poll::Ready)
         })
         .await?;
-        stream.set_nodelay(true)?;
+        set_options(&stream)?;
         Ok((stream, peer))
+    }
+
+    fn accept_now(&self) -> io::Result<Option<(TcpStream, SocketAddr)>> {
+        for socket in &self.sockets {
+            if let Some(accepted) = socket.accept_now()? {
+                return Ok(Some(accepted));
+            }
+        }
+        Ok(None)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {

@@ -4,6 +4,10 @@
 //! runs unchanged on virtual time (see `tests/suites/simulation/`). It is a type parameter and never a
 //! cargo feature: the code under test is the code that ships.
 
+/// Connections that may wait to be accepted, per listener. As large as Linux lets most hosts have
+/// (`net.core.somaxconn`); the kernel cuts it down where the limit is lower, and lets one more wait than it was told.
+pub const BACKLOG: u16 = 4096;
+
 mod handover;
 mod tcp;
 
@@ -12,7 +16,7 @@ use std::{future::Future, io, net::SocketAddr, time::Duration};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use handover::{HandoverListener, HandoverNet, Offers};
-pub use tcp::TcpNet;
+pub use tcp::{Bound, TcpNet};
 
 /// A way to reach and to be reached.
 pub trait Net: Clone + std::fmt::Debug + Send + Sync + 'static {
@@ -55,6 +59,13 @@ pub trait Listener: Send + 'static {
     /// # Errors
     /// As the operating system reports them; the caller decides which of them end the listener (none should).
     fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, SocketAddr)>> + Send;
+
+    /// The next connection that waits already, without waiting for one; `None` if there is none. It asks the operating
+    /// system each time: nothing that is known from before, or that a runtime's fairness withholds, counts.
+    ///
+    /// # Errors
+    /// As [`Listener::accept`].
+    fn accept_now(&self) -> io::Result<Option<(Self::Stream, SocketAddr)>>;
 
     /// The address it is bound to; the port is the real one where 0 was asked for.
     ///

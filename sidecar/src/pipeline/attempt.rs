@@ -130,7 +130,8 @@ async fn send_on(lease: Lease, request: Request<RequestBody>) -> Result<Sent, Se
     }
 }
 
-fn connect_error(source: connect::Error, target: &Target) -> ProxyError {
+/// Why no connection could be had, as an error of the request.
+pub(super) fn connect_error(source: connect::Error, target: &Target) -> ProxyError {
     let endpoint = target.endpoint.address();
     if matches!(source, connect::Error::Overflow) {
         let cap = circuit_breaker::Overflow::Connections;

@@ -8,6 +8,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{Arc, atomic::Ordering},
+    time::Instant,
 };
 
 use http::{HeaderValue, Request, Uri, Version, header, request::Parts, uri::Scheme};
@@ -29,7 +30,7 @@ use crate::{
     net::Net,
     relay::{
         activity::{Activity, IdleTimer},
-        replay::{Replay, RequestBody},
+        replay::{Replay, RequestBody, Rest},
     },
     resilience::{
         backoff,
@@ -61,7 +62,7 @@ impl<N: Net> Attempts<'_, N> {
         head: Parts,
         replay: Replay,
         activity: &Activity,
-    ) -> Result<Answer, ProxyError> {
+    ) -> Result<(Answer, Rest), ProxyError> {
         let timeouts = &self.cluster.settings.timeouts;
         let (idle, limit) = (timeouts.stream_idle, timeouts.request);
         let idle_timer = IdleTimer::new(activity.clone(), idle);
@@ -89,7 +90,7 @@ impl<N: Net> Attempts<'_, N> {
         head: Parts,
         mut replay: Replay,
         mut expiry: Pin<&mut impl Future<Output = ProxyError>>,
-    ) -> Result<Answer, ProxyError> {
+    ) -> Result<(Answer, Rest), ProxyError> {
         let policy = &self.cluster.settings.retry;
         let mut tried = Tried::default();
         let mut attempt = 1;
@@ -111,7 +112,9 @@ impl<N: Net> Attempts<'_, N> {
                 Ok(answer) => answer.processed,
                 Err(error) => error.retry_class(),
             };
-            let Some(processed) = class else { return outcome };
+            let Some(processed) = class else { return outcome.map(|answer| (answer, replay.answered())) };
+            // Before it is decided whether the body can be sent again: an attempt that still reads might spend it.
+            replay.supersede();
             if replay.has_failed() {
                 return Err(ProxyError::Downstream);
             }
@@ -127,8 +130,8 @@ impl<N: Net> Attempts<'_, N> {
                 cluster = %self.cluster.name(), endpoint = %target.endpoint.address(), attempt,
                 failure = outcome.as_ref().err().map(respond::chain), "attempt failed"
             );
-            if !self.may_repeat(facts) {
-                return outcome;
+            if !may_repeat(self.cluster, facts, self.worker.now()) {
+                return outcome.map(|answer| (answer, replay.answered()));
             }
             drop(outcome);
             tokio::select! {
@@ -138,22 +141,6 @@ impl<N: Net> Attempts<'_, N> {
             }
             attempt += 1;
         }
-    }
-
-    fn may_repeat(&self, facts: RetryFacts) -> bool {
-        if retry::may_retry(facts) != Verdict::Retry {
-            return false;
-        }
-        let (policy, runtime) = (&self.cluster.settings.retry, &self.cluster.runtime);
-        let is_allowed = retry_budget::try_take(
-            &runtime.retry_budget,
-            policy.budget_ratio,
-            policy.budget_min_per_second,
-            self.worker.now(),
-        );
-        let count = if is_allowed { &runtime.retries } else { &runtime.retries_over_budget };
-        count.fetch_add(1, Ordering::Relaxed);
-        is_allowed
     }
 
     /// The first repetition of what was certainly not processed goes elsewhere at once: nothing is overloaded by it.
@@ -196,4 +183,18 @@ impl<N: Net> Attempts<'_, N> {
         *request.uri_mut() = Uri::from_parts(uri).map_err(|error| bad(&error))?;
         Ok(request)
     }
+}
+
+/// Whether an attempt may be followed by another: if what happened, the policy and the budget allow it. Takes one
+/// retry from the budget, and counts it.
+pub(super) fn may_repeat(cluster: &Cluster, facts: RetryFacts, now: Instant) -> bool {
+    if retry::may_retry(facts) != Verdict::Retry {
+        return false;
+    }
+    let (policy, runtime) = (&cluster.settings.retry, &cluster.runtime);
+    let (ratio, floor) = (policy.budget_ratio, policy.budget_min_per_second);
+    let is_allowed = retry_budget::try_take(&runtime.retry_budget, ratio, floor, now);
+    let count = if is_allowed { &runtime.retries } else { &runtime.retries_over_budget };
+    count.fetch_add(1, Ordering::Relaxed);
+    is_allowed
 }

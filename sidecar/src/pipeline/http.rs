@@ -24,12 +24,17 @@ use super::{
 use crate::{
     drain::Phase,
     headers::{hop_by_hop, reserved},
-    model::{Cluster, ListenerKind, Snapshot, flag::ResponseFlag, wire},
+    model::{
+        Cluster, ListenerKind, Snapshot,
+        cluster::{PeerKind, Transport},
+        flag::ResponseFlag,
+        wire,
+    },
     net::Net,
     relay::{
-        activity::{Activity, IdleTimer},
+        activity::Activity,
         body::{self, OnEnd, ResponseBody},
-        replay::Replay,
+        replay::{Replay, Rest},
     },
     resilience::{
         circuit_breaker::{self, RequestSlot},
@@ -80,6 +85,7 @@ pub async fn handle<N: Net>(
 /// A response on its way, with everything that lives as long as its body.
 struct Carried {
     answer: Answer,
+    rest: Rest,
     cluster: Arc<Cluster>,
     activity: Activity,
     slot: RequestSlot,
@@ -110,8 +116,8 @@ async fn carry<N: Net>(
     let authority = if authority.is_empty() { head::unnamed(worker, &cluster) } else { authority };
     let attempts =
         Attempts { worker, snapshot: &snapshot, cluster: &cluster, authority, speak, previous_attempt };
-    let answer = attempts.run(head, replay, &activity).await?;
-    Ok(Carried { answer, cluster, activity, slot, audience: door.audience() })
+    let (answer, rest) = attempts.run(head, replay, &activity).await?;
+    Ok(Carried { answer, rest, cluster, activity, slot, audience: door.audience() })
 }
 
 fn find_cluster(snapshot: &Snapshot, door: &Door, authority: &str) -> Result<Arc<Cluster>, ProxyError> {
@@ -133,21 +139,27 @@ fn deliver<N: Net>(
     carried: Carried,
     mut record: RequestRecord,
 ) -> Response<ResponseBody> {
-    let Carried { answer, cluster, activity, slot, audience } = carried;
+    let Carried { answer, rest, cluster, activity, slot, audience } = carried;
     let (mut head, body) = answer.response.into_parts();
     hop_by_hop::strip_response(&mut head.headers);
-    let reason = answer.processed.and_then(|_own_answer| reserved::take(&mut head.headers, wire::REASON));
+    let is_sidecar = cluster.settings.transport == Transport::Mesh(PeerKind::Outrider);
+    let reason = reserved::take(&mut head.headers, wire::REASON);
     reserved::strip(&mut head.headers);
-    // The far sidecar's reason explains its answer to the app here.
-    if let Some(reason) = reason.filter(|_| audience == Audience::App) {
+    // The far sidecar's reason explains its answer to the app here. Apps have none: their sidecars take it off.
+    if let Some(reason) = reason.filter(|_| is_sidecar && audience == Audience::App) {
         head.headers.insert(wire::REASON, reason);
     }
     record.set_status(head.status.as_u16());
     record.head_received(worker.now());
-    let ending =
-        Ending { worker: Arc::clone(worker), record: Some(record), held: Some(answer.held), _slot: slot };
-    let idle = IdleTimer::new(activity.clone(), cluster.settings.timeouts.stream_idle);
-    let body = ResponseBody::upstream(body, activity, Some(idle), Box::new(ending));
+    let ending = Ending {
+        worker: Arc::clone(worker),
+        record: Some(record),
+        held: Some(answer.held),
+        _rest: rest,
+        _slot: slot,
+    };
+    let idle = cluster.settings.timeouts.stream_idle;
+    let body = worker.streams.watch(body, activity, idle, Box::new(ending));
     head.version = Version::default();
     Response::from_parts(head, body)
 }
@@ -158,20 +170,24 @@ struct Ending<N: Net> {
     /// Dropped unfinished, it counts the downstream as gone.
     record: Option<RequestRecord>,
     held: Option<Held>,
+    /// With the answer's end, nobody wants the rest of the request.
+    _rest: Rest,
     _slot: RequestSlot,
 }
 
 impl<N: Net> OnEnd for Ending<N> {
     fn ended(&mut self, result: Result<(), &body::Error>) {
-        let Some(mut record) = self.record.take() else { return };
+        let (Some(mut record), Some(mut held)) = (self.record.take(), self.held.take()) else { return };
         match result {
             Ok(()) => {
-                let http1 = self.held.take().and_then(|held| held.http1);
-                if let Some((target, connection)) = http1 {
+                if let Some((target, connection)) = held.http1 {
                     self.worker.pool.give_back(&target, connection, self.worker.now());
                 }
             }
-            Err(body::Error::Upstream(_)) => record.set_flag(ResponseFlag::UC),
+            Err(body::Error::Upstream(_)) => {
+                held.in_flight.failed(self.worker.now());
+                record.set_flag(ResponseFlag::UC);
+            }
             Err(body::Error::Idle) => record.set_flag(ResponseFlag::SI),
         }
         record.finish();

@@ -45,7 +45,8 @@ use crate::{
 /// Bytes of one response stream that wait to be sent.
 const MAX_SEND_BUFFER_BYTES: usize = 256 * 1024;
 /// The own app may keep a connection unused for so long (as Envoy's `idle_timeout`): longer than HTTP clients do, so
-/// that they close first and no request crosses a close. hyper has one timer for this and for slow heads.
+/// that they close first and no request crosses a close. hyper has one timer for this and for slow heads; it starts with the
+/// first byte, so a connection without a request for so long after its start is closed by a timer of ours.
 const APP_IDLE: Duration = Duration::from_secs(3600);
 /// HTTP/1 read buffer at least so large, whatever the header limit.
 const MIN_READ_BUFFER_BYTES: usize = 64 * 1024;
@@ -184,14 +185,17 @@ where
 {
     let builder = builder(&worker, wire);
     let is_http2 = Arc::new(AtomicBool::new(wire == Wire::Http2));
+    let is_used = Arc::new(AtomicBool::new(wire != Wire::Plain));
     let mut watcher = worker.drains.of(&door.listener).watcher();
     let service = {
-        let (door, is_http2) = (Arc::clone(&door), Arc::clone(&is_http2));
+        let (door, is_http2, is_used) = (Arc::clone(&door), Arc::clone(&is_http2), Arc::clone(&is_used));
         service_fn(move |request: ::http::Request<Incoming>| {
             is_http2.store(request.version() == Version::HTTP_2, Ordering::Relaxed);
+            is_used.store(true, Ordering::Relaxed);
             http::handle(Arc::clone(&worker), Arc::clone(&door), request)
         })
     };
+    let mut unused = pin!(unused(&is_used));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let ended = loop {
         let next = match watcher.phase() {
@@ -211,10 +215,21 @@ where
             biased;
             ended = connection.as_mut() => break ended,
             () = watcher.reached(next) => {}
+            () = &mut unused => return,
         }
     };
     if let Err(error) = ended {
         tracing::debug!(listener = %door.listener.name, error, "downstream connection ended");
+    }
+}
+
+/// Ends when a connection has carried no request for [`APP_IDLE`] after its start, and never if it has.
+async fn unused(is_used: &AtomicBool) {
+    if !is_used.load(Ordering::Relaxed) {
+        tokio::time::sleep(APP_IDLE).await;
+    }
+    if is_used.load(Ordering::Relaxed) {
+        std::future::pending().await
     }
 }
 
@@ -244,5 +259,23 @@ fn builder<N: Net>(worker: &Worker<N>, wire: Wire) -> auto::Builder<TokioExecuto
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
         .max_send_buf_size(MAX_SEND_BUFFER_BYTES)
         .auto_date_header(false);
+    // Peers alone: the way to the own app cannot die without it, and one that is halted (a debugger) would be cut off.
+    if wire == Wire::Http2 {
+        builder.http2().keep_alive_interval(wire::PING_INTERVAL).keep_alive_timeout(wire::PING_TIMEOUT);
+    }
     builder
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_without_a_request_does_not_stay() {
+        let is_used = AtomicBool::new(false);
+        let limit = APP_IDLE + Duration::from_secs(1);
+        tokio::time::timeout(limit, unused(&is_used)).await.unwrap();
+        is_used.store(true, Ordering::Relaxed);
+        tokio::time::timeout(2 * limit, unused(&is_used)).await.unwrap_err();
+    }
 }

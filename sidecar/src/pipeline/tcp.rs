@@ -7,11 +7,10 @@ use std::{io, sync::Arc, time::Duration};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{door::Door, error::ProxyError, respond, worker::Worker};
+use super::{attempt::connect_error, attempts, door::Door, error::ProxyError, respond, worker::Worker};
 use crate::{
     balance::{self, InFlight, Tried},
     connect::{
-        self,
         dial::{Connection, Speak},
         pool::Target,
     },
@@ -29,11 +28,7 @@ use crate::{
         frame::Kind,
         session::Session,
     },
-    resilience::{
-        circuit_breaker,
-        retry::{self, RetryFacts, Verdict},
-        retry_budget,
-    },
+    resilience::{circuit_breaker, retry::RetryFacts, retry_budget},
     telemetry::record::RequestRecord,
     tls::trust::Cut,
 };
@@ -100,6 +95,7 @@ async fn outward<N: Net>(
             End::Orderly => worker.tcp_pool.give_back(&target, session.into_stream(), worker.now()),
             End::PlainReset => record.set_flag(ResponseFlag::DC),
             End::FarReset => record.set_flag(ResponseFlag::UC),
+            End::Stalled => record.set_flag(ResponseFlag::SI),
         },
         Way::Bare(mut upstream) => {
             let cut = upstream.cut();
@@ -132,7 +128,9 @@ async fn open_somewhere<N: Net>(
             Ok(way) => return Ok((target, way, in_flight)),
             Err(error) => error,
         };
-        in_flight.failed(worker.now());
+        if error.is_endpoints_fault() {
+            in_flight.failed(worker.now());
+        }
         let Some(processed) = error.retry_class() else { return Err(error) };
         let facts = RetryFacts {
             processed,
@@ -142,28 +140,16 @@ async fn open_somewhere<N: Net>(
             max_retries: policy.max_retries,
             previous_attempts_upstream: 1,
         };
-        let (state, ratio, floor) =
-            (&cluster.runtime.retry_budget, policy.budget_ratio, policy.budget_min_per_second);
-        if retry::may_retry(facts) != Verdict::Retry
-            || !retry_budget::try_take(state, ratio, floor, worker.now())
-        {
+        if !attempts::may_repeat(cluster, facts, worker.now()) {
             return Err(error);
         }
-        cluster.runtime.retries.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         attempt += 1;
     }
 }
 
 async fn open<N: Net>(worker: &Worker<N>, target: &Target) -> Result<Way<N::Stream>, ProxyError> {
     let endpoint = target.endpoint.address();
-    let connect_error = |source: connect::Error| {
-        if source.is_identity() {
-            ProxyError::Identity { endpoint, source }
-        } else {
-            ProxyError::Connect { endpoint, source }
-        }
-    };
-    let connection = worker.tcp_pool.lease(target).await.map_err(connect_error)?;
+    let connection = worker.tcp_pool.lease(target).await.map_err(|e| connect_error(e, target))?;
     if target.cluster.settings.transport != Transport::Mesh(PeerKind::Outrider) {
         return Ok(Way::Bare(connection));
     }
@@ -276,6 +262,10 @@ where
             record.set_flag(ResponseFlag::DC);
             false
         }
+        End::Stalled => {
+            record.set_flag(ResponseFlag::SI);
+            false
+        }
     }
 }
 
@@ -325,12 +315,9 @@ async fn to_app<N: Net>(
     let endpoint = worker
         .with_rng(|rng| balance::pick(cluster, &Tried::default(), now, rng))
         .ok_or_else(|| ProxyError::NoEndpoint { cluster: name.clone() })?;
-    let address = endpoint.address();
-    let connection = worker
-        .dialer
-        .dial(cluster, &endpoint, None, Speak::Tcp)
-        .await
-        .map_err(|source| ProxyError::Connect { endpoint: address, source })?;
+    let target = Target { cluster: Arc::clone(cluster), endpoint, identity: None };
+    let dialed = worker.dialer.dial(&target.cluster, &target.endpoint, None, Speak::Tcp).await;
+    let connection = dialed.map_err(|error| connect_error(error, &target))?;
     record.head_received(worker.now());
     Ok(App { connection, _slot: slot })
 }

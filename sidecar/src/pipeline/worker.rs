@@ -11,6 +11,7 @@ use crate::{
     drain::{Drains, Phase},
     model::{Settings, snapshot::Snapshots},
     net::Net,
+    relay::body::Streams,
 };
 
 /// How often idle connections are looked at, and whether peers are still trusted.
@@ -31,6 +32,8 @@ pub struct Worker<N: Net> {
     pub pool: Pool<N>,
     /// Framed connections upstream.
     pub tcp_pool: TcpPool<N>,
+    /// Response bodies under way.
+    pub streams: Streams,
     /// For connections that are not kept.
     pub dialer: Dialer<N>,
     rng: Mutex<fastrand::Rng>,
@@ -52,6 +55,7 @@ impl<N: Net> Worker<N> {
             settings,
             pool: Pool::new(dialer.clone(), limits),
             tcp_pool: TcpPool::new(dialer.clone()),
+            streams: Streams::default(),
             dialer,
             rng: Mutex::new(clock.fork_rng()),
             clock,
@@ -88,5 +92,6 @@ async fn sweep<N: Net>(worker: Arc<Worker<N>>) {
         let now = worker.now();
         worker.pool.sweep(now);
         worker.tcp_pool.sweep(now);
+        worker.streams.sweep(now);
     }
 }

@@ -116,8 +116,8 @@ impl Publisher {
         tracing::debug!(version = next.version, clusters = next.clusters.len(), "snapshot published");
         self.snapshots.store(Arc::clone(&next));
         retire(&previous, &next);
-        if is_complete {
-            self.guard = None;
+        if is_complete && let Some(guard) = self.guard.take() {
+            guard.release();
         }
     }
 }

@@ -36,7 +36,9 @@ impl Activity {
         self.last_us.store(u64::try_from(micros).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    fn idle_at(&self, limit: Duration) -> Instant {
+    /// When it will have been idle for `limit`, if nothing moves.
+    #[must_use]
+    pub fn idle_at(&self, limit: Duration) -> Instant {
         self.start + Duration::from_micros(self.last_us.load(Ordering::Relaxed)) + limit
     }
 }

@@ -1,18 +1,24 @@
 //! The response's body on its way downstream, with what must live as long as it does.
+//!
+//! A downstream that takes nothing also asks for nothing, so a body cannot find out by itself that it is idle: the
+//! worker's sweeper looks at all [`Streams`] under way and ends the idle ones.
 
 use std::{
-    future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
+use futures_util::task::AtomicWaker;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use slab::Slab;
 
-use super::activity::{Activity, IdleTimer};
+use super::activity::Activity;
+use crate::headers::trailers;
 
 /// Why a response body ended early. The downstream sees a reset stream or a connection closed before the end.
 #[derive(Debug, thiserror::Error)]
@@ -31,20 +37,49 @@ pub trait OnEnd: Send + 'static {
     fn ended(&mut self, result: Result<(), &Error>);
 }
 
+/// The response bodies under way of one worker: as many as its requests in flight, which are capped.
+#[derive(Clone, Debug, Default)]
+pub struct Streams(Arc<Mutex<Slab<Arc<Live>>>>);
+
 /// A response body: an upstream's, or a short one of our own.
 pub enum ResponseBody {
     /// An upstream's.
-    Upstream(Box<Upstream>),
+    Upstream(Upstream),
     /// Our own.
     Local(Full<Bytes>),
 }
 
 /// An upstream's body, watched.
 pub struct Upstream {
-    body: Incoming,
+    live: Arc<Live>,
+    /// Its place among the streams under way; `None` if it had ended before it began.
+    place: Option<(Streams, usize)>,
+}
+
+struct Live {
     activity: Activity,
-    idle: Option<IdleTimer>,
-    on_end: Option<Box<dyn OnEnd>>,
+    /// Ends the stream when neither direction moves for so long.
+    idle: Duration,
+    state: Mutex<State>,
+    /// Whoever waits for the body, to be woken when it is ended from outside.
+    waiting: AtomicWaker,
+}
+
+enum State {
+    Open {
+        body: Incoming,
+        on_end: Box<dyn OnEnd>,
+    },
+    /// Given out to its last frame, or failed.
+    Ended,
+    /// Ended for idleness, not yet told.
+    Idle,
+}
+
+impl std::fmt::Debug for Live {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Live").field("activity", &self.activity).finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for ResponseBody {
@@ -56,24 +91,126 @@ impl std::fmt::Debug for ResponseBody {
     }
 }
 
-impl ResponseBody {
-    /// Watches an upstream's body. `idle` ends the stream when neither direction moves.
-    #[must_use]
-    pub fn upstream(
-        body: Incoming,
-        activity: Activity,
-        idle: Option<IdleTimer>,
-        mut on_end: Box<dyn OnEnd>,
-    ) -> Self {
-        let on_end = if body.is_end_stream() {
-            on_end.ended(Ok(()));
-            None
-        } else {
-            Some(on_end)
+impl Streams {
+    /// Ends every stream in which nothing moved for its idle time, and lets go of what it holds upstream. Call it about
+    /// once a second.
+    pub fn sweep(&self, now: Instant) {
+        let idle: Vec<_> = {
+            let streams = lock(&self.0);
+            streams.iter().filter(|(_, live)| live.is_idle(now)).map(|(_, live)| Arc::clone(live)).collect()
         };
-        Self::Upstream(Box::new(Upstream { body, activity, idle, on_end }))
+        for live in idle {
+            live.expire();
+        }
     }
 
+    /// A body of an upstream among these. `idle` ends the stream when neither direction moves for so long.
+    #[must_use]
+    pub fn watch(
+        &self,
+        body: Incoming,
+        activity: Activity,
+        idle: Duration,
+        mut on_end: Box<dyn OnEnd>,
+    ) -> ResponseBody {
+        let is_over = body.is_end_stream();
+        let state = if is_over {
+            on_end.ended(Ok(()));
+            State::Ended
+        } else {
+            State::Open { body, on_end }
+        };
+        let live = Arc::new(Live { activity, idle, state: Mutex::new(state), waiting: AtomicWaker::new() });
+        let place = (!is_over).then(|| (self.clone(), lock(&self.0).insert(Arc::clone(&live))));
+        ResponseBody::Upstream(Upstream { live, place })
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        if let Some((streams, key)) = self.place.take() {
+            drop(lock(&streams.0).try_remove(key));
+        }
+        // What the body holds goes with it, even if the sweeper is just looking at it.
+        let state = std::mem::replace(&mut *lock(&self.live.state), State::Ended);
+        drop(state);
+    }
+}
+
+impl Live {
+    fn is_idle(&self, now: Instant) -> bool {
+        self.activity.idle_at(self.idle) <= now
+    }
+
+    fn expire(&self) {
+        let state = std::mem::replace(&mut *lock(&self.state), State::Idle);
+        match state {
+            State::Open { body, mut on_end } => {
+                on_end.ended(Err(&Error::Idle));
+                drop(body);
+                self.waiting.wake();
+            }
+            State::Ended => *lock(&self.state) = State::Ended,
+            State::Idle => {}
+        }
+    }
+
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Arc<Error>>>> {
+        self.waiting.register(cx.waker());
+        let mut guard = lock(&self.state);
+        let (outcome, frame) = match &mut *guard {
+            State::Open { body, .. } => match std::task::ready!(poll_some(body, &self.activity, cx)) {
+                Some(Ok(frame)) => {
+                    // The last data frame may be the end: do not wait for one more poll that hyper need not make.
+                    if !frame.is_trailers() && !body.is_end_stream() {
+                        return Poll::Ready(Some(Ok(frame)));
+                    }
+                    (Ok(()), Some(frame))
+                }
+                Some(Err(error)) => (Err(Error::Upstream(error)), None),
+                None => (Ok(()), None),
+            },
+            State::Ended => return Poll::Ready(None),
+            State::Idle => {
+                *guard = State::Ended;
+                return Poll::Ready(Some(Err(Arc::new(Error::Idle))));
+            }
+        };
+        let state = std::mem::replace(&mut *guard, State::Ended);
+        drop(guard);
+        if let State::Open { mut on_end, .. } = state {
+            on_end.ended(outcome.as_ref().copied());
+        }
+        Poll::Ready(frame.map(Ok).or_else(|| outcome.err().map(|error| Err(Arc::new(error)))))
+    }
+}
+
+/// The next frame that must go on: empty ones are left out, as `replay` does and for its reason.
+fn poll_some(
+    body: &mut Incoming,
+    activity: &Activity,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    loop {
+        let polled = std::task::ready!(Pin::new(&mut *body).poll_frame(cx));
+        activity.touch();
+        match polled {
+            Some(Ok(mut frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    trailers::clean(trailers);
+                }
+                let is_needless = frame.data_ref().is_some_and(Bytes::is_empty) && !body.is_end_stream();
+                if !is_needless {
+                    return Poll::Ready(Some(Ok(frame)));
+                }
+            }
+            Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+            None => return Poll::Ready(None),
+        }
+    }
+}
+
+impl ResponseBody {
     /// A short body of our own.
     #[must_use]
     pub fn local(text: impl Into<Bytes>) -> Self {
@@ -91,55 +228,32 @@ impl Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Arc<Error>>>> {
         match &mut *self {
             Self::Local(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
-            Self::Upstream(upstream) => upstream.poll(cx),
+            Self::Upstream(upstream) => upstream.live.poll(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Local(body) => body.is_end_stream(),
-            Self::Upstream(upstream) => upstream.body.is_end_stream(),
+            Self::Upstream(upstream) => match &*lock(&upstream.live.state) {
+                State::Open { body, .. } => body.is_end_stream(),
+                State::Ended => true,
+                State::Idle => false,
+            },
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Local(body) => body.size_hint(),
-            Self::Upstream(upstream) => upstream.body.size_hint(),
+            Self::Upstream(upstream) => match &*lock(&upstream.live.state) {
+                State::Open { body, .. } => body.size_hint(),
+                State::Ended | State::Idle => SizeHint::with_exact(0),
+            },
         }
     }
 }
 
-impl Upstream {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Arc<Error>>>> {
-        let outcome = loop {
-            match Pin::new(&mut self.body).poll_frame(cx) {
-                Poll::Ready(Some(Ok(frame))) => {
-                    self.activity.touch();
-                    // The last data frame may be the end: do not wait for one more poll that hyper need not make.
-                    if frame.is_trailers() || self.body.is_end_stream() {
-                        self.end(Ok(()));
-                    } else if frame.data_ref().is_some_and(Bytes::is_empty) {
-                        // Left out, as `Replay` does and for its reason.
-                        continue;
-                    }
-                    return Poll::Ready(Some(Ok(frame)));
-                }
-                Poll::Ready(Some(Err(error))) => break Err(Error::Upstream(error)),
-                Poll::Ready(None) => break Ok(()),
-                Poll::Pending => match self.idle.as_mut().map(|idle| Pin::new(idle).poll(cx)) {
-                    Some(Poll::Ready(())) => break Err(Error::Idle),
-                    Some(Poll::Pending) | None => return Poll::Pending,
-                },
-            }
-        };
-        self.end(outcome.as_ref().copied());
-        Poll::Ready(outcome.err().map(|error| Err(Arc::new(error))))
-    }
-
-    fn end(&mut self, result: Result<(), &Error>) {
-        if let Some(mut on_end) = self.on_end.take() {
-            on_end.ended(result);
-        }
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -2,11 +2,16 @@
 //!
 //! While an attempt reads the body, its frames are kept up to a limit. A later attempt gets the kept frames first
 //! and then the rest. Past the limit the kept frames are dropped: the body streams on, and cannot be sent again.
+//!
+//! # Invariants
+//! - Only the newest attempt reads: an older one gets an error, whatever it still wants.
+//! - An attempt that would miss the body's beginning gets an error and never the rest.
+//! - When the response has ended, so has the body: nothing keeps reading for an answer that is over.
 
 use std::{
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
 };
 
 use bytes::{Buf, Bytes};
@@ -15,6 +20,12 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::activity::Activity;
+use crate::headers::trailers;
+
+/// Frames that are kept at most: a body in tiny frames costs more than its bytes.
+const MAX_KEPT_FRAMES: usize = 256;
+/// Frames shorter than this are kept as copies, so that a few bytes do not hold a whole read buffer.
+const MIN_SHARED_BYTES: usize = 1024;
 
 /// Why a request body ended early.
 #[derive(Debug, thiserror::Error)]
@@ -22,17 +33,22 @@ pub enum Error {
     /// The downstream broke off.
     #[error("the downstream broke off its request body")]
     Downstream(#[source] hyper::Error),
-    /// A newer attempt has taken the body over.
-    #[error("a newer attempt took over the request body")]
+    /// A newer attempt has taken the body over, or the response is over.
+    #[error("the request body is not wanted any more")]
     Superseded,
 }
 
 /// The request's body, from which one attempt after the other takes its own.
 #[derive(Debug)]
 pub struct Replay {
-    shared: Arc<Mutex<Shared>>,
-    is_empty: bool,
+    /// `None` for a request without a body.
+    shared: Option<Arc<Mutex<Shared>>>,
 }
+
+/// The rest of a body whose answer has begun. Dropping it ends the body: what the downstream still sends is not
+/// read, and an upstream connection that waits for it is closed.
+#[derive(Debug)]
+pub struct Rest(Option<Arc<Mutex<Shared>>>);
 
 #[derive(Debug)]
 struct Shared {
@@ -45,19 +61,25 @@ struct Shared {
     trailers: Option<HeaderMap>,
     /// The body has ended, orderly.
     ended: bool,
-    /// More was read than may be kept; `kept` is empty.
-    overflowed: bool,
+    /// The body's beginning is not kept any more: no attempt can begin.
+    is_spent: bool,
+    /// An answer has begun: nothing more is kept.
+    is_answered: bool,
     /// The body has failed.
     failed: bool,
     /// Which attempt may read; older ones are superseded.
     attempt: u32,
+    /// The reading attempt, to be woken when it may not read any more.
+    reader: Option<Waker>,
 }
 
 impl Replay {
-    /// Keeps up to `limit` bytes of `body`.
+    /// Keeps up to `limit` bytes of `body`, in up to [`MAX_KEPT_FRAMES`] frames.
     #[must_use]
     pub fn new(body: Incoming, limit: usize, activity: Activity) -> Self {
-        let is_empty = body.is_end_stream();
+        if body.is_end_stream() {
+            return Self { shared: None };
+        }
         let shared = Shared {
             body,
             activity,
@@ -65,38 +87,64 @@ impl Replay {
             kept: Vec::new(),
             kept_bytes: 0,
             trailers: None,
-            ended: is_empty,
-            overflowed: false,
+            ended: false,
+            is_spent: false,
+            is_answered: false,
             failed: false,
             attempt: 0,
+            reader: None,
         };
-        Self { shared: Arc::new(Mutex::new(shared)), is_empty }
+        Self { shared: Some(Arc::new(Mutex::new(shared))) }
     }
 
-    /// The body for the next attempt; the one before it can read no more.
+    /// The body for the next attempt.
     #[must_use]
     pub fn attempt(&mut self) -> RequestBody {
-        if self.is_empty {
-            return RequestBody { shared: None, attempt: 0, next: 0, trailers_sent: false };
+        let Some(shared) = &self.shared else { return RequestBody::empty() };
+        let attempt = lock(shared).supersede();
+        RequestBody { shared: Some(Arc::clone(shared)), attempt, next: 0, trailers_sent: false }
+    }
+
+    /// Ends the attempt under way: it reads nothing more, so that what is decided on next stays true.
+    pub fn supersede(&mut self) {
+        if let Some(shared) = &self.shared {
+            lock(shared).supersede();
         }
-        let mut shared = lock(&self.shared);
-        shared.attempt += 1;
-        let attempt = shared.attempt;
-        drop(shared);
-        RequestBody { shared: Some(Arc::clone(&self.shared)), attempt, next: 0, trailers_sent: false }
     }
 
     /// Whether another attempt would send the same body: nothing was dropped and the downstream has not failed.
     #[must_use]
     pub fn is_replayable(&self) -> bool {
-        let shared = lock(&self.shared);
-        !shared.overflowed && !shared.failed
+        self.shared.as_ref().is_none_or(|shared| {
+            let shared = lock(shared);
+            !shared.is_spent && !shared.failed
+        })
     }
 
     /// Whether the downstream broke off its body: then nobody waits for an answer.
     #[must_use]
     pub fn has_failed(&self) -> bool {
-        lock(&self.shared).failed
+        self.shared.as_ref().is_some_and(|shared| lock(shared).failed)
+    }
+
+    /// An answer has begun, so there will be no other attempt: the one under way reads on, and nothing more is kept.
+    #[must_use]
+    pub fn answered(self) -> Rest {
+        if let Some(shared) = &self.shared {
+            lock(shared).is_answered = true;
+        }
+        Rest(self.shared)
+    }
+}
+
+impl Drop for Rest {
+    fn drop(&mut self) {
+        if let Some(shared) = &self.0 {
+            let mut shared = lock(shared);
+            if !shared.ended {
+                shared.supersede();
+            }
+        }
     }
 }
 
@@ -130,7 +178,7 @@ impl Body for RequestBody {
         let this = &mut *self;
         let Some(shared) = &this.shared else { return Poll::Ready(None) };
         let mut shared = lock(shared);
-        if shared.attempt != this.attempt {
+        if shared.attempt != this.attempt || (shared.is_spent && this.next == 0 && this.attempt > 1) {
             return Poll::Ready(Some(Err(Error::Superseded)));
         }
         if let Some(bytes) = shared.kept.get(this.next) {
@@ -142,10 +190,12 @@ impl Body for RequestBody {
             this.trailers_sent = true;
             return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
         }
-        let polled = std::task::ready!(shared.poll_more(cx));
-        if !shared.overflowed {
-            this.next = shared.kept.len();
+        if shared.is_answered && !shared.is_spent {
+            shared.spend();
         }
+        let polled = std::task::ready!(shared.poll_more(cx));
+        // Of a spent body nothing is kept, and this attempt has its beginning behind it.
+        this.next = shared.kept.len().max(1);
         this.trailers_sent = shared.trailers.is_some();
         Poll::Ready(polled)
     }
@@ -171,11 +221,26 @@ impl Body for RequestBody {
 }
 
 impl Shared {
+    /// The number of the attempt that may read from here on.
+    fn supersede(&mut self) -> u32 {
+        self.attempt += 1;
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+        self.attempt
+    }
+
     /// The next frame that is not empty. Empty ones are left out: receivers allow only so many on a connection (h2: 100
     /// over its whole life), and ours carries the streams of many.
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         while !self.ended {
-            let frame = match std::task::ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+            let Poll::Ready(polled) = Pin::new(&mut self.body).poll_frame(cx) else {
+                if !self.reader.as_ref().is_some_and(|reader| reader.will_wake(cx.waker())) {
+                    self.reader = Some(cx.waker().clone());
+                }
+                return Poll::Pending;
+            };
+            let frame = match polled {
                 Some(Ok(frame)) => frame,
                 Some(Err(error)) => {
                     self.failed = true;
@@ -187,39 +252,55 @@ impl Shared {
                 }
             };
             self.activity.touch();
-            let mut is_empty = false;
-            if let Some(data) = frame.data_ref() {
-                // Known with the last frame, so that it goes on as the last and no empty one has to follow it.
-                self.ended = self.body.is_end_stream();
-                is_empty = data.is_empty();
-                if !is_empty {
-                    self.keep(data.clone());
-                }
-            } else if let Some(trailers) = frame.trailers_ref() {
-                self.trailers = Some(trailers.clone());
-                self.ended = true;
-            }
-            if !is_empty {
+            if let Some(frame) = self.take(frame) {
                 return Poll::Ready(Some(Ok(frame)));
             }
         }
         Poll::Ready(None)
     }
 
-    fn keep(&mut self, data: Bytes) {
-        if self.overflowed {
+    /// Takes note of a frame; `None` if it need not go on.
+    fn take(&mut self, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
+        match frame.into_data() {
+            Ok(data) => {
+                // Known with the last frame, so that it goes on as the last and no empty one has to follow it.
+                self.ended = self.body.is_end_stream();
+                if data.is_empty() {
+                    return None;
+                }
+                self.keep(&data);
+                Some(Frame::data(data))
+            }
+            Err(frame) => {
+                let mut trailers = frame.into_trailers().ok()?;
+                trailers::clean(&mut trailers);
+                self.ended = true;
+                self.trailers = Some(trailers.clone());
+                Some(Frame::trailers(trailers))
+            }
+        }
+    }
+
+    fn keep(&mut self, data: &Bytes) {
+        if self.is_spent {
             return;
         }
         self.kept_bytes = self.kept_bytes.saturating_add(data.len());
-        if self.kept_bytes > self.limit {
-            self.overflowed = true;
-            self.kept = Vec::new();
+        if self.kept_bytes > self.limit || self.kept.len() >= MAX_KEPT_FRAMES {
+            self.spend();
+        } else if data.len() < MIN_SHARED_BYTES {
+            self.kept.push(Bytes::copy_from_slice(data));
         } else {
-            self.kept.push(data);
+            self.kept.push(data.clone());
         }
+    }
+
+    fn spend(&mut self) {
+        self.is_spent = true;
+        self.kept = Vec::new();
     }
 }
 
-fn lock(shared: &Arc<Mutex<Shared>>) -> std::sync::MutexGuard<'_, Shared> {
+fn lock(shared: &Arc<Mutex<Shared>>) -> MutexGuard<'_, Shared> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -28,6 +28,8 @@ pub struct FrameWriter<S> {
     half: WriteHalf<S>,
     /// A frame being built: the header's place, then the payload.
     frame: Vec<u8>,
+    /// Part of a frame may have been written, and the rest not.
+    is_mid_frame: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
@@ -37,7 +39,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let (reader, writer) = tokio::io::split(stream);
         Self {
             reader: FrameReader { half: reader, payload: Vec::new() },
-            writer: FrameWriter { half: writer, frame: Vec::new() },
+            writer: FrameWriter { half: writer, frame: Vec::new(), is_mid_frame: false },
         }
     }
 
@@ -69,6 +71,13 @@ impl<S: AsyncRead> FrameReader<S> {
 }
 
 impl<S: AsyncWrite> FrameWriter<S> {
+    /// Whether a call that was dropped, or that failed, may have left a frame half written. Nothing may be written then:
+    /// the peer would take it for the rest of that frame. The connection is done for.
+    #[must_use]
+    pub fn is_mid_frame(&self) -> bool {
+        self.is_mid_frame
+    }
+
     /// Sends a frame without bytes of the stream; `payload` is cut to [`MAX_CONTROL_BYTES`].
     ///
     /// # Errors
@@ -79,7 +88,9 @@ impl<S: AsyncWrite> FrameWriter<S> {
         let length = u16::try_from(payload.len()).unwrap_or(u16::MAX);
         self.frame.extend_from_slice(&Header { kind, length }.encode());
         self.frame.extend_from_slice(payload);
+        self.is_mid_frame = true;
         self.half.write_all(&self.frame).await?;
+        self.is_mid_frame = false;
         self.half.flush().await
     }
 
@@ -100,7 +111,9 @@ impl<S: AsyncWrite> FrameWriter<S> {
         let length = u16::try_from(bytes).unwrap_or(u16::MAX);
         header.copy_from_slice(&Header { kind: Kind::Data, length }.encode());
         let frame = self.frame.get(..HEADER_BYTES + bytes).unwrap_or_default();
+        self.is_mid_frame = true;
         self.half.write_all(frame).await.map_err(|error| (Side::Framed, error))?;
+        self.is_mid_frame = false;
         self.half.flush().await.map_err(|error| (Side::Framed, error))?;
         Ok(bytes)
     }

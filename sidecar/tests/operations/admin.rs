@@ -67,7 +67,7 @@ async fn ready_follows_what_is_waited_for_and_the_drain() {
     assert_eq!(status, 503);
     assert!(answer.ends_with("waiting for: identity\n"), "{answer}");
     assert_eq!(served.tcp_get("/live").await.0, 200);
-    drop(guard);
+    guard.release();
     assert_eq!(served.tcp_get("/ready").await.0, 200);
     served.state.drain.advance(Phase::Draining);
     let (status, answer) = served.tcp_get("/ready").await;

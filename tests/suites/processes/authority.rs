@@ -10,7 +10,8 @@ use std::{
 
 use outrider_certs::{
     SpiffeId, TrustDomain, X509Svid,
-    ca::{CaState, NewCa, write_atomically},
+    ca::{CaState, NewCa},
+    files::write_atomically,
     request::KeyPairAndCsr,
 };
 use rcgen::{Issuer, KeyPair};

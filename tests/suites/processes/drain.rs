@@ -183,7 +183,10 @@ fn drain_command(sidecar: &Sidecar, more: &[&str], name: &str) -> Process {
 #[test]
 fn a_long_download_survives_the_start_of_drains_on_both_sides() {
     run(async {
-        let mut mesh = Mesh::start(1).await;
+        let mut plan = MeshPlan::new(1);
+        plan.caller.drain = ("200ms", "15s");
+        plan.replicas[0].drain = ("200ms", "15s");
+        let mut mesh = plan.start().await;
         let mut session = Session::open(mesh.outbound()).await;
         let mut body = session.send(Method::GET, "/stream").await.expect("an answer").into_body();
         read(&mut body, 10 * PIECE_BYTES).await;

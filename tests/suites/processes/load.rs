@@ -10,7 +10,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -67,7 +67,6 @@ struct Shared {
     target: SocketAddr,
     plan: Plan,
     totals: Mutex<Totals>,
-    in_flight: AtomicU64,
     is_over: AtomicBool,
 }
 
@@ -87,25 +86,10 @@ pub(super) struct Load {
 impl Load {
     pub(super) fn start(target: SocketAddr, plan: Plan) -> Self {
         let clients = plan.clients;
-        let shared = Arc::new(Shared {
-            target,
-            plan,
-            totals: Mutex::default(),
-            in_flight: AtomicU64::new(0),
-            is_over: AtomicBool::new(false),
-        });
+        let shared =
+            Arc::new(Shared { target, plan, totals: Mutex::default(), is_over: AtomicBool::new(false) });
         let clients = (0..clients).map(|number| tokio::spawn(Client::new(&shared, number).live())).collect();
         Self { shared, clients }
-    }
-
-    /// Where it stands.
-    pub(super) fn totals(&self) -> Totals {
-        self.shared.totals().clone()
-    }
-
-    /// Requests under way.
-    pub(super) fn in_flight(&self) -> u64 {
-        self.shared.in_flight.load(Ordering::SeqCst)
     }
 
     /// Answers of one replica so far.
@@ -163,12 +147,10 @@ impl Client {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !self.shared.is_over.load(Ordering::SeqCst) {
             ticks.tick().await;
-            self.shared.in_flight.fetch_add(1, Ordering::SeqCst);
             let outcome = match tokio::time::timeout(REQUEST_TIMEOUT, self.request()).await {
                 Ok(outcome) => outcome,
                 Err(_elapsed) => Err(format!("no answer within {REQUEST_TIMEOUT:?}").into()),
             };
-            self.shared.in_flight.fetch_sub(1, Ordering::SeqCst);
             let mut totals = self.shared.totals();
             match outcome {
                 Ok(replica) => {

@@ -127,7 +127,7 @@ impl SidecarPlan {
             proof: Proof::Files,
             app: None,
             calls: Vec::new(),
-            drain: ("500ms", "10s"),
+            drain: ("2s", "15s"),
             cluster_extra: "",
         }
     }

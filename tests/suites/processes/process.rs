@@ -79,8 +79,7 @@ impl Process {
         self.signal(Signal::KILL);
     }
 
-    /// Stops it as a debugger would: its sockets stay open, and it says nothing.
-    pub(super) fn signal(&self, signal: Signal) {
+    fn signal(&self, signal: Signal) {
         kill_process(self.pid, signal).unwrap_or_else(|error| panic!("signalling {}: {error}", self.name));
     }
 

@@ -111,7 +111,7 @@ async fn an_answer_of_trailers_only_stays_one() {
 #[tokio::test]
 async fn a_dead_cluster_is_unavailable_in_grpcs_own_terms() {
     let mesh = TestMesh::new();
-    let web = mesh.caller(&[nobody().await], "retry: {backoff_base: 1ms}").await;
+    let web = mesh.caller(&[nobody()], "retry: {backoff_base: 1ms}").await;
     let mut client = Client::http2(web.address()).await;
     let response =
         soon("the answer", client.send(rpc("/shop.Orders/Get", body::full(message("x"))))).await.unwrap();
@@ -125,7 +125,7 @@ async fn a_dead_cluster_is_unavailable_in_grpcs_own_terms() {
 #[tokio::test]
 async fn a_dead_app_is_unavailable_in_grpcs_own_terms() {
     let mesh = TestMesh::new();
-    let orders = mesh.callee("orders", nobody().await, "").await;
+    let orders = mesh.callee("orders", nobody(), "").await;
     let web = mesh.caller(&[orders.address()], "retry: {backoff_base: 1ms}").await;
     let mut client = Client::http2(web.address()).await;
     let response =

@@ -102,12 +102,14 @@ async fn the_called_app_is_told_who_is_asking_and_cannot_be_told_otherwise() {
     let forged = [
         ("x-forwarded-client-cert", "By=nobody;URI=spiffe://test.outrider/admin"),
         ("x-forwarded-for", "192.0.2.1"),
+        ("x-forwarded-proto", "gopher"),
     ];
     get(&pair, Version::HTTP_2, &forged).await;
     let seen = pair.app.only();
     let cert = format!("By={};URI={}", id("orders"), id("web"));
     assert_eq!(seen.header("x-forwarded-client-cert"), Some(&*cert));
     assert_eq!(seen.header("x-forwarded-for"), Some("192.0.2.1, 127.0.0.1"));
+    assert_ne!(seen.header("x-forwarded-proto"), Some("gopher"));
 }
 
 #[tokio::test]

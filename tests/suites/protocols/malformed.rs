@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use super::Pair;
 use crate::harness::{Client, HttpApp, client::exchange, soon};
@@ -170,24 +169,4 @@ async fn nonsense_after_the_http2_preface_ends_that_connection_only() {
     let answer = exchange(pair.web.address(), &nonsense).await;
     assert!(!answer.starts_with(b"HTTP"), "no HTTP/1 to an HTTP/2 client");
     assert_eq!(soon("the other", good.get("/")).await.unwrap().status(), StatusCode::OK);
-}
-
-#[tokio::test]
-async fn a_head_that_never_ends_is_cut_off_in_time() {
-    use crate::harness::TestMesh;
-    let mesh = TestMesh::new();
-    let web = mesh
-        .start(
-            "web",
-            "limits: {header_read_timeout: 1s}\n\
-             outbound: [{name: out, listen: '127.0.0.1:0'}]\n\
-             clusters: [{name: orders, spiffe_ids: ['spiffe://test.outrider/orders'], endpoints: [{address: '127.0.0.1:9'}]}]",
-        )
-        .await;
-    let mut stream = TcpStream::connect(web.address()).await.unwrap();
-    stream.write_all(b"GET / HTTP/1.1\r\nHost: ord").await.unwrap();
-    let mut answer = Vec::new();
-    drop(soon("the close", tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut answer)).await);
-    let text = String::from_utf8_lossy(&answer);
-    assert!(text.is_empty() || text.starts_with("HTTP/1.1 408"), "{text}");
 }

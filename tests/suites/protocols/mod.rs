@@ -5,9 +5,12 @@ mod bodies;
 mod grpc;
 mod headers;
 mod http1;
+mod limits;
 mod malformed;
 mod messages;
+mod standard;
 mod tcp;
+mod tcp_frames;
 
 use http::Version;
 

@@ -9,7 +9,7 @@ use tokio::{
     sync::mpsc,
 };
 
-use crate::harness::{SOON, Sidecar, TcpApp, TestMesh, app::nobody, body, eventually, soon};
+use crate::harness::{SOON, Sidecar, TcpApp, TestMesh, app::nobody, body, eventually, mesh, soon};
 
 /// `web` → sidecar → sidecar → `orders`, for bytes.
 struct Line {
@@ -214,18 +214,17 @@ async fn a_slow_reader_holds_the_writer_back() {
 #[tokio::test]
 async fn a_dead_cluster_resets_the_stream_at_once() {
     let mesh = TestMesh::new();
-    let web = mesh.tcp_caller(&[nobody().await], "retry: {backoff_base: 1ms}").await;
-    let mut stream = TcpStream::connect(web.address()).await.unwrap();
+    let web = mesh.tcp_caller(&[nobody()], "retry: {backoff_base: 1ms}").await;
     let before = std::time::Instant::now();
-    assert_eq!(read_all(&mut stream).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    mesh::reset_by(web.address()).await;
     assert!(before.elapsed() < SOON / 4);
 }
 
 #[tokio::test]
 async fn a_stream_goes_to_another_endpoint_when_the_first_one_is_dead() {
     let line = Line::to(echo().await).await;
-    let dead_app = line.mesh.callee("orders", nobody().await, "protocol: tcp").await;
-    let endpoints = [nobody().await, dead_app.address(), line.orders.address()];
+    let dead_app = line.mesh.callee("orders", nobody(), "protocol: tcp").await;
+    let endpoints = [nobody(), dead_app.address(), line.orders.address()];
     let keys = "balance: round_robin, retry: {budget_min_per_second: 100}";
     let web = line.mesh.tcp_caller(&endpoints, keys).await;
     for _ in 0..9 {

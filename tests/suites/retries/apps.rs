@@ -62,7 +62,7 @@ async fn an_endpoint_that_is_not_there_costs_no_request() {
     for method in [Method::GET, Method::POST] {
         let (mesh, app) = (TestMesh::new(), HttpApp::named("good").await);
         let orders = mesh.callee("orders", app.address(), "").await;
-        let web = mesh.caller(&[nobody().await, orders.address()], PLENTY).await;
+        let web = mesh.caller(&[nobody(), orders.address()], PLENTY).await;
         for _ in 0..20 {
             assert_eq!(call(web.address(), method.clone()).await, (StatusCode::OK, "good".to_owned()));
         }
@@ -75,7 +75,7 @@ async fn an_endpoint_that_is_not_there_costs_no_request() {
 async fn an_endpoint_that_is_not_there_costs_no_request_by_default_either() {
     let (mesh, app) = (TestMesh::new(), HttpApp::named("good").await);
     let orders = mesh.callee("orders", app.address(), "").await;
-    let web = mesh.caller(&[nobody().await, orders.address()], "").await;
+    let web = mesh.caller(&[nobody(), orders.address()], "").await;
     let mut callers = tokio::task::JoinSet::new();
     for _ in 0..8 {
         let address = web.address();
@@ -95,7 +95,7 @@ async fn an_endpoint_that_is_not_there_costs_no_request_by_default_either() {
 async fn a_long_body_is_still_whole_after_an_endpoint_that_is_not_there() {
     let (mesh, app) = (TestMesh::new(), HttpApp::echo().await);
     let orders = mesh.callee("orders", app.address(), "").await;
-    let web = mesh.caller(&[nobody().await, orders.address()], PLENTY).await;
+    let web = mesh.caller(&[nobody(), orders.address()], PLENTY).await;
     for _ in 0..4 {
         let sent = request(Method::POST, "/", body::streamed(1024 * 1024, None));
         let response = Client::http1(web.address()).await.send(sent).await.unwrap();
@@ -110,7 +110,7 @@ async fn an_app_that_is_down_costs_no_request_whatever_the_method() {
     for method in [Method::GET, Method::POST] {
         let (mesh, app) = (TestMesh::new(), HttpApp::named("good").await);
         let good = mesh.callee("orders", app.address(), "").await;
-        let bad = mesh.callee("orders", nobody().await, "").await;
+        let bad = mesh.callee("orders", nobody(), "").await;
         let web = mesh.caller(&[bad.address(), good.address()], PLENTY).await;
         for _ in 0..20 {
             assert_eq!(call(web.address(), method.clone()).await, (StatusCode::OK, "good".to_owned()));

@@ -48,6 +48,10 @@ impl net::Listener for SimListener {
         self.0.accept().await.map(|(stream, peer)| (SimStream(stream), peer))
     }
 
+    fn accept_now(&self) -> Result<Option<(SimStream, SocketAddr)>> {
+        net::Listener::accept(self).now_or_never().transpose()
+    }
+
     fn local_addr(&self) -> Result<SocketAddr> {
         self.0.local_addr()
     }

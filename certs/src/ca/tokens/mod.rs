@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime};
 use aws_lc_rs::constant_time;
 use serde::{Deserialize, Serialize};
 
-use super::files;
+use crate::files;
 use crate::join_token::{Credential, TokenId};
 use crate::spiffe_id::SpiffeId;
 

@@ -7,7 +7,7 @@
 //! it), and the `h2` crate resets streams whose heads have connection-specific fields.
 
 use http::{
-    HeaderMap, Method, Version,
+    HeaderMap, Method, StatusCode, Version,
     header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING},
     request, response,
 };
@@ -39,6 +39,9 @@ pub enum FramingError {
     /// Host or target's authority is not `host` or `host:port`.
     #[error("the host is not \"host\" or \"host:port\"")]
     HostMalformed,
+    /// A 101 to a request that asked for no other protocol: what follows is no HTTP that we could carry.
+    #[error("a switch of protocols that nobody asked for")]
+    Switch,
     /// `:authority` and `Host` name different hosts.
     #[error(":authority and host differ")]
     HostMismatch,
@@ -63,6 +66,9 @@ pub fn check_request(request: &request::Parts, header_count: usize) -> Result<()
 /// # Errors
 /// The first rule it breaks. The connection must not be used on.
 pub fn check_response(response: &response::Parts, header_count: usize) -> Result<(), FramingError> {
+    if response.status == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(FramingError::Switch);
+    }
     check_fields(&response.headers, response.version, header_count)
 }
 

@@ -10,7 +10,8 @@
 //! ```
 //!
 //! # Invariants
-//! - What is published was verified against the bundle it is published with.
+//! - A certificate is taken only if the bundle that comes with it vouches for it. A newer bundle is taken even if it
+//!   does not: peers are held against it at once, and the certificate, published with it, is renewed as soon as can be.
 //! - A failure never replaces or withdraws what is held; an expired certificate is renewed by a token only.
 //! - One exchange at a time, each with a deadline; waits between attempts are jittered and bounded.
 

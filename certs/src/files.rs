@@ -2,7 +2,11 @@
 //!
 //! A file is written beside its name, flushed, renamed, and the folder is
 //! flushed: after a crash either the old or the new content is there. Modes
-//! are given when a file is made, so the umask cannot widen them.
+//! are given when a file is made, so the umask cannot widen them. Temporary
+//! names are random: processes that share a folder over a volume may share a
+//! process ID, too.
+//!
+//! Calls block for as long as the disk takes, some milliseconds.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -17,13 +21,13 @@ const OTHERS: u32 = 0o077;
 ///
 /// # Errors
 /// When it cannot be made.
-pub(super) fn make_folder(path: &Path) -> io::Result<()> {
+pub fn make_folder(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 /// Why a folder is not private.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum NotPrivate {
+pub enum NotPrivate {
     /// Group or others have rights; the mode is given.
     Mode(u32),
     /// Another user owns it; the user's number is given.
@@ -36,7 +40,7 @@ pub(super) enum NotPrivate {
 ///
 /// # Errors
 /// When it cannot be looked at.
-pub(super) fn check_private(path: &Path) -> io::Result<Option<NotPrivate>> {
+pub fn check_private(path: &Path) -> io::Result<Option<NotPrivate>> {
     let found = fs::metadata(path)?;
     if !found.is_dir() {
         return Ok(Some(NotPrivate::NotAFolder));
@@ -61,7 +65,7 @@ pub fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
 ///
 /// # Errors
 /// [`io::ErrorKind::AlreadyExists`] if there is one.
-pub(super) fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
+pub fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
     with_temporary(path, content, |temporary| {
         // Unlike rename, a link fails if the name is taken.
         fs::hard_link(temporary, path)?;
@@ -75,8 +79,9 @@ fn with_temporary(
     publish: impl FnOnce(&Path) -> io::Result<()>,
 ) -> io::Result<()> {
     let (folder, name) = (folder_of(path), path.file_name().unwrap_or_default().to_string_lossy());
-    let random = u64::from_be_bytes(super::issue::random().map_err(io::Error::other)?);
-    let temporary = folder.join(format!(".{name}.{random:016x}.tmp"));
+    let mut random = [0; 8];
+    aws_lc_rs::rand::fill(&mut random).map_err(io::Error::other)?;
+    let temporary = folder.join(format!(".{name}.{:016x}.tmp", u64::from_be_bytes(random)));
     let written = write_flushed(&temporary, content).and_then(|()| publish(&temporary));
     if let Err(error) = written {
         // The error of the write matters; the leftover is swept by nobody but harmless.
@@ -96,11 +101,11 @@ fn write_flushed(path: &Path, content: &[u8]) -> io::Result<()> {
 ///
 /// # Errors
 /// When the folder cannot be opened or flushed.
-pub(super) fn flush_folder(path: &Path) -> io::Result<()> {
+pub fn flush_folder(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
 /// The folder a file is in; `.` for a bare name.
-pub(super) fn folder_of(path: &Path) -> &Path {
+pub fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
