@@ -22,16 +22,11 @@ use rustls::AlertDescription;
 use super::{Error, dial::Connection};
 use crate::{
     drain,
-    model::settings::Limits,
+    model::{settings::Limits, wire},
     net::Stream,
     relay::replay::{self, RequestBody},
 };
 
-/// Pings on a quiet connection between sidecars (Linkerd's interval): a dead path is noticed before a request finds out,
-/// and requests that wait on one are repeated elsewhere.
-const PING_INTERVAL: Duration = Duration::from_secs(10);
-/// A ping unanswered for so long ends the connection. Linkerd has 3 s; a peer whose machine is overloaded needs more.
-const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// The connection window is this many stream windows, so that one slow stream cannot starve the others (`design.md` §3).
 pub const CONNECTION_WINDOWS: u32 = 4;
 /// Bytes of one stream that wait to be sent.
@@ -88,8 +83,8 @@ impl Http2 {
             .initial_connection_window_size(limits.stream_window_bytes.saturating_mul(CONNECTION_WINDOWS))
             .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
             .max_send_buf_size(MAX_SEND_BUFFER_BYTES)
-            .keep_alive_interval(PING_INTERVAL)
-            .keep_alive_timeout(PING_TIMEOUT)
+            .keep_alive_interval(wire::PING_INTERVAL)
+            .keep_alive_timeout(wire::PING_TIMEOUT)
             .keep_alive_while_idle(true)
             .handshake(TokioIo::new(connection))
             .await
