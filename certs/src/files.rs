@@ -41,11 +41,15 @@ pub enum NotPrivate {
 /// # Errors
 /// When it cannot be looked at.
 pub fn check_private(path: &Path) -> io::Result<Option<NotPrivate>> {
+    check_private_to(path, rustix::process::geteuid().as_raw())
+}
+
+fn check_private_to(path: &Path, user: u32) -> io::Result<Option<NotPrivate>> {
     let found = fs::metadata(path)?;
     if !found.is_dir() {
         return Ok(Some(NotPrivate::NotAFolder));
     }
-    if found.uid() != rustix::process::geteuid().as_raw() {
+    if found.uid() != user {
         return Ok(Some(NotPrivate::Owner(found.uid())));
     }
     let mode = found.mode() & 0o7777;
@@ -108,4 +112,21 @@ pub fn flush_folder(path: &Path) -> io::Result<()> {
 /// The folder a file is in; `.` for a bare name.
 pub fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_private_to_its_owner_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = &folder.path().join("private");
+        make_folder(path).unwrap();
+        let owner = fs::metadata(path).unwrap().uid();
+        assert!(check_private_to(path, owner).unwrap().is_none());
+        assert!(
+            matches!(check_private_to(path, owner + 1), Ok(Some(NotPrivate::Owner(found))) if found == owner)
+        );
+    }
 }
