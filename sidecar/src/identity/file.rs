@@ -113,8 +113,9 @@ impl FileSource {
                 Ok(Some((fingerprint, material))) => {
                     report.worked();
                     self.status.renewals.succeed(self.clock.wall());
-                    let (id, not_after) = (material.svid.id(), material.svid.not_after());
-                    tracing::info!(%id, ?not_after, "certificate read");
+                    let id = material.svid.id();
+                    let not_after = humantime::format_rfc3339_seconds(material.svid.not_after());
+                    tracing::info!(%id, %not_after, "certificate read");
                     published = Some(fingerprint);
                     materials.send_replace(Some(Arc::new(material)));
                 }

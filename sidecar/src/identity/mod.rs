@@ -176,7 +176,8 @@ impl Keeper {
     }
 
     fn tell(&mut self, left: Left, identity: &Identity) {
-        let (id, not_after) = (identity.svid.id(), identity.svid.not_after());
+        let id = identity.svid.id();
+        let not_after = humantime::format_rfc3339_seconds(identity.svid.not_after());
         let percent = match left {
             Left::Plenty => return,
             // Half is left shortly before a renewal is due: worth a word only if renewing fails.
@@ -188,10 +189,10 @@ impl Keeper {
         };
         self.told = left;
         if percent > 0 {
-            tracing::warn!(%id, ?not_after, "less than {percent} % of the certificate's lifetime is left");
+            tracing::warn!(%id, %not_after, "less than {percent} % of the certificate's lifetime is left");
         } else {
             let remedy = self.source.remedy(Some(id));
-            tracing::error!(%id, ?not_after, remedy, "our certificate has expired: peers refuse us");
+            tracing::error!(%id, %not_after, remedy, "our certificate has expired: peers refuse us");
         }
     }
 }

@@ -25,7 +25,7 @@ use super::{
 use crate::net::Stream;
 
 /// A stream of which one direction has ended is reset when the other has not moved for so long (to within a
-/// [`HALF_OPEN_CHECKS`]th). Apps that forget to close their half would fill the process up with half-closed connections
+/// `HALF_OPEN_CHECKS`th). Apps that forget to close their half would fill the process up with half-closed connections
 /// else. Ten times as long as Linux's connection tracking (`nf_conntrack_tcp_timeout_close_wait`: 60 s) keeps such a
 /// connection, so whoever works without a sidecar on the way has met a shorter limit.
 pub const HALF_OPEN_LIMIT: Duration = Duration::from_secs(600);

@@ -74,7 +74,7 @@ struct Shared {
 }
 
 impl Replay {
-    /// Keeps up to `limit` bytes of `body`, in up to [`MAX_KEPT_FRAMES`] frames.
+    /// Keeps up to `limit` bytes of `body`, in up to 256 frames.
     #[must_use]
     pub fn new(body: Incoming, limit: usize, activity: Activity) -> Self {
         if body.is_end_stream() {

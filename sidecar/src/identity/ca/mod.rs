@@ -243,7 +243,7 @@ impl<'a, N: Net> Life<'a, N> {
                 self.failures = 0;
                 self.report.worked();
                 self.source.status.renewals.succeed(self.source.clock.wall());
-                tracing::info!(id = %obtained.0.id(), not_after = ?obtained.0.not_after(), "certificate obtained");
+                tracing::info!(id = %obtained.0.id(), not_after = %humantime::format_rfc3339_seconds(obtained.0.not_after()), "certificate obtained");
                 // A CA that gives seconds must not make us ask without a pause.
                 self.retry_at = self.source.clock.now() + MIN_INTERVAL;
                 let received = self.source.clock.wall();
