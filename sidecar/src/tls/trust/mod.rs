@@ -126,13 +126,14 @@ impl Registry {
         let mut cut = 0_u64;
         for some in due.chunks(CHAINS_AT_A_TIME) {
             for held in some.iter().filter(|held| !held.is_trusted(bundles, now)) {
+                // Counted first: whoever sees the connection closed finds it counted.
+                self.status.trust_cuts.fetch_add(1, Ordering::Relaxed);
                 held.cut();
                 cut += 1;
             }
             tokio::task::yield_now().await;
         }
         if cut > 0 {
-            self.status.trust_cuts.fetch_add(cut, Ordering::Relaxed);
             tracing::warn!(cut, "closing connections of peers that no root of the trust bundle vouches for");
         }
     }
