@@ -127,15 +127,10 @@ impl Drain {
         Watcher { phase: self.phase.subscribe() }
     }
 
-    /// Tasks and tokens that are still alive: what a drain waits for.
+    /// Tasks that are still alive: what a drain waits for.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.tasks.len()
-    }
-
-    /// Counts something in flight that is not a task of its own, until the token is dropped.
-    pub fn token(&self) -> TaskTrackerToken {
-        self.tasks.token()
     }
 
     /// Says that more may come, until the token is dropped: a drain waits for it, but it is not in flight. For what

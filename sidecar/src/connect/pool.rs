@@ -101,8 +101,6 @@ pub enum Lease {
     Http1 {
         /// The connection.
         connection: Http1,
-        /// It has carried a request before, so the peer may be closing it just now.
-        is_reused: bool,
     },
     /// A place on a shared one.
     Http2 {
@@ -125,33 +123,32 @@ impl<N: Net> Pool<N> {
     /// # Errors
     /// [`Error`]; nothing was sent.
     pub async fn lease(&self, target: &Target, speak: Speak) -> Result<Lease, Error> {
-        match speak {
-            Speak::Http2 => self.http2(target).await,
-            Speak::Http1 | Speak::Tcp => self.http1(target, true).await,
+        if speak != Speak::Http2
+            && let Some(connection) = self.take_idle(target)
+        {
+            return Ok(Lease::Http1 { connection });
         }
+        self.fresh(target, speak).await
     }
 
-    /// A new HTTP/1 connection, never a kept one: for a request that a kept one just failed.
+    /// A new HTTP/1 connection, never a kept one, or a place on a shared one: for a request that a kept one just failed.
     ///
     /// # Errors
     /// [`Error`]; nothing was sent.
     pub async fn fresh(&self, target: &Target, speak: Speak) -> Result<Lease, Error> {
         match speak {
             Speak::Http2 => self.http2(target).await,
-            Speak::Http1 | Speak::Tcp => self.http1(target, false).await,
+            Speak::Http1 | Speak::Tcp => self.new_http1(target).await,
         }
     }
 
-    async fn http1(&self, target: &Target, may_reuse: bool) -> Result<Lease, Error> {
-        if may_reuse && let Some(connection) = self.take_idle(target) {
-            return Ok(Lease::Http1 { connection, is_reused: true });
-        }
+    async fn new_http1(&self, target: &Target) -> Result<Lease, Error> {
         let connection = self
             .dialer
             .dial(&target.cluster, &target.endpoint, target.identity.as_ref(), Speak::Http1)
             .await?;
         let connection = Http1::start(connection, &self.limits).await?;
-        Ok(Lease::Http1 { connection, is_reused: false })
+        Ok(Lease::Http1 { connection })
     }
 
     fn take_idle(&self, target: &Target) -> Option<Http1> {

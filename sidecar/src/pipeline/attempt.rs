@@ -119,7 +119,7 @@ async fn send<N: Net>(
 
 async fn send_on(lease: Lease, request: Request<RequestBody>) -> Result<Sent, SendError> {
     match lease {
-        Lease::Http1 { mut connection, is_reused: _ } => {
+        Lease::Http1 { mut connection } => {
             let response = connection.send(request).await?;
             Ok((response, Some(connection), None))
         }
