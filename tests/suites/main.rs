@@ -13,6 +13,7 @@
 
 mod architecture;
 mod discovery;
+mod foreign;
 mod generated_code;
 mod harness;
 mod processes;
