@@ -9,7 +9,7 @@
 
 use std::{convert::Infallible, sync::Arc};
 
-use http::{HeaderValue, Request, Response, Version, header};
+use http::{HeaderMap, HeaderValue, Request, Response, Version, header};
 use hyper::body::Incoming;
 
 use super::{
@@ -64,7 +64,11 @@ pub async fn handle<N: Net>(
     // On doubt about the framing, the two sides may disagree about where the next request begins.
     let is_in_doubt = matches!(carried, Err(ProxyError::BadRequest(_)));
     let mut response = match carried {
-        Ok(carried) => deliver(&worker, carried, record),
+        Ok(carried) => {
+            // In HTTP/1, trailers would end the body as if it were whole.
+            let ends_in_status = is_grpc && version == Version::HTTP_2;
+            deliver(&worker, carried, record, ends_in_status)
+        }
         Err(error) => {
             let response = respond::respond(&error, is_grpc, door.audience());
             record.set_flag(error.flag());
@@ -138,6 +142,7 @@ fn deliver<N: Net>(
     worker: &Arc<Worker<N>>,
     carried: Carried,
     mut record: RequestRecord,
+    ends_in_status: bool,
 ) -> Response<ResponseBody> {
     let Carried { answer, rest, cluster, activity, slot, audience } = carried;
     let (mut head, body) = answer.response.into_parts();
@@ -155,6 +160,7 @@ fn deliver<N: Net>(
         worker: Arc::clone(worker),
         record: Some(record),
         held: Some(answer.held),
+        ends_in_status: ends_in_status && respond::is_grpc(&head.headers),
         _rest: rest,
         _slot: slot,
     };
@@ -170,14 +176,17 @@ struct Ending<N: Net> {
     /// Dropped unfinished, it counts the downstream as gone.
     record: Option<RequestRecord>,
     held: Option<Held>,
+    /// Whether an answer that breaks off ends with a gRPC status: a call over a lost connection is `UNAVAILABLE`, and
+    /// of a reset gRPC's clients make something else.
+    ends_in_status: bool,
     /// With the answer's end, nobody wants the rest of the request.
     _rest: Rest,
     _slot: RequestSlot,
 }
 
 impl<N: Net> OnEnd for Ending<N> {
-    fn ended(&mut self, result: Result<(), &body::Error>) {
-        let (Some(mut record), Some(mut held)) = (self.record.take(), self.held.take()) else { return };
+    fn ended(&mut self, result: Result<(), &body::Error>) -> Option<HeaderMap> {
+        let (Some(mut record), Some(mut held)) = (self.record.take(), self.held.take()) else { return None };
         match result {
             Ok(()) => {
                 if let Some((target, connection)) = held.http1 {
@@ -191,5 +200,6 @@ impl<N: Net> OnEnd for Ending<N> {
             Err(body::Error::Idle) => record.set_flag(ResponseFlag::SI),
         }
         record.finish();
+        result.err().filter(|_| self.ends_in_status).and_then(respond::broken_off)
     }
 }
