@@ -4,6 +4,8 @@
 //   /trailers     a body and a trailer
 //   /bytes?n=N    so many bytes
 //   /slow?n=N     the same, read or sent in small pieces with rests between them; the request's body likewise
+//   /stuck        nothing, ever: neither read nor answered
+//   /reset        a piece of a body, then HTTP/2's ENHANCE_YOUR_CALM
 //   /early        403 before the body has been read
 //   others        "hello"
 'use strict';
@@ -50,6 +52,11 @@ function answer(request, response) {
       return response.end(Buffer.alloc(bytes, 'b'));
     case '/slow':
       return slow(request, response, bytes).catch(() => {});
+    case '/stuck':
+      return;
+    case '/reset':
+      response.write('piece');
+      return setTimeout(() => response.stream.close(0xb), 50);
     case '/early':
       response.statusCode = 403;
       return response.end('no');

@@ -1,6 +1,6 @@
 //! A caller's and a callee's sidecar as processes, with room for a foreign client and a foreign app.
 
-use std::{fs, net::SocketAddr, os::unix::fs::DirBuilderExt, path::PathBuf};
+use std::{fmt::Write as _, fs, net::SocketAddr, os::unix::fs::DirBuilderExt, path::PathBuf};
 
 use http::Method;
 use outrider::admin;
@@ -22,8 +22,6 @@ pub(super) struct Plan {
     pub(super) cluster: &'static str,
     /// More keys of the callee's inbound listeners.
     pub(super) inbound: &'static str,
-    /// More keys of the HTTP cluster and the HTTP inbound listener alone.
-    pub(super) http: &'static str,
     /// Keys of `limits`, on both sides.
     pub(super) limits: &'static str,
 }
@@ -72,6 +70,16 @@ impl Mesh {
         self.callee.host.at(8081)
     }
 
+    /// Where a second HTTP app listens, for apps of two versions at once.
+    pub(super) fn second_app(&self) -> SocketAddr {
+        self.callee.host.at(8082)
+    }
+
+    /// Where the calling app sends requests for the second.
+    pub(super) fn second_outbound(&self) -> SocketAddr {
+        self.caller.host.at(4342)
+    }
+
     /// Where the calling app sends requests.
     pub(super) fn outbound(&self) -> SocketAddr {
         self.caller.host.outbound()
@@ -116,31 +124,33 @@ fn common(service: &str, host: Host, plan: Plan) -> String {
 }
 
 fn callee_config(host: Host, plan: Plan) -> String {
-    let Plan { inbound, http, .. } = plan;
-    let (app, tcp_app) = (host.app(), host.at(8081));
-    common("orders", host, plan)
-        + &format!(
-            "inbound:\n  - {{name: http, listen: \"{}\", app: \"{app}\", {inbound}{http}}}\n  \
-             - {{name: tcp, listen: \"{}\", app: \"{tcp_app}\", protocol: tcp, {inbound}}}\n",
-            host.inbound(),
-            host.at(4344),
-        )
+    let listeners =
+        [("http", 4343, 8080, ""), ("tcp", 4344, 8081, "protocol: tcp, "), ("second", 4345, 8082, "")];
+    let mut config = common("orders", host, plan) + "inbound:\n";
+    for (name, port, app, protocol) in listeners {
+        let (listen, app, inbound) = (host.at(port), host.at(app), plan.inbound);
+        let _ = writeln!(
+            config,
+            "  - {{name: {name}, listen: \"{listen}\", app: \"{app}\", {protocol}{inbound}}}"
+        );
+    }
+    config
 }
 
 fn caller_config(host: Host, callee: Host, plan: Plan) -> String {
-    let Plan { cluster, http, .. } = plan;
-    let ids = format!("spiffe_ids: [\"{}\"]", id("orders"));
-    common("web", host, plan)
-        + &format!(
-            "outbound:\n  - {{name: http, listen: \"{}\", cluster: orders}}\n  \
-             - {{name: tcp, listen: \"{}\", protocol: tcp, cluster: ledger}}\nclusters:\n  \
-             - {{name: orders, {ids}, endpoints: [{{address: \"{}\"}}], {cluster}{http}}}\n  \
-             - {{name: ledger, authorities: [], {ids}, endpoints: [{{address: \"{}\"}}], {cluster}}}\n",
-            host.outbound(),
-            host.at(4341),
-            callee.inbound(),
-            callee.at(4344),
-        )
+    let (ids, more) = (format!("spiffe_ids: [\"{}\"]", id("orders")), plan.cluster);
+    let mut config = common("web", host, plan) + "outbound:\n";
+    let listeners = [("http", 4340, ""), ("tcp", 4341, "protocol: tcp, "), ("second", 4342, "")];
+    for (name, port, protocol) in listeners {
+        let listen = host.at(port);
+        let _ = writeln!(config, "  - {{name: {name}, listen: \"{listen}\", {protocol}cluster: {name}}}");
+    }
+    config += "clusters:\n";
+    for (name, port) in [("http", 4343), ("tcp", 4344), ("second", 4345)] {
+        let endpoint = format!("endpoints: [{{address: \"{}\"}}]", callee.at(port));
+        let _ = writeln!(config, "  - {{name: {name}, {ids}, {endpoint}, {more}}}");
+    }
+    config
 }
 
 impl Sidecar {
@@ -180,6 +190,15 @@ impl Sidecar {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process.pid())).expect("it runs");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
         line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
+    /// Upstream connections of one of its clusters (`http`, `inbound/http`).
+    pub(super) async fn connections(&self, cluster: &str) -> u64 {
+        let clusters = self.ask("/clusters").await;
+        let clusters = clusters["clusters"].as_array().expect("clusters").clone();
+        let found = clusters.into_iter().find(|found| found["name"] == cluster).expect("this cluster");
+        let endpoints = found["endpoints"].as_array().expect("endpoints").clone();
+        endpoints.iter().filter_map(|endpoint| endpoint["connections"].as_u64()).sum()
     }
 
     /// Open file descriptors that are sockets.

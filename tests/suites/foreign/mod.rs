@@ -16,8 +16,12 @@ mod programs;
 
 mod curl;
 mod grpc;
+mod languages;
 mod load_tools;
+mod many;
 mod nginx;
+mod opaque;
+mod openssl;
 
 /// Runs a claim that needs these programs (`curl`) and libraries (`python:grpc`, `node:ws`), or says why not.
 fn claim(needs: &[&str], claim: impl AsyncFnOnce()) {

@@ -33,7 +33,7 @@ pub(super) async fn nginx(mesh: &Mesh, name: &str, address: SocketAddr, http: &s
 }
 
 /// A server section that answers with a line.
-fn answering(address: SocketAddr, more: &str) -> String {
+pub(super) fn answering(address: SocketAddr, more: &str) -> String {
     format!(
         "server {{ listen {address} backlog=4096 {more}\n  location / {{ return 200 \"nginx says hello\\n\"; }}\n\
          location /seen {{ return 200 \"$request_method $request_uri $http_x_forwarded_client_cert\"; }} }}"
@@ -96,7 +96,7 @@ fn nginx_as_a_reverse_proxy_in_front_keeps_connections_to_us_and_loses_nothing()
         let mesh = Mesh::start(Plan::default()).await;
         let front = mesh.caller.host.app();
         let proxy = format!(
-            "upstream mesh {{ server {}; keepalive 8; }}\nserver {{ listen {front}; location / {{\n  \
+            "upstream mesh {{ server {}; keepalive 20; }}\nserver {{ listen {front}; location / {{\n  \
              proxy_pass http://mesh; proxy_http_version 1.1; proxy_set_header Connection \"\"; }} }}",
             mesh.outbound()
         );
@@ -155,7 +155,7 @@ fn nginx_is_a_standard_peer_that_calls_us() {
         let path = folder.display();
         let proxy = |certificate: &str| {
             format!(
-                "upstream mesh {{ server {}; keepalive 8; }}\nserver {{ listen {front}; location / {{\n  \
+                "upstream mesh {{ server {}; keepalive 20; }}\nserver {{ listen {front}; location / {{\n  \
                  proxy_pass https://mesh; proxy_http_version 1.1; proxy_set_header Connection \"\"; \
                  proxy_ssl_protocols TLSv1.3; {certificate} }} }}",
                 mesh.callee.host.inbound()

@@ -29,9 +29,13 @@ pub(super) fn are_here(needs: &[&str]) -> bool {
     let what = format!("{} not here (.ci/foreign installs it)", absent.join(", "));
     let is_required = std::env::var("OUTRIDER_REQUIRE_FOREIGN").is_ok_and(|value| value == "1");
     assert!(!is_required, "{what}, and OUTRIDER_REQUIRE_FOREIGN=1");
-    // `eprintln!` of a test that passes is shown to nobody.
-    writeln!(std::io::stderr(), "SKIPPED {claim}: {what}").expect("standard error");
+    say(&format!("SKIPPED {claim}: {what}"));
     false
+}
+
+/// Says something to whoever runs the tests: `eprintln!` of a test that passes is shown to nobody.
+pub(super) fn say(line: &str) {
+    writeln!(std::io::stderr(), "{line}").expect("standard error");
 }
 
 fn find(need: &str) -> Option<PathBuf> {
