@@ -26,8 +26,6 @@ use crate::{
     relay::replay::{self, RequestBody},
 };
 
-/// The connection window is this many stream windows, so that one slow stream cannot starve the others (`design.md` §3).
-pub const CONNECTION_WINDOWS: u32 = 4;
 /// Bytes of one stream that wait to be sent.
 const MAX_SEND_BUFFER_BYTES: usize = 256 * 1024;
 /// Responses' HTTP/1 read buffer, grown on need.
@@ -79,7 +77,7 @@ impl Http2 {
         let (sender, mut driver) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .initial_stream_window_size(limits.stream_window_bytes)
-            .initial_connection_window_size(limits.stream_window_bytes.saturating_mul(CONNECTION_WINDOWS))
+            .initial_connection_window_size(limits.connection_window_bytes())
             .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
             .max_send_buf_size(MAX_SEND_BUFFER_BYTES)
             .keep_alive_interval(wire::PING_INTERVAL)

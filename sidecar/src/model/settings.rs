@@ -105,6 +105,17 @@ pub struct Limits {
     pub handshake_timeout: Duration,
     /// Time for a request head from an HTTP/1 peer, the wait before its first byte included. The own app has an hour.
     pub header_read_timeout: Duration,
-    /// HTTP/2 stream window; the connection window is four times as large.
+    /// HTTP/2 stream window.
     pub stream_window_bytes: u32,
+}
+
+impl Limits {
+    /// HTTP/2 connection window: as large as the windows of all streams that a connection may carry, so that streams
+    /// which nobody reads cannot use it up and hold up the others. It allows no stream more than its own window, so it
+    /// bounds nothing that `max_streams` does not bound. At most 2³¹ - 1 (RFC 9113 §6.9.1).
+    #[must_use]
+    pub fn connection_window_bytes(&self) -> u32 {
+        const MOST: u32 = i32::MAX.unsigned_abs();
+        self.stream_window_bytes.saturating_mul(self.max_streams).min(MOST)
+    }
 }

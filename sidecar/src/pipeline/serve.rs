@@ -26,7 +26,6 @@ use super::{
     worker::Worker,
 };
 use crate::{
-    connect::http_client::CONNECTION_WINDOWS,
     drain::Phase,
     model::{
         Identity, Listener, ListenerKind,
@@ -254,7 +253,7 @@ fn builder<N: Net>(worker: &Worker<N>, wire: Wire) -> auto::Builder<TokioExecuto
         .http2()
         .timer(TokioTimer::new())
         .initial_stream_window_size(limits.stream_window_bytes)
-        .initial_connection_window_size(limits.stream_window_bytes.saturating_mul(CONNECTION_WINDOWS))
+        .initial_connection_window_size(limits.connection_window_bytes())
         .max_concurrent_streams(limits.max_streams)
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
         .max_send_buf_size(MAX_SEND_BUFFER_BYTES)

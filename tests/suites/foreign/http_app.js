@@ -10,6 +10,8 @@
 //   others        "hello"
 'use strict';
 
+const { Readable } = require('stream');
+
 const [host, port, version] = process.argv.slice(2);
 const rest = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -31,6 +33,10 @@ async function slow(request, response, bytes) {
   response.end();
 }
 
+function* pieces(bytes) {
+  for (let left = bytes; left > 0; left -= 65536) yield Buffer.alloc(Math.min(left, 65536), 'b');
+}
+
 function answer(request, response) {
   const url = new URL(request.url, 'http://app');
   const bytes = Number(url.searchParams.get('n') ?? 0);
@@ -49,7 +55,7 @@ function answer(request, response) {
     case '/bytes':
       request.resume();
       response.setHeader('content-length', bytes);
-      return response.end(Buffer.alloc(bytes, 'b'));
+      return Readable.from(pieces(bytes)).pipe(response);
     case '/slow':
       return slow(request, response, bytes).catch(() => {});
     case '/stuck':

@@ -22,6 +22,8 @@ mod many;
 mod nginx;
 mod opaque;
 mod openssl;
+mod slow;
+mod soak;
 
 /// Runs a claim that needs these programs (`curl`) and libraries (`python:grpc`, `node:ws`), or says why not.
 fn claim(needs: &[&str], claim: impl AsyncFnOnce()) {

@@ -69,6 +69,24 @@ async def hold():
     await asyncio.gather(*tasks)
 
 
+async def churn():
+    """NUMBER short connections, ten at a time; every fifth is broken off under way."""
+
+    async def one(turn):
+        async with gate:
+            reader, writer = await asyncio.open_connection(host, port)
+            writer.write(b"c" * 2000)
+            if turn % 5 == 0:
+                writer.transport.abort()
+                return
+            writer.write_eof()
+            assert len(await asyncio.wait_for(reader.read(), 30)) == 2000
+            writer.close()
+
+    gate = asyncio.Semaphore(10)
+    await asyncio.gather(*(one(turn) for turn in range(number)))
+
+
 async def stuck():
     """NUMBER connections that take nothing of a flood and send as much as is taken. Says so; ends with its input."""
     streams = [await asyncio.open_connection(host, port, limit=1024) for _ in range(number)]

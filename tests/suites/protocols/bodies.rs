@@ -113,6 +113,31 @@ async fn a_slow_reader_of_an_answer_gets_it_whole_and_holds_the_sender_back() {
 }
 
 #[tokio::test]
+async fn many_slow_readers_of_one_connection_between_sidecars_hold_up_nobody() {
+    let app = HttpApp::start(async |request: Request<Incoming>| {
+        Ok(Response::new(if request.uri().path() == "/slow" {
+            body::sized(64 * MIB)
+        } else {
+            body::full("quick")
+        }))
+    })
+    .await;
+    let pair = Pair::speaking(app, Version::HTTP_11).await;
+    let mut slow = Vec::new();
+    for _ in 0..20 {
+        let mut client = Client::http1(pair.web.address()).await;
+        let answer = soon("a head", client.get("/slow")).await.unwrap();
+        slow.push((client, answer));
+    }
+    // Their windows fill up meanwhile: a hundred answers, one after the other.
+    for _ in 0..100 {
+        let mut client = Client::http1(pair.web.address()).await;
+        let answer = soon("another answer", client.get("/")).await.unwrap();
+        assert_eq!(soon("its body", body::text(answer.into_body())).await, "quick");
+    }
+}
+
+#[tokio::test]
 async fn a_slow_reader_of_a_request_holds_the_calling_app_back() {
     for version in [Version::HTTP_11, Version::HTTP_2] {
         let (go, gate) = tokio::sync::watch::channel(false);
