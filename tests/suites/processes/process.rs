@@ -14,13 +14,15 @@ use tokio::process::{Child, Command};
 /// Lines of a log that a failed test shows.
 const SHOWN_LINES: usize = 40;
 
-/// The built program of that name: beside the test binary's folder, in `target/<profile>/`.
+/// The built program of that name: in the folder that `OUTRIDER_PROGRAMS` names, or beside the test binary's folder, in
+/// `target/<profile>/`.
 ///
 /// # Panics
 /// If it was not built.
 pub(crate) fn program(name: &str) -> PathBuf {
     let own = std::env::current_exe().expect("the test binary has a path");
-    let folder = own.ancestors().nth(2).expect("target/<profile>/deps/<binary>");
+    let beside = own.ancestors().nth(2).expect("target/<profile>/deps/<binary>");
+    let folder = std::env::var_os("OUTRIDER_PROGRAMS").map_or_else(|| beside.to_owned(), PathBuf::from);
     let path = folder.join(name);
     assert!(
         path.is_file(),
