@@ -20,6 +20,7 @@ use rustls::AlertDescription;
 
 use super::{Error, dial::Connection};
 use crate::{
+    buffer,
     drain,
     model::{settings::Limits, wire},
     net::Stream,
@@ -76,6 +77,7 @@ impl Http2 {
     /// [`Error::Http`], or [`Error::Refused`] if the peer closes instead of speaking. The caller bounds the time.
     pub async fn start<S: Stream>(mut connection: Connection<S>, limits: &Limits) -> Result<Self, Error> {
         let first_byte = connection.first_byte();
+        let (connection, flusher) = buffer::batch(connection);
         let (sender, mut driver) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .initial_stream_window_size(limits.stream_window_bytes)
@@ -95,6 +97,8 @@ impl Http2 {
                 let polled = Pin::new(&mut driver).poll(cx);
                 let streams = u32::try_from(driver.current_max_send_streams()).unwrap_or(u32::MAX);
                 seen.store(streams, Ordering::Relaxed);
+                // Its error is the driver's with the next write.
+                let _flushed = flusher.poll_flush(cx);
                 polled
             });
             if let Err(error) = ended.await {
