@@ -28,12 +28,14 @@ struct Inner<S> {
     stream: S,
     /// Written by the protocol and not yet by us: at most one buffer.
     held: Option<Held>,
+    /// Reads that brought something.
+    reads: u64,
 }
 
 /// Both ends of a batch before `stream`. Both belong to one task; no lock is ever waited for.
 #[must_use]
 pub fn batch<S>(stream: S) -> (Batch<S>, Flusher<S>) {
-    let inner = Arc::new(Mutex::new(Inner { stream, held: None }));
+    let inner = Arc::new(Mutex::new(Inner { stream, held: None, reads: 0 }));
     (Batch(Arc::clone(&inner)), Flusher(inner))
 }
 
@@ -69,9 +71,22 @@ impl<S: AsyncWrite + Unpin> Flusher<S> {
     }
 }
 
+impl<S> Flusher<S> {
+    /// How often something came from the stream.
+    #[must_use]
+    pub fn reads(&self) -> u64 {
+        lock(&self.0).reads
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Batch<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut lock(&self.0).stream).poll_read(cx, buf)
+        let mut inner = lock(&self.0);
+        let polled = Pin::new(&mut inner.stream).poll_read(cx, buf);
+        if polled.is_ready() {
+            inner.reads += 1;
+        }
+        polled
     }
 }
 
@@ -130,6 +145,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     use super::*;
+    use crate::buffer::BUFFER_BYTES;
 
     #[tokio::test]
     async fn nothing_goes_out_before_the_turn_ends() {

@@ -76,6 +76,17 @@ impl Held {
         self.start = self.end.min(self.start + bytes);
     }
 
+    /// The room at the end; what is written there counts once it is [`Held::added`].
+    #[must_use]
+    pub fn room(&mut self) -> &mut [u8] {
+        self.buffer.bytes_mut().get_mut(self.end..).unwrap_or_default()
+    }
+
+    /// So many bytes of the room have been written.
+    pub fn added(&mut self, bytes: usize) {
+        self.end = BUFFER_BYTES.min(self.end + bytes);
+    }
+
     /// Whether nothing is left.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -84,7 +95,7 @@ impl Held {
 
     /// Adds what there is room for; returns how many bytes that were.
     pub fn put(&mut self, bytes: &[u8]) -> usize {
-        let room = self.buffer.bytes_mut().get_mut(self.end..).unwrap_or_default();
+        let room = self.room();
         let count = room.len().min(bytes.len());
         if let (Some(room), Some(bytes)) = (room.get_mut(..count), bytes.get(..count)) {
             room.copy_from_slice(bytes);

@@ -34,7 +34,7 @@ use super::{
 };
 use crate::{
     buffer::{self, Buffer, Prefixed},
-    connect::http_client::CONNECTION_WINDOWS,
+    connect::http2::CONNECTION_WINDOWS,
     drain::{Phase, Watcher},
     model::{settings::Limits, wire},
     net::Net,
