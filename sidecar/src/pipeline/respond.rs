@@ -7,7 +7,10 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use super::error::ProxyError;
 use crate::{
     model::wire,
-    relay::body::{self, ResponseBody},
+    relay::{
+        body::{self, ResponseBody},
+        received::Broken,
+    },
     resilience::retry::Processed,
 };
 
@@ -84,9 +87,11 @@ pub fn broken_off(error: &body::Error) -> Option<HeaderMap> {
 }
 
 /// Whether the other end of an HTTP/2 connection reset this stream, and not the whole connection.
-fn is_reset(error: &hyper::Error) -> bool {
-    let cause = error.source().and_then(|cause| cause.downcast_ref::<h2::Error>());
-    cause.is_some_and(|cause| cause.is_reset() && cause.is_remote())
+fn is_reset(broken: &Broken) -> bool {
+    match broken {
+        Broken::Http1(_) => false,
+        Broken::Http2(error) => error.is_reset() && error.is_remote(),
+    }
 }
 
 /// Whether a request or an answer speaks gRPC.
