@@ -248,6 +248,30 @@ async fn an_app_that_breaks_off_its_answer_is_never_taken_for_one_that_ended_it(
 }
 
 #[tokio::test]
+async fn what_an_app_says_by_resetting_its_answer_is_heard() {
+    let app = HttpApp::start(async |_request| {
+        let (down, body) = body::channel();
+        tokio::spawn(async move {
+            down.send(Ok(Frame::data(body::pattern(1000).into()))).await.unwrap();
+            drop(down.send(Err(h2::Error::from(h2::Reason::ENHANCE_YOUR_CALM).into())).await);
+        });
+        Ok(Response::new(body))
+    })
+    .await;
+    let pair = Pair::speaking(app, Version::HTTP_2).await;
+    let mut client = Client::http2(pair.web.address()).await;
+    let mut down = soon("a head", client.get("/")).await.unwrap().into_body();
+    let error = loop {
+        match soon("some bytes or the reset", down.frame()).await.expect("no ordinary end") {
+            Ok(_bytes) => {}
+            Err(error) => break error,
+        }
+    };
+    let cause = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+    assert_eq!(cause.and_then(h2::Error::reason), Some(h2::Reason::ENHANCE_YOUR_CALM));
+}
+
+#[tokio::test]
 async fn a_calling_app_that_goes_away_ends_its_request_at_the_called_app() {
     for (calling, called) in PAIRS {
         let (ended, ends) = tokio::sync::watch::channel(false);
