@@ -13,6 +13,7 @@
 
 mod architecture;
 mod discovery;
+mod dns;
 mod foreign;
 mod generated_code;
 mod harness;
