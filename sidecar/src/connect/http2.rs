@@ -161,8 +161,9 @@ impl Http2 {
         {
             head.headers.entry(header::CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
         }
-        let (mut response, stream) =
-            sender.send_request(Request::from_parts(head, ()), is_whole).map_err(|_closed| SendError::Refused)?;
+        let (mut response, stream) = sender
+            .send_request(Request::from_parts(head, ()), is_whole)
+            .map_err(|_closed| SendError::Refused)?;
         drop(sender);
         let mut upload = (!is_whole).then_some(Upload { body, stream });
         let answered = poll_fn(|cx| {

@@ -10,8 +10,8 @@ use crate::{
     connect::{
         self,
         dial::Speak,
-        http2::StreamSlot,
         http_client::{Http1, SendError},
+        http2::StreamSlot,
         pool::{Lease, Target},
     },
     headers::framing,

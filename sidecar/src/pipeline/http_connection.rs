@@ -198,7 +198,8 @@ impl<N: Net> Connection<N> {
                             Pin::new(&mut connection).graceful_shutdown();
                         }
                     }
-                    look.as_mut().reset(tokio::time::Instant::now() + PARK_AFTER);
+                    let next = look.deadline() + PARK_AFTER;
+                    look.as_mut().reset(next);
                 }
             }
         };
@@ -211,7 +212,8 @@ impl<N: Net> Connection<N> {
         }
         let parts = connection.into_parts();
         let (prefix, stream) = parts.io.into_inner().into_inner().into_parts();
-        let unread = if prefix.is_empty() { parts.read_buf } else { [parts.read_buf, prefix].concat().into() };
+        // A copy, and of nothing none: hyper's buffer goes.
+        let unread = [parts.read_buf, prefix].concat().into();
         Some((unread, stream))
     }
 
@@ -231,7 +233,8 @@ impl<N: Net> Connection<N> {
             })
         };
         let (io, flusher) = buffer::batch(Watched::new(stream, Arc::clone(&pulse)));
-        let mut connection = pin!(http2_builder(self.limits(), wire).serve_connection(TokioIo::new(io), service));
+        let mut connection =
+            pin!(http2_builder(self.limits(), wire).serve_connection(TokioIo::new(io), service));
         let mut look = pin!(tokio::time::sleep(LOOK_INTERVAL));
         let (mut next, mut idle) = (Phase::Draining, Duration::ZERO);
         let ended = loop {
@@ -258,7 +261,8 @@ impl<N: Net> Connection<N> {
                     if idle >= APP_IDLE {
                         connection.as_mut().graceful_shutdown();
                     }
-                    look.as_mut().reset(tokio::time::Instant::now() + LOOK_INTERVAL);
+                    let next = look.deadline() + LOOK_INTERVAL;
+                    look.as_mut().reset(next);
                 }
             }
         };

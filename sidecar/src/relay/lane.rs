@@ -75,7 +75,8 @@ impl Lane {
     {
         loop {
             while let Some(held) = &mut self.held {
-                let written = ready!(Pin::new(&mut *sink).poll_write(cx, held.bytes())).map_err(Failed::Sink)?;
+                let written =
+                    ready!(Pin::new(&mut *sink).poll_write(cx, held.bytes())).map_err(Failed::Sink)?;
                 if written == 0 {
                     return Poll::Ready(Err(Failed::Sink(io::ErrorKind::WriteZero.into())));
                 }

@@ -49,7 +49,9 @@ impl Body for Received {
                 Poll::Ready(Some(Ok(Frame::data(data))))
             }
             // "I have answered in full; stop sending" (RFC 9113 §8.1).
-            Some(Err(error)) if error.is_reset() && error.reason() == Some(Reason::NO_ERROR) => Poll::Ready(None),
+            Some(Err(error)) if error.is_reset() && error.reason() == Some(Reason::NO_ERROR) => {
+                Poll::Ready(None)
+            }
             Some(Err(error)) => Poll::Ready(Some(Err(error.into()))),
             None => stream.poll_trailers(cx).map(|trailers| match trailers {
                 Ok(Some(trailers)) => Some(Ok(Frame::trailers(trailers))),
