@@ -153,6 +153,7 @@ async fn enter<N: Net>(
         (Protocol::Http, None | Some(wire::ALPN_STANDARD_H1)) if !is_sidecar => {
             serve_http(worker, door, stream, Wire::Http1).await;
         }
+        (Protocol::Http, Some(wire::ALPN_H1)) => serve_http(worker, door, stream, Wire::SidecarHttp1).await,
         (Protocol::Tcp, Some(wire::ALPN_TCP)) => {
             tcp::inbound_framed(&worker, &door, inbound, stream, cut).await
         }
@@ -171,6 +172,8 @@ enum Wire {
     Plain,
     /// Agreed on by ALPN, or by its absence.
     Http1,
+    /// From a sidecar, which keeps connections and closes them itself.
+    SidecarHttp1,
     /// Agreed on by ALPN.
     Http2,
 }
@@ -235,11 +238,14 @@ async fn unused(is_used: &AtomicBool) {
 
 fn builder<N: Net>(worker: &Worker<N>, wire: Wire) -> auto::Builder<TokioExecutor> {
     let limits = &worker.settings.bootstrap.limits;
-    let head_timeout = if wire == Wire::Plain { APP_IDLE } else { limits.header_read_timeout };
+    let head_timeout = match wire {
+        Wire::Plain | Wire::SidecarHttp1 => APP_IDLE,
+        Wire::Http1 | Wire::Http2 => limits.header_read_timeout,
+    };
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder = match wire {
         Wire::Plain => builder,
-        Wire::Http1 => builder.http1_only(),
+        Wire::Http1 | Wire::SidecarHttp1 => builder.http1_only(),
         Wire::Http2 => builder.http2_only(),
     };
     builder
