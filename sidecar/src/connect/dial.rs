@@ -7,27 +7,21 @@ use std::{
     task::{Context, Poll},
 };
 
-use outrider_certs::verify::Role;
-use rustls::ClientConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::oneshot,
 };
-use tokio_rustls::client::TlsStream;
 
-use super::Error;
+use super::{
+    Error,
+    counted::Counted,
+    secure::{Secured, Way},
+};
 use crate::{
-    model::{
-        Cluster, Endpoint,
-        cluster::{PeerKind, StandardProtocol, Transport},
-        identity::{Identity, TlsConfigs},
-    },
+    model::{Cluster, Endpoint, identity::Identity, transport::Transport, wire::ALPN_STANDARD_H2},
     net::{Net, Stream},
     resilience::circuit_breaker::{self, ConnectionSlot},
-    tls::{
-        connect as tls,
-        trust::{Cut, Guard, Registry},
-    },
+    tls::trust::{Cut, Guard, Registry},
 };
 
 /// What will be spoken on a connection.
@@ -37,6 +31,8 @@ pub enum Speak {
     Http1,
     /// HTTP/2.
     Http2,
+    /// Whichever of the two the server prefers: it is asked by ALPN, and what it says is spoken.
+    Either,
     /// Opaque bytes: framed to a sidecar, bare to anyone else.
     Tcp,
 }
@@ -54,14 +50,9 @@ pub struct Connection<S> {
 #[derive(Debug)]
 enum Io<S> {
     Plain(S),
+    Unencrypted(Counted<S>),
     // Boxed: a TLS session is over a kilobyte and plain connections to the app are as many.
     Tls(Box<Secured<S>>),
-}
-
-#[derive(Debug)]
-struct Secured<S> {
-    stream: TlsStream<S>,
-    trust: Guard,
 }
 
 #[derive(Debug)]
@@ -73,15 +64,6 @@ struct Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         self.endpoint.runtime.connections.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// What HTTP version a cluster's upstream connections speak; the own app's is the caller's to choose.
-#[must_use]
-pub fn mesh_http(peer: PeerKind) -> Speak {
-    match peer {
-        PeerKind::Outrider | PeerKind::Standard(StandardProtocol::Http2) => Speak::Http2,
-        PeerKind::Standard(StandardProtocol::Http1) => Speak::Http1,
     }
 }
 
@@ -113,35 +95,19 @@ impl<N: Net> Dialer<N> {
         let limit = cluster.settings.timeouts.connect;
         let connecting = async {
             let stream = self.net.connect(endpoint.address(), limit).await.map_err(tcp_error)?;
-            match cluster.settings.transport {
+            let way = Way { cluster, endpoint, speak };
+            match &cluster.settings.transport {
                 Transport::App => Ok(Io::Plain(stream)),
-                Transport::Mesh(peer) => {
+                Transport::Plain(_) => Ok(Io::Unencrypted(Counted::new(stream, &cluster.runtime))),
+                Transport::Public(_) => Ok(Io::Tls(Box::new(way.public(stream).await?))),
+                Transport::Mesh(peer, _) => {
                     let identity = identity.ok_or(Error::NoIdentity)?;
-                    let secured =
-                        self.secure(stream, identity, config(&identity.tls, peer, speak), endpoint).await?;
-                    Ok(Io::Tls(Box::new(secured)))
+                    Ok(Io::Tls(Box::new(way.mesh(stream, identity, *peer, &self.trust).await?)))
                 }
             }
         };
         let io = tokio::time::timeout(limit, connecting).await.map_err(|_elapsed| Error::Timeout)??;
         Ok(Connection { io, heard: None, _slot: slot })
-    }
-
-    async fn secure(
-        &self,
-        stream: N::Stream,
-        identity: &Identity,
-        config: &Arc<ClientConfig>,
-        endpoint: &Endpoint,
-    ) -> Result<Secured<N::Stream>, Error> {
-        let (stream, facts) =
-            tls::connect(stream, Arc::clone(config), endpoint.address().ip(), &endpoint.settings.spiffe_ids)
-                .await
-                .map_err(|error| Error::Tls(Arc::new(error)))?;
-        endpoint.runtime.set_tls(facts);
-        let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
-        let trust = self.trust.hold(chain, Role::Server, &identity.bundles);
-        Ok(Secured { stream, trust })
     }
 }
 
@@ -160,20 +126,18 @@ impl<S> Connection<S> {
     #[must_use]
     pub fn cut(&self) -> Cut {
         match &self.io {
-            Io::Plain(_) => Cut::never(),
-            Io::Tls(tls) => tls.trust.cut(),
+            Io::Plain(_) | Io::Unencrypted(_) => Cut::never(),
+            Io::Tls(tls) => tls.trust.as_ref().map_or_else(Cut::never, Guard::cut),
         }
     }
-}
 
-fn config(configs: &TlsConfigs, peer: PeerKind, speak: Speak) -> &Arc<ClientConfig> {
-    match (peer, speak) {
-        (PeerKind::Outrider, Speak::Http2) => &configs.client_outrider_h2,
-        (PeerKind::Outrider, Speak::Http1) => &configs.client_outrider_h1,
-        (PeerKind::Outrider, Speak::Tcp) => &configs.client_outrider_tcp,
-        (PeerKind::Standard(_), Speak::Http2) => &configs.client_standard_h2,
-        (PeerKind::Standard(_), Speak::Http1) => &configs.client_standard_h1,
-        (PeerKind::Standard(_), Speak::Tcp) => &configs.client_standard_tcp,
+    /// What HTTP the other end chose by ALPN; one that chose nothing speaks HTTP/1.1.
+    pub(super) fn chosen(&self) -> Speak {
+        let alpn = match &self.io {
+            Io::Plain(_) | Io::Unencrypted(_) => None,
+            Io::Tls(tls) => tls.stream.get_ref().1.alpn_protocol(),
+        };
+        if alpn == Some(ALPN_STANDARD_H2) { Speak::Http2 } else { Speak::Http1 }
     }
 }
 
@@ -190,8 +154,9 @@ impl<S: Stream> AsyncRead for Connection<S> {
         let filled = buf.filled().len();
         let polled = match &mut self.io {
             Io::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Io::Unencrypted(stream) => Pin::new(stream).poll_read(cx, buf),
             Io::Tls(tls) => {
-                tls.trust.check(cx)?;
+                tls.check(cx)?;
                 Pin::new(&mut tls.stream).poll_read(cx, buf)
             }
         };
@@ -210,8 +175,9 @@ impl<S: Stream> AsyncWrite for Connection<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.io {
             Io::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Io::Unencrypted(stream) => Pin::new(stream).poll_write(cx, bytes),
             Io::Tls(tls) => {
-                tls.trust.check(cx)?;
+                tls.check(cx)?;
                 Pin::new(&mut tls.stream).poll_write(cx, bytes)
             }
         }
@@ -224,8 +190,9 @@ impl<S: Stream> AsyncWrite for Connection<S> {
     ) -> Poll<io::Result<usize>> {
         match &mut self.io {
             Io::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Io::Unencrypted(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Io::Tls(tls) => {
-                tls.trust.check(cx)?;
+                tls.check(cx)?;
                 Pin::new(&mut tls.stream).poll_write_vectored(cx, slices)
             }
         }
@@ -234,6 +201,7 @@ impl<S: Stream> AsyncWrite for Connection<S> {
     fn is_write_vectored(&self) -> bool {
         match &self.io {
             Io::Plain(stream) => stream.is_write_vectored(),
+            Io::Unencrypted(stream) => stream.is_write_vectored(),
             Io::Tls(tls) => tls.stream.is_write_vectored(),
         }
     }
@@ -241,8 +209,9 @@ impl<S: Stream> AsyncWrite for Connection<S> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.io {
             Io::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Io::Unencrypted(stream) => Pin::new(stream).poll_flush(cx),
             Io::Tls(tls) => {
-                tls.trust.check(cx)?;
+                tls.check(cx)?;
                 Pin::new(&mut tls.stream).poll_flush(cx)
             }
         }
@@ -251,8 +220,9 @@ impl<S: Stream> AsyncWrite for Connection<S> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.io {
             Io::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Io::Unencrypted(stream) => Pin::new(stream).poll_shutdown(cx),
             Io::Tls(tls) => {
-                tls.trust.check(cx)?;
+                tls.check(cx)?;
                 Pin::new(&mut tls.stream).poll_shutdown(cx)
             }
         }
@@ -263,6 +233,7 @@ impl<S: Stream> Stream for Connection<S> {
     fn reset_on_close(&self) {
         match &self.io {
             Io::Plain(stream) => stream.reset_on_close(),
+            Io::Unencrypted(stream) => stream.reset_on_close(),
             Io::Tls(tls) => tls.stream.get_ref().0.reset_on_close(),
         }
     }

@@ -30,9 +30,9 @@ use crate::{
     drain::Phase,
     model::{
         Identity, Listener, ListenerKind,
-        cluster::PeerKind,
         listener::{Inbound, Protocol},
         runtime::{ListenerRuntime, Refusal},
+        transport::PeerKind,
         wire,
     },
     net::Net,
@@ -101,8 +101,8 @@ async fn identify<N: Net>(
     let Identity { tls, bundles, .. } = identity.as_deref().ok_or_else(no_identity)?;
     let config = match (inbound.peer, inbound.protocol) {
         (PeerKind::Outrider, _) => &tls.server_outrider,
-        (PeerKind::Standard(_), Protocol::Http) => &tls.server_standard_http,
-        (PeerKind::Standard(_), Protocol::Tcp) => &tls.server_standard_tcp,
+        (PeerKind::Standard, Protocol::Http) => &tls.server_standard_http,
+        (PeerKind::Standard, Protocol::Tcp) => &tls.server_standard_tcp,
     };
     let limit = worker.settings.bootstrap.limits.handshake_timeout;
     let accepted = accept::accept(stream, Arc::clone(config), limit).await?;

@@ -8,7 +8,7 @@ use serde_saphyr::Spanned;
 use super::{
     MAX_CLUSTERS,
     bootstrap::{to_u32, to_usize},
-    listeners::peer_kind,
+    transport::transport,
 };
 use crate::{
     config::{
@@ -17,8 +17,9 @@ use crate::{
         value::{choice, name, path, quantity, quantity_or_none, required},
     },
     model::{
-        cluster::{Caps, ClusterName, ClusterSettings, EndpointSource, RetryPolicy, Timeouts, Transport},
+        cluster::{Caps, ClusterName, ClusterSettings, EndpointSource, RetryPolicy, Timeouts},
         file::{Faults, Place, quoted, report_odd_keys, validate_endpoints, validate_spiffe_ids},
+        transport::{ExpectedIds, Transport},
     },
     route,
 };
@@ -45,11 +46,12 @@ fn cluster(raw: &raw::Cluster, folder: &Path, place: &Place, faults: &mut Faults
     report_odd_keys(&raw.odd_keys, raw::Cluster::KEYS, place, faults);
     let name = cluster_name(raw, place, faults);
     let authorities = authorities(raw, name.as_deref(), place, faults);
-    let source = source(raw, folder, place, faults);
+    let transport = transport(raw, folder, place, faults);
+    let source = source(raw, transport.as_ref(), folder, place, faults);
     let max_requests = quantity(raw.max_requests.as_ref(), &defaults::MAX_REQUESTS, place, faults);
     let max_connections = quantity(raw.max_connections.as_ref(), &defaults::MAX_CONNECTIONS, place, faults);
     Some(ClusterSettings {
-        transport: transport(raw, place, faults),
+        transport: transport?,
         balance: choice(raw.balance.as_ref(), &defaults::BALANCE, place, faults),
         timeouts: timeouts(raw, place, faults),
         retry: retry(raw.retry.as_ref(), place, faults),
@@ -110,20 +112,31 @@ fn canonical(text: &str) -> Option<String> {
     route::canonical(text).filter(|authority| !authority.is_empty()).map(Cow::into_owned)
 }
 
-fn source(raw: &raw::Cluster, folder: &Path, place: &Place, faults: &mut Faults) -> Option<EndpointSource> {
+fn source(
+    raw: &raw::Cluster,
+    transport: Option<&Transport>,
+    folder: &Path,
+    place: &Place,
+    faults: &mut Faults,
+) -> Option<EndpointSource> {
     let default_spiffe_ids: Arc<[SpiffeId]> = raw
         .spiffe_ids
         .as_ref()
         .map(|list| validate_spiffe_ids(list, &place.key("spiffe_ids"), faults))
         .unwrap_or_default()
         .into();
+    // A transport with a fault of its own is taken for the one that says nothing about IDs.
+    let expected = match transport {
+        Some(transport) if !transport.is_outside() => ExpectedIds::OneOf(Arc::clone(&default_spiffe_ids)),
+        Some(_) | None => ExpectedIds::Outside,
+    };
     match (&raw.endpoints, &raw.endpoints_file) {
         (Some(list), None) => {
             let place = place.key("endpoints").at(list);
             if list.value.is_empty() {
                 faults.add(&place, "is an empty list", "list at least one, or use endpoints_file");
             }
-            Some(EndpointSource::Static(validate_endpoints(&list.value, &place, &default_spiffe_ids, faults)))
+            Some(EndpointSource::Static(validate_endpoints(&list.value, &place, &expected, faults)))
         }
         (None, Some(text)) => {
             let path = path(text, folder, &place.key("endpoints_file"), faults);
@@ -139,16 +152,6 @@ fn source(raw: &raw::Cluster, folder: &Path, place: &Place, faults: &mut Faults)
             None
         }
     }
-}
-
-fn transport(raw: &raw::Cluster, place: &Place, faults: &mut Faults) -> Transport {
-    let is_standard = choice(raw.peer.as_ref(), &defaults::PEER, place, faults);
-    let protocol = choice(raw.peer_protocol.as_ref(), &defaults::PEER_PROTOCOL, place, faults);
-    if let (false, Some(text)) = (is_standard, &raw.peer_protocol) {
-        let place = place.key("peer_protocol").at(text);
-        faults.add(&place, "is for standard peers only", "leave it out, or set peer: standard");
-    }
-    Transport::Mesh(peer_kind(is_standard, protocol))
 }
 
 fn timeouts(raw: &raw::Cluster, place: &Place, faults: &mut Faults) -> Timeouts {

@@ -4,6 +4,7 @@ mod bootstrap;
 mod clusters;
 mod listeners;
 mod references;
+mod transport;
 
 use std::{path::Path, sync::Arc};
 
