@@ -41,6 +41,8 @@ pub enum Speak {
 #[derive(Debug)]
 pub struct Connection<S> {
     io: Io<S>,
+    /// A sidecar is at the other end.
+    is_sidecar: bool,
     /// Told when the first byte has come; `None` once it has, or if nobody asked.
     heard: Option<oneshot::Sender<()>>,
     /// Holds the connection's place under the cluster's cap, and its count at the endpoint.
@@ -107,7 +109,8 @@ impl<N: Net> Dialer<N> {
             }
         };
         let io = tokio::time::timeout(limit, connecting).await.map_err(|_elapsed| Error::Timeout)??;
-        Ok(Connection { io, heard: None, _slot: slot })
+        let is_sidecar = cluster.settings.transport.is_sidecar();
+        Ok(Connection { io, is_sidecar, heard: None, _slot: slot })
     }
 }
 
@@ -129,6 +132,12 @@ impl<S> Connection<S> {
             Io::Plain(_) | Io::Unencrypted(_) => Cut::never(),
             Io::Tls(tls) => tls.trust.as_ref().map_or_else(Cut::never, Guard::cut),
         }
+    }
+
+    /// Whether pings are welcome. Sidecars answer them at any rate; a gRPC server takes more than one in five minutes for an
+    /// attack while it has nothing to say (gRFC A8), and ends the connection with all its streams.
+    pub(super) fn may_ping(&self) -> bool {
+        self.is_sidecar
     }
 
     /// What HTTP the other end chose by ALPN; one that chose nothing speaks HTTP/1.1.

@@ -76,13 +76,14 @@ impl Http2 {
     /// [`Error::Http`], or [`Error::Refused`] if the peer closes instead of speaking. The caller bounds the time.
     pub async fn start<S: Stream>(mut connection: Connection<S>, limits: &Limits) -> Result<Self, Error> {
         let first_byte = connection.first_byte();
+        let pings = connection.may_ping().then_some(wire::PING_INTERVAL);
         let (sender, mut driver) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .initial_stream_window_size(limits.stream_window_bytes)
             .initial_connection_window_size(limits.stream_window_bytes.saturating_mul(CONNECTION_WINDOWS))
             .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
             .max_send_buf_size(MAX_SEND_BUFFER_BYTES)
-            .keep_alive_interval(wire::PING_INTERVAL)
+            .keep_alive_interval(pings)
             .keep_alive_timeout(wire::PING_TIMEOUT)
             .keep_alive_while_idle(true)
             .handshake(TokioIo::new(connection))

@@ -72,7 +72,7 @@ pub enum PeerKind {
 pub enum HttpVersion {
     /// ALPN `outrider-h2/1` or `h2`.
     Http2,
-    /// ALPN `outrider-h1/1` or `http/1.1`.
+    /// ALPN `outrider-h1/1` or `http/1.1`. To sidecars, requests that came as HTTP/2 go as HTTP/2 nevertheless.
     Http1,
 }
 

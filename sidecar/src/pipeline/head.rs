@@ -82,11 +82,14 @@ pub(super) fn speak(door: &Door, cluster: &Cluster, head: &mut Parts) -> Speak {
     let app_version = reserved::take(&mut head.headers, wire::APP_VERSION);
     let speak = match (&door.listener.kind, &cluster.settings.transport) {
         (_, Transport::Mesh(peer, version)) => {
-            if *peer == PeerKind::Outrider {
+            let is_sidecar = *peer == PeerKind::Outrider;
+            if is_sidecar {
                 head.headers.insert(wire::APP_VERSION, version_label(head.version));
             }
             match version {
                 HttpVersion::Http2 => Speak::Http2,
+                // An HTTP/1 head must name its trailers, which gRPC never does: they would be lost.
+                HttpVersion::Http1 if is_sidecar && head.version == Version::HTTP_2 => Speak::Http2,
                 HttpVersion::Http1 => Speak::Http1,
             }
         }

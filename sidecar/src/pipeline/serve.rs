@@ -150,9 +150,10 @@ async fn enter<N: Net>(
         (Protocol::Http, Some(wire::ALPN_H2 | wire::ALPN_STANDARD_H2)) => {
             serve_http(worker, door, stream, Wire::Http2).await;
         }
-        (Protocol::Http, None | Some(wire::ALPN_STANDARD_H1)) if !is_sidecar => {
+        (Protocol::Http, Some(wire::ALPN_STANDARD_H1)) if !is_sidecar => {
             serve_http(worker, door, stream, Wire::Http1).await;
         }
+        (Protocol::Http, None) if !is_sidecar => serve_http(worker, door, stream, Wire::Sniffed).await,
         (Protocol::Http, Some(wire::ALPN_H1)) => serve_http(worker, door, stream, Wire::SidecarHttp1).await,
         (Protocol::Tcp, Some(wire::ALPN_TCP)) => {
             tcp::inbound_framed(&worker, &door, inbound, stream, cut).await
@@ -170,7 +171,9 @@ async fn enter<N: Net>(
 enum Wire {
     /// From the own app: HTTP/1 or HTTP/2 with prior knowledge, told apart by the first bytes.
     Plain,
-    /// Agreed on by ALPN, or by its absence.
+    /// From a peer without ALPN: told apart as those of the own app.
+    Sniffed,
+    /// Agreed on by ALPN.
     Http1,
     /// From a sidecar, which keeps connections and closes them itself.
     SidecarHttp1,
@@ -179,7 +182,7 @@ enum Wire {
 }
 
 /// Serves HTTP until the connection ends or the drain ends it: HTTP/2 is told to go away when the drain begins, idle
-/// HTTP/1 connections of the own app are served a while longer (`Phase::Closing`), so that none is closed under a
+/// HTTP/1 connections of the own app and of sidecars are served a while longer (`Phase::Closing`), so that none is closed under a
 /// request on its way.
 async fn serve_http<N, S>(worker: Arc<Worker<N>>, door: Arc<Door>, stream: S, wire: Wire)
 where
@@ -188,7 +191,8 @@ where
 {
     let builder = builder(&worker, wire);
     let is_http2 = Arc::new(AtomicBool::new(wire == Wire::Http2));
-    let is_used = Arc::new(AtomicBool::new(wire != Wire::Plain));
+    let is_used = Arc::new(AtomicBool::new(!wire.is_sniffed()));
+    let head_timeout = head_timeout(&worker, wire);
     let mut watcher = worker.drains.of(&door.listener).watcher();
     let service = {
         let (door, is_http2, is_used) = (Arc::clone(&door), Arc::clone(&is_http2), Arc::clone(&is_used));
@@ -198,12 +202,12 @@ where
             http::handle(Arc::clone(&worker), Arc::clone(&door), request)
         })
     };
-    let mut unused = pin!(unused(&is_used));
+    let mut unused = pin!(unused(&is_used, head_timeout));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let ended = loop {
         let next = match watcher.phase() {
             Phase::Running => Phase::Draining,
-            Phase::Draining if is_http2.load(Ordering::Relaxed) || wire != Wire::Plain => {
+            Phase::Draining if is_http2.load(Ordering::Relaxed) || !wire.is_kept() => {
                 connection.as_mut().graceful_shutdown();
                 Phase::Forced
             }
@@ -226,10 +230,33 @@ where
     }
 }
 
-/// Ends when a connection has carried no request for [`APP_IDLE`] after its start, and never if it has.
-async fn unused(is_used: &AtomicBool) {
+impl Wire {
+    /// Whether the first bytes decide: hyper waits for them without end.
+    fn is_sniffed(self) -> bool {
+        match self {
+            Self::Plain | Self::Sniffed => true,
+            Self::Http1 | Self::SidecarHttp1 | Self::Http2 => false,
+        }
+    }
+
+    /// Whether the other end keeps HTTP/1 connections for so long that closing one may cross a request.
+    fn is_kept(self) -> bool {
+        match self {
+            Self::Plain | Self::SidecarHttp1 => true,
+            Self::Sniffed | Self::Http1 | Self::Http2 => false,
+        }
+    }
+}
+
+/// Time for an HTTP/1 head, the wait before it included.
+fn head_timeout<N: Net>(worker: &Worker<N>, wire: Wire) -> Duration {
+    if wire.is_kept() { APP_IDLE } else { worker.settings.bootstrap.limits.header_read_timeout }
+}
+
+/// Ends when a connection has carried no request for `limit` after its start, and never if it has.
+async fn unused(is_used: &AtomicBool, limit: Duration) {
     if !is_used.load(Ordering::Relaxed) {
-        tokio::time::sleep(APP_IDLE).await;
+        tokio::time::sleep(limit).await;
     }
     if is_used.load(Ordering::Relaxed) {
         std::future::pending().await
@@ -238,20 +265,16 @@ async fn unused(is_used: &AtomicBool) {
 
 fn builder<N: Net>(worker: &Worker<N>, wire: Wire) -> auto::Builder<TokioExecutor> {
     let limits = &worker.settings.bootstrap.limits;
-    let head_timeout = match wire {
-        Wire::Plain | Wire::SidecarHttp1 => APP_IDLE,
-        Wire::Http1 | Wire::Http2 => limits.header_read_timeout,
-    };
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder = match wire {
-        Wire::Plain => builder,
+        Wire::Plain | Wire::Sniffed => builder,
         Wire::Http1 | Wire::SidecarHttp1 => builder.http1_only(),
         Wire::Http2 => builder.http2_only(),
     };
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(head_timeout)
+        .header_read_timeout(head_timeout(worker, wire))
         .max_headers(limits.header_count)
         .max_buf_size(limits.header_bytes.max(MIN_READ_BUFFER_BYTES))
         .half_close(false)
@@ -280,8 +303,8 @@ mod tests {
     async fn a_connection_without_a_request_does_not_stay() {
         let is_used = AtomicBool::new(false);
         let limit = APP_IDLE + Duration::from_secs(1);
-        tokio::time::timeout(limit, unused(&is_used)).await.unwrap();
+        tokio::time::timeout(limit, unused(&is_used, APP_IDLE)).await.unwrap();
         is_used.store(true, Ordering::Relaxed);
-        tokio::time::timeout(2 * limit, unused(&is_used)).await.unwrap_err();
+        tokio::time::timeout(2 * limit, unused(&is_used, APP_IDLE)).await.unwrap_err();
     }
 }

@@ -50,7 +50,7 @@ async fn a_tls12_peer_is_not_let_in() {
             None => assert!(text.contains("no peer certificate available"), "{version}: {text}"),
         }
     }
-    eventually("it is counted", || orders.refused(Refusal::Tls) == 1).await;
+    eventually("it is counted", || orders.refused(Refusal::OldTls) == 1).await;
     assert_eq!(app.connections(), 0);
 }
 
