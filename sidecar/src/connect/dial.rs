@@ -90,6 +90,9 @@ impl<N: Net> Dialer<N> {
         identity: Option<&Arc<Identity>>,
         speak: Speak,
     ) -> Result<Connection<N::Stream>, Error> {
+        if matches!(cluster.settings.transport, Transport::Public(_)) && cluster.public.is_none() {
+            return Err(Error::NoPublicTls);
+        }
         let connection = circuit_breaker::admit_connection(cluster).map_err(|_overflow| Error::Overflow)?;
         endpoint.runtime.connections.fetch_add(1, Ordering::Relaxed);
         let slot = Slot { endpoint: Arc::clone(endpoint), _connection: connection };

@@ -97,7 +97,10 @@ impl<N: Net> Negotiator<N> {
             pool.keep_http2(target, within(cluster.settings.timeouts.connect, started).await?);
             HTTP2
         } else {
-            pool.give_back(target, Http1::start(connection, &self.limits).await?, now());
+            let mut connection = Http1::start(connection, &self.limits).await?;
+            // So that the first who comes can have it.
+            connection.ready().await?;
+            pool.give_back(target, connection, now());
             HTTP1
         };
         endpoint.runtime.http_version.store(version, Ordering::Relaxed);
