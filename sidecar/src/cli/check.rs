@@ -12,6 +12,7 @@ use outrider::{
     model::{
         ClusterSettings, Listener, ListenerKind, Settings,
         cluster::EndpointSource,
+        dns::DnsRecords,
         settings::IdentitySource,
         transport::{Roots, Transport},
     },
@@ -121,6 +122,10 @@ fn source(source: &EndpointSource) -> String {
             several => format!("{} endpoints", several.len()),
         },
         EndpointSource::File { path, .. } => format!("endpoints in {}", path.display()),
+        EndpointSource::Dns(dns) => match dns.records {
+            DnsRecords::Addresses { port, .. } => format!("{} port {port}, by DNS", dns.name),
+            DnsRecords::Services => format!("{}, by DNS (SRV)", dns.name),
+        },
     }
 }
 
@@ -128,7 +133,7 @@ fn source(source: &EndpointSource) -> String {
 fn missing_files(settings: &Settings) -> Vec<String> {
     let endpoints = settings.clusters.iter().filter_map(|cluster| match &cluster.source {
         EndpointSource::File { path, .. } => Some(path),
-        EndpointSource::Static(_) => None,
+        EndpointSource::Static(_) | EndpointSource::Dns(_) => None,
     });
     let identity = match &settings.bootstrap.identity {
         IdentitySource::Ca { join_token_file, .. } => join_token_file.iter().collect::<Vec<_>>(),

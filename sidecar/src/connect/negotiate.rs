@@ -17,7 +17,8 @@ use tokio::sync::oneshot;
 use super::{
     Error,
     dial::{Dialer, Speak},
-    http_client::{Http1, Http2},
+    http_client::Http1,
+    http2::Http2,
     pool::{Pool, Target},
 };
 use crate::{

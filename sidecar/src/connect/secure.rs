@@ -13,6 +13,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::{Error, dial::Speak};
 use crate::{
+    buffer::ReadAhead,
     model::{
         Cluster, Endpoint,
         handshake::TlsFailure,
@@ -41,7 +42,7 @@ pub(super) struct Way<'a> {
 #[derive(Debug)]
 pub(super) struct Secured<S> {
     /// Decrypted bytes.
-    pub(super) stream: TlsStream<S>,
+    pub(super) stream: TlsStream<ReadAhead<S>>,
     /// Ends with the trust in a mesh peer. Outside the mesh there is none to withdraw: a connection lives as long as it
     /// is used.
     pub(super) trust: Option<Guard>,
@@ -66,7 +67,7 @@ impl Way<'_> {
         let config = Arc::clone(mesh_config(&identity.tls, peer, self.speak));
         let endpoint = self.endpoint;
         let ip: IpAddr = endpoint.address().ip();
-        let (stream, facts) = tls::connect(stream, config, ip, &endpoint.settings.spiffe_ids)
+        let (stream, facts) = tls::connect(ReadAhead::new(stream), config, ip, &endpoint.settings.spiffe_ids)
             .await
             .map_err(|error| self.failed(error))?;
         endpoint.runtime.set_tls(facts);
@@ -79,7 +80,7 @@ impl Way<'_> {
     pub(super) async fn public<S: Stream>(self, stream: S) -> Result<Secured<S>, Error> {
         let public = self.cluster.public.as_deref().ok_or(Error::NoPublicTls)?;
         let config = Arc::clone(public_config(public, self.speak));
-        let (stream, facts) = tls::connect_public(stream, config, &public.server_name)
+        let (stream, facts) = tls::connect_public(ReadAhead::new(stream), config, &public.server_name)
             .await
             .map_err(|error| self.failed(error))?;
         self.endpoint.runtime.set_tls(facts);
