@@ -12,7 +12,6 @@ use std::{io, net::SocketAddr, sync::Arc};
 
 use futures_util::future::join_all;
 use indexmap::IndexMap;
-use outrider_certs::SpiffeId;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -22,10 +21,10 @@ use crate::{
     connect::dial::Dialer,
     discovery::{Configured, Sources},
     drain::{self, Drains, Phase},
-    identity::{self, source::Source},
+    identity::{self, public::PublicFiles, source::Source, tls_configs::TlsBase},
     model::{
         EndpointSettings, Listener, Settings, file::parse_endpoints, runtime::ListenerRuntime,
-        snapshot::Snapshots, status::IdentityStatus,
+        snapshot::Snapshots, status::IdentityStatus, transport::ExpectedIds,
     },
     net::{Listener as _, Net},
     pipeline::{serve, worker::Worker},
@@ -142,6 +141,7 @@ impl App {
             settings: watch::Sender::new(Arc::clone(&settings)).subscribe(),
             identity: identity.identity,
             sources: parts.sources,
+            public: PublicFiles::new(TlsBase::new(&bootstrap.tls, &clock)?, &clock),
         };
         publish::start(inputs, snapshots.clone(), &clock, &readiness);
         let listeners = settings.listeners.iter().map(|l| (Arc::clone(&l.name), Arc::default())).collect();
@@ -296,7 +296,7 @@ impl App {
 
 type Bound<N> = Vec<(Arc<Listener>, <N as Net>::Listener)>;
 
-fn parse(text: &str, default_ids: &Arc<[SpiffeId]>) -> Result<Vec<EndpointSettings>, String> {
-    parse_endpoints(text, default_ids)
+fn parse(text: &str, expected: &ExpectedIds) -> Result<Vec<EndpointSettings>, String> {
+    parse_endpoints(text, expected)
         .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
 }

@@ -58,16 +58,17 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// What HTTP version a connection may carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wire {
-    /// From the own app: HTTP/1 or HTTP/2 with prior knowledge, told apart by the first bytes.
-    Plain,
-    /// Agreed on by ALPN, or by its absence.
+    /// From the own app, or from a peer without ALPN: HTTP/1 or HTTP/2 with prior knowledge, told apart by the first
+    /// bytes.
+    Sniffed,
+    /// Agreed on by ALPN.
     Http1,
     /// Agreed on by ALPN.
     Http2,
 }
 
 /// Serves HTTP until the connection ends or the drain ends it: HTTP/2 is told to go away when the drain begins, idle
-/// HTTP/1 connections of the own app are served a while longer (`Phase::Closing`), so that none is closed under a
+/// HTTP/1 connections of the own app and of sidecars are served a while longer (`Phase::Closing`), so that none is closed under a
 /// request on its way.
 pub(super) async fn serve<N, S>(worker: Arc<Worker<N>>, door: Arc<Door>, mut stream: S, wire: Wire)
 where
@@ -80,7 +81,7 @@ where
         return Box::pin(connection.http2(Prefixed::new(Bytes::new(), stream), wire)).await;
     }
     let Some(mut first) = connection.parked(&mut stream).await else { return };
-    if wire == Wire::Plain && PREFACE.starts_with(first.get(..PREFACE.len()).unwrap_or(&first)) {
+    if wire == Wire::Sniffed && PREFACE.starts_with(first.get(..PREFACE.len()).unwrap_or(&first)) {
         let limit = connection.limits().header_read_timeout;
         let Ok(Some(bytes)) = tokio::time::timeout(limit, preface(&mut stream, first)).await else { return };
         first = bytes;
@@ -132,18 +133,23 @@ impl<N: Net> Connection<N> {
         &self.worker.settings.bootstrap.limits
     }
 
-    fn is_app(&self) -> bool {
-        matches!(self.door.from, From::App)
+    /// Whether the other end keeps HTTP/1 connections for as long as it likes: closing one could cross a request. Own
+    /// apps do, and sidecars, which close them themselves.
+    fn is_kept(&self) -> bool {
+        match &self.door.from {
+            From::App => true,
+            From::Peer { is_sidecar, .. } => *is_sidecar,
+        }
     }
 
     /// The phase in which an idle HTTP/1 connection is closed.
     fn last_phase(&self) -> Phase {
-        if self.is_app() { Phase::Closing } else { Phase::Draining }
+        if self.is_kept() { Phase::Closing } else { Phase::Draining }
     }
 
     /// Waits for bytes with next to nothing in hand; `None` if the connection has ended or is to be closed.
     async fn parked<S: AsyncRead + Unpin>(&mut self, stream: &mut S) -> Option<Bytes> {
-        let limit = if self.is_app() { APP_IDLE } else { self.limits().header_read_timeout };
+        let limit = if self.is_kept() { APP_IDLE } else { self.limits().header_read_timeout };
         let last_phase = self.last_phase();
         tokio::select! {
             biased;

@@ -7,6 +7,7 @@ pub mod attempt;
 mod attempts;
 pub mod door;
 pub mod error;
+mod form;
 mod head;
 pub mod http;
 mod http_connection;

@@ -16,9 +16,9 @@ use super::{
 use crate::{
     model::{
         Identity, Listener, ListenerKind,
-        cluster::PeerKind,
         listener::{Inbound, Protocol},
         runtime::{ListenerRuntime, Refusal},
+        transport::PeerKind,
         wire,
     },
     net::Net,
@@ -39,7 +39,7 @@ pub async fn serve<N: Net>(
     match &listener.kind {
         ListenerKind::OutboundHttp { .. } => {
             let door = Arc::new(Door { listener, counts, from: From::App });
-            http_connection::serve(worker, door, stream, Wire::Plain).await;
+            http_connection::serve(worker, door, stream, Wire::Sniffed).await;
         }
         ListenerKind::OutboundTcp { cluster } => {
             let cluster = cluster.clone();
@@ -90,8 +90,8 @@ async fn identify<N: Net>(
     let Identity { tls, bundles, .. } = identity.as_deref().ok_or_else(no_identity)?;
     let config = match (inbound.peer, inbound.protocol) {
         (PeerKind::Outrider, _) => &tls.server_outrider,
-        (PeerKind::Standard(_), Protocol::Http) => &tls.server_standard_http,
-        (PeerKind::Standard(_), Protocol::Tcp) => &tls.server_standard_tcp,
+        (PeerKind::Standard, Protocol::Http) => &tls.server_standard_http,
+        (PeerKind::Standard, Protocol::Tcp) => &tls.server_standard_tcp,
     };
     let limit = worker.settings.bootstrap.limits.handshake_timeout;
     let accepted = accept::accept(stream, Arc::clone(config), limit).await?;
@@ -139,8 +139,14 @@ async fn enter<N: Net>(
         (Protocol::Http, Some(wire::ALPN_H2 | wire::ALPN_STANDARD_H2)) => {
             http_connection::serve(worker, door, stream, Wire::Http2).await;
         }
-        (Protocol::Http, None | Some(wire::ALPN_STANDARD_H1)) if !is_sidecar => {
+        (Protocol::Http, Some(wire::ALPN_H1)) => {
             http_connection::serve(worker, door, stream, Wire::Http1).await;
+        }
+        (Protocol::Http, Some(wire::ALPN_STANDARD_H1)) if !is_sidecar => {
+            http_connection::serve(worker, door, stream, Wire::Http1).await;
+        }
+        (Protocol::Http, None) if !is_sidecar => {
+            http_connection::serve(worker, door, stream, Wire::Sniffed).await;
         }
         (Protocol::Tcp, Some(wire::ALPN_TCP)) => {
             tcp::inbound_framed(&worker, &door, inbound, stream, cut).await

@@ -15,13 +15,7 @@ use crate::{
         pool::Target,
     },
     drain::Phase,
-    model::{
-        Cluster, ClusterName,
-        cluster::{PeerKind, Transport},
-        flag::ResponseFlag,
-        listener::Inbound,
-        runtime::ListenerRuntime,
-    },
+    model::{Cluster, ClusterName, flag::ResponseFlag, listener::Inbound, runtime::ListenerRuntime},
     net::{Net, Stream},
     relay::{
         copy::{self, End},
@@ -151,7 +145,7 @@ async fn open_somewhere<N: Net>(
 async fn open<N: Net>(worker: &Worker<N>, target: &Target) -> Result<Way<N::Stream>, ProxyError> {
     let endpoint = target.endpoint.address();
     let connection = worker.tcp_pool.lease(target).await.map_err(|e| connect_error(e, target))?;
-    if target.cluster.settings.transport != Transport::Mesh(PeerKind::Outrider) {
+    if !target.cluster.settings.transport.is_sidecar() {
         return Ok(Way::Bare(connection));
     }
     let cut = connection.cut();

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     clock::Clock,
-    connect::{dial::Dialer, pool::Pool, tcp_pool::TcpPool},
+    connect::{dial::Dialer, negotiate::Negotiator, pool::Pool, tcp_pool::TcpPool},
     drain::{Drains, Phase},
     model::{Settings, snapshot::Snapshots},
     net::Net,
@@ -30,6 +30,8 @@ pub struct Worker<N: Net> {
     pub drains: Drains,
     /// HTTP connections upstream.
     pub pool: Pool<N>,
+    /// What servers outside the mesh like to speak.
+    pub negotiator: Negotiator<N>,
     /// Framed connections upstream.
     pub tcp_pool: TcpPool<N>,
     /// Response bodies under way.
@@ -53,7 +55,8 @@ impl<N: Net> Worker<N> {
         let worker = Arc::new(Self {
             snapshots,
             settings,
-            pool: Pool::new(dialer.clone(), limits),
+            pool: Pool::new(dialer.clone(), Arc::clone(&limits)),
+            negotiator: Negotiator::new(dialer.clone(), limits),
             tcp_pool: TcpPool::new(dialer.clone()),
             streams: Streams::default(),
             dialer,
