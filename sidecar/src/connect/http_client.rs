@@ -33,6 +33,13 @@ const MAX_SEND_BUFFER_BYTES: usize = 256 * 1024;
 /// Responses' HTTP/1 read buffer, grown on need.
 const MAX_READ_BUFFER_BYTES: usize = 256 * 1024;
 
+/// What HTTP/2 takes of a header block before it answers or resets by itself, without a word or a count of ours: twice
+/// what we take, so that in practice it is we who answer. Beyond four times of it, the connection ends.
+#[must_use]
+pub fn header_list_bytes(limits: &Limits) -> u32 {
+    u32::try_from(limits.header_bytes).unwrap_or(u32::MAX).saturating_mul(2)
+}
+
 /// What became of a request that got no response head.
 #[derive(Debug)]
 pub enum SendError {
@@ -80,7 +87,7 @@ impl Http2 {
             .timer(TokioTimer::new())
             .initial_stream_window_size(limits.stream_window_bytes)
             .initial_connection_window_size(limits.stream_window_bytes.saturating_mul(CONNECTION_WINDOWS))
-            .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+            .max_header_list_size(header_list_bytes(limits))
             .max_send_buf_size(MAX_SEND_BUFFER_BYTES)
             .keep_alive_interval(wire::PING_INTERVAL)
             .keep_alive_timeout(wire::PING_TIMEOUT)
@@ -214,7 +221,9 @@ fn send_error(mut failed: TrySendError<Request<RequestBody>>) -> SendError {
         if is_refused || is_above_goaway {
             return SendError::Refused;
         }
-        return SendError::Reset(error);
+        // What broke HTTP/2's rules (or has a header block far beyond the limit) we have reset ourselves.
+        let is_ours = h2.is_library() && h2.reason() == Some(h2::Reason::PROTOCOL_ERROR);
+        return if is_ours { SendError::Protocol(error) } else { SendError::Reset(error) };
     }
     if error.is_parse() { SendError::Protocol(error) } else { SendError::Reset(error) }
 }

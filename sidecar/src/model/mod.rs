@@ -3,6 +3,7 @@
 //! Settings (`listener`, `cluster`) come from configuration and never change; runtimes (`runtime`) are counters that
 //! outlive a reload; a [`Snapshot`] binds one consistent version of everything together.
 
+pub mod closed;
 pub mod cluster;
 pub mod file;
 #[cfg(test)]
@@ -11,6 +12,7 @@ pub mod flag;
 pub mod histogram;
 pub mod identity;
 pub mod listener;
+pub mod load;
 pub mod runtime;
 pub mod settings;
 pub mod snapshot;

@@ -9,6 +9,7 @@ pub mod door;
 pub mod error;
 mod head;
 pub mod http;
+pub mod misuse;
 pub mod respond;
 pub mod serve;
 pub mod tcp;

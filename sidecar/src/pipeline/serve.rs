@@ -1,7 +1,7 @@
 //! One downstream connection: from the socket to requests or bytes.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::pin,
     sync::{
         Arc, PoisonError,
@@ -22,14 +22,17 @@ use tokio_rustls::server::TlsStream;
 
 use super::{
     door::{Door, From},
-    http, tcp,
+    http,
+    misuse::{self, Resets},
+    tcp,
     worker::Worker,
 };
 use crate::{
-    connect::http_client::CONNECTION_WINDOWS,
+    connect::http_client::{self, CONNECTION_WINDOWS},
     drain::Phase,
     model::{
         Identity, Listener, ListenerKind,
+        closed::{Misuse, PeerSlot, Shed},
         cluster::PeerKind,
         listener::{Inbound, Protocol},
         runtime::{ListenerRuntime, Refusal},
@@ -51,6 +54,10 @@ const APP_IDLE: Duration = Duration::from_secs(3600);
 /// HTTP/1 read buffer at least so large, whatever the header limit.
 const MIN_READ_BUFFER_BYTES: usize = 64 * 1024;
 
+/// Streams of one connection, over its whole life, that HTTP/2's rules make us reset: refused ones over `max_streams`,
+/// malformed ones (CVE-2025-8671). Then GOAWAY and close, for nothing else would ever end it. As hyper's own default.
+const MAX_ERROR_RESETS: usize = 1024;
+
 /// Serves one accepted connection to its end.
 pub async fn serve<N: Net>(
     worker: Arc<Worker<N>>,
@@ -61,7 +68,7 @@ pub async fn serve<N: Net>(
 ) {
     match &listener.kind {
         ListenerKind::OutboundHttp { .. } => {
-            let door = Arc::new(Door { listener, counts, from: From::App });
+            let door = Arc::new(Door { listener, counts, from: From::App, resets: Resets::default() });
             serve_http(worker, door, stream, Wire::Plain).await;
         }
         ListenerKind::OutboundTcp { cluster } => {
@@ -70,9 +77,8 @@ pub async fn serve<N: Net>(
         }
         ListenerKind::Inbound(inbound) => {
             let inbound = inbound.clone();
-            let identity = worker.snapshots.load().identity.clone();
-            match identify(&worker, &inbound, identity, stream).await {
-                Ok((accepted, trust)) => {
+            match let_in(&worker, &inbound, &counts, stream, address.ip()).await {
+                Ok((accepted, trust, _slot)) => {
                     let door = peer_door(listener, counts, &inbound, &accepted, address);
                     let entered = enter(worker, door, &inbound, accepted.stream, trust.cut());
                     tokio::select! {
@@ -81,13 +87,47 @@ pub async fn serve<N: Net>(
                         () = trust.cut() => {}
                     }
                 }
-                Err((reason, cause)) => {
+                Err(Closed::Refused(reason, cause)) => {
                     counts.refuse(reason);
                     tracing::debug!(listener = %listener.name, peer = %address, ?reason, cause, "peer refused");
+                }
+                Err(Closed::Shed(reason)) => {
+                    counts.closed.count_shed(reason);
+                    tracing::debug!(listener = %listener.name, peer = %address, ?reason, "peer shed");
                 }
             }
         }
     }
+}
+
+/// Why a peer's connection is not served.
+enum Closed {
+    /// It is not who may come in; in words for the log.
+    Refused(Refusal, String),
+    /// Some bound is reached.
+    Shed(Shed),
+}
+
+/// The handshake and the bounds around it: how many are under way, and how many connections the peer has then.
+async fn let_in<N: Net>(
+    worker: &Worker<N>,
+    inbound: &Inbound,
+    counts: &ListenerRuntime,
+    stream: N::Stream,
+    address: IpAddr,
+) -> Result<(Accepted<N::Stream>, Guard, PeerSlot), Closed> {
+    let place = worker.handshakes.begin(address, worker.now()).ok_or(Closed::Shed(Shed::Handshakes))?;
+    let identity = worker.snapshots.load().identity.clone();
+    let (accepted, trust) = tokio::select! {
+        biased;
+        identified = identify(worker, inbound, identity, stream) => {
+            identified.map_err(|(reason, cause)| Closed::Refused(reason, cause))?
+        }
+        () = place.given_up() => return Err(Closed::Shed(Shed::Handshakes)),
+    };
+    let max = worker.settings.bootstrap.limits.max_connections_per_peer;
+    let slot = counts.closed.open_for(accepted.peer.id(), max).ok_or(Closed::Shed(Shed::Peer))?;
+    Ok((accepted, trust, slot))
 }
 
 /// The handshake, and whether this peer may come in: for as long as it is trusted.
@@ -133,7 +173,7 @@ fn peer_door<S>(
     count.connections.fetch_add(1, Ordering::Relaxed);
     *count.tls.lock().unwrap_or_else(PoisonError::into_inner) = Some(accepted.facts.clone());
     let from = From::Peer { peer: accepted.peer.clone(), address: address.ip(), is_sidecar, count };
-    Arc::new(Door { listener, counts, from })
+    Arc::new(Door { listener, counts, from, resets: Resets::default() })
 }
 
 /// A verified peer is in: requests or bytes, as the application protocol says.
@@ -196,6 +236,7 @@ where
         })
     };
     let mut unused = pin!(unused(&is_used));
+    let mut strikes = 0;
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let ended = loop {
         let next = match watcher.phase() {
@@ -215,10 +256,22 @@ where
             biased;
             ended = connection.as_mut() => break ended,
             () = watcher.reached(next) => {}
+            () = door.resets.struck(strikes) => {
+                strikes += 1;
+                // What is under way may be others' and honest: once it can end, and then it is cut.
+                if strikes > 1 {
+                    return;
+                }
+                door.counts.closed.count_misuse(Misuse::Resets);
+                connection.as_mut().graceful_shutdown();
+            }
             () = &mut unused => return,
         }
     };
     if let Err(error) = ended {
+        if let Some(misuse) = misuse::of(&*error) {
+            door.counts.closed.count_misuse(misuse);
+        }
         tracing::debug!(listener = %door.listener.name, error, "downstream connection ended");
     }
 }
@@ -256,7 +309,9 @@ fn builder<N: Net>(worker: &Worker<N>, wire: Wire) -> auto::Builder<TokioExecuto
         .initial_stream_window_size(limits.stream_window_bytes)
         .initial_connection_window_size(limits.stream_window_bytes.saturating_mul(CONNECTION_WINDOWS))
         .max_concurrent_streams(limits.max_streams)
-        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(limits.max_streams as usize)
+        .max_local_error_reset_streams(MAX_ERROR_RESETS)
+        .max_header_list_size(http_client::header_list_bytes(limits))
         .max_send_buf_size(MAX_SEND_BUFFER_BYTES)
         .auto_date_header(false);
     // Peers alone: the way to the own app cannot die without it, and one that is halted (a debugger) would be cut off.
