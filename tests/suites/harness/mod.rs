@@ -15,6 +15,7 @@ pub(crate) mod ca;
 pub(crate) mod client;
 pub(crate) mod mesh;
 pub(crate) mod peer;
+pub(crate) mod raw_h2;
 
 use std::time::{Duration, Instant};
 
