@@ -119,8 +119,10 @@ pub const MAX_STREAMS: Key<u64> = key("max_streams", 256, 1, 10_000);
 pub const MAX_RESETS: Key<u64> = key("max_resets", 500, 10, 1_000_000);
 /// TLS handshake of a peer.
 pub const HANDSHAKE_TIMEOUT: Key<Duration> = key("handshake_timeout", secs(10), millis(100), secs(300));
-/// Head of an HTTP/1 request of a peer, the wait before it included.
+/// From the first byte of an HTTP/1 request's head to its last.
 pub const HEADER_READ_TIMEOUT: Key<Duration> = key("header_read_timeout", secs(60), secs(1), secs(HOUR));
+/// A downstream HTTP connection without a request (as Envoy): longer than clients keep one, so that they close first.
+pub const IDLE_TIMEOUT: Key<Duration> = key("idle_timeout", secs(HOUR), secs(1), secs(24 * HOUR));
 /// HTTP/2 stream window.
 pub const STREAM_WINDOW: Key<Bytes> = key("stream_window", Bytes::kib(256), Bytes::kib(64), Bytes::mib(16));
 /// Memory of the process over which new work is shed; `auto` and `none` are taken too.
@@ -232,6 +234,7 @@ fn limit_rows() -> Vec<Row> {
         MAX_RESETS.row("limits"),
         HANDSHAKE_TIMEOUT.row("limits"),
         HEADER_READ_TIMEOUT.row("limits"),
+        IDLE_TIMEOUT.row("limits"),
         STREAM_WINDOW.row("limits"),
         Row { kind: "size, `auto` or `none`".to_owned(), default: "auto".to_owned(), ..MEMORY.row("limits") },
     ]

@@ -79,6 +79,7 @@ section! {
         max_resets: String,
         handshake_timeout: String,
         header_read_timeout: String,
+        idle_timeout: String,
         stream_window: String,
         memory: String,
     }

@@ -47,6 +47,7 @@ pub(crate) fn bootstrap() -> Bootstrap {
             max_resets: 500,
             handshake_timeout: Duration::from_secs(10),
             header_read_timeout: Duration::from_secs(60),
+            idle_timeout: Duration::from_secs(3600),
             stream_window_bytes: 256 << 10,
             memory: MemoryBudget::None,
         },

@@ -109,8 +109,10 @@ pub struct Limits {
     pub max_resets: u32,
     /// Time for a TLS handshake from a peer.
     pub handshake_timeout: Duration,
-    /// Time for a request head from an HTTP/1 peer, the wait before its first byte included. The own app has an hour.
+    /// Time for the head of an HTTP/1 request, from its first byte.
     pub header_read_timeout: Duration,
+    /// Time that a downstream HTTP connection may be without a request.
+    pub idle_timeout: Duration,
     /// HTTP/2 stream window; the connection window is four times as large.
     pub stream_window_bytes: u32,
     /// Memory of the process over which new work is shed.

@@ -3,7 +3,6 @@
 use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc};
 
 use http::{Request, Response};
-use hyper::body::Incoming;
 
 use super::{error::ProxyError, respond, worker::Worker};
 use crate::{
@@ -11,13 +10,17 @@ use crate::{
     connect::{
         self,
         dial::Speak,
-        http_client::{Http1, SendError, StreamSlot},
+        http_client::{Http1, SendError},
+        http2::StreamSlot,
         pool::{Lease, Target},
     },
     headers::framing,
     model::cluster::{PeerKind, Transport},
     net::Net,
-    relay::replay::RequestBody,
+    relay::{
+        received::{Broken, Received},
+        replay::RequestBody,
+    },
     resilience::{circuit_breaker, retry::Processed},
 };
 
@@ -25,7 +28,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Answer {
     /// The response.
-    pub response: Response<Incoming>,
+    pub response: Response<Received>,
     /// What the endpoint's sidecar says if it answered itself: whether its app has seen the request.
     pub processed: Option<Processed>,
     /// What is held for the response.
@@ -99,7 +102,7 @@ fn judge<N: Net>(
     Ok((Response::from_parts(head, body), http1, slot))
 }
 
-type Sent = (Response<Incoming>, Option<Http1>, Option<StreamSlot>);
+type Sent = (Response<Received>, Option<Http1>, Option<StreamSlot>);
 
 async fn send<N: Net>(
     worker: &Worker<N>,
@@ -126,7 +129,7 @@ async fn send_on(lease: Lease, request: Request<RequestBody>) -> Result<Sent, Se
             let response = connection.send(request).await?;
             Ok((response, Some(connection), None))
         }
-        Lease::Http2 { mut connection, slot } => {
+        Lease::Http2 { connection, slot } => {
             let response = connection.send(request).await?;
             Ok((response, None, Some(slot)))
         }
@@ -150,7 +153,7 @@ fn send_error(error: SendError, endpoint: SocketAddr) -> ProxyError {
     match error {
         SendError::NotSent(_) | SendError::Refused => ProxyError::NotProcessed { endpoint },
         SendError::Reset(source) => ProxyError::Reset { endpoint, source: Arc::new(source) },
-        SendError::Protocol(source) if source.is_parse_too_large() => {
+        SendError::Protocol(Broken::Http1(source)) if source.is_parse_too_large() => {
             ProxyError::ResponseHeadersTooLarge { endpoint }
         }
         SendError::Protocol(source) => ProxyError::Protocol { endpoint, source: Arc::new(source) },

@@ -133,11 +133,14 @@ async fn chunks_of_an_answer_that_are_none_break_it_off() {
         let (mesh, app) = (TestMesh::new(), answering(answer).await);
         let (_orders, web) = in_front_of(&app, &mesh, "").await;
         let mut client = Client::http1(web.address()).await;
-        let ended = match soon(chunk, client.send(request(Method::POST, "/bad", body::empty()))).await {
-            Ok(response) => soon(chunk, body::drain(response.into_body())).await.map(drop),
-            Err(before_its_head) => Err(before_its_head),
-        };
-        assert!(ended.is_err(), "{chunk:?}");
+        // Before the head went out, it is answered for instead.
+        let bad = soon(chunk, client.send(request(Method::POST, "/bad", body::empty()))).await;
+        if let Ok(response) = bad
+            && response.status() == StatusCode::OK
+        {
+            let ended = soon(chunk, body::drain(response.into_body())).await;
+            assert!(ended.is_err(), "{chunk:?}");
+        }
         next_are_good(&web, chunk).await;
     }
 }

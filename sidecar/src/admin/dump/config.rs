@@ -56,6 +56,7 @@ fn bootstrap(bootstrap: &Bootstrap) -> Value {
             "max_resets": limits.max_resets,
             "handshake_timeout": duration(limits.handshake_timeout),
             "header_read_timeout": duration(limits.header_read_timeout),
+            "idle_timeout": duration(limits.idle_timeout),
             "stream_window": limits.stream_window_bytes,
             "memory": match limits.memory {
                 MemoryBudget::Auto { .. } => "auto".into(),

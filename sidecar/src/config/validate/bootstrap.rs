@@ -214,6 +214,7 @@ fn limits(raw: Option<&Spanned<raw::Limits>>, faults: &mut Faults) -> Limits {
         percent: defaults::MEMORY_PERCENT,
         without_limit: defaults::MEMORY_WITHOUT_CGROUP.0,
     };
+    let idle_timeout = time(&raw.idle_timeout, &defaults::IDLE_TIMEOUT);
     let memory = match &raw.memory {
         None => auto,
         Some(text) if text.value == "auto" => auto,
@@ -230,6 +231,7 @@ fn limits(raw: Option<&Spanned<raw::Limits>>, faults: &mut Faults) -> Limits {
         max_resets,
         handshake_timeout,
         header_read_timeout,
+        idle_timeout,
         stream_window_bytes,
         memory,
     }
