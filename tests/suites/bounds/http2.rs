@@ -107,6 +107,8 @@ async fn streams_reset_one_by_one_are_told_to_stop_and_then_cut() {
     let pair = Pair::with(app, "max_resets: 10").await;
     let (mut reader, mut writer) = TcpStream::connect(pair.web.address()).await.unwrap().into_split();
     writer.write_all(PREFACE).await.unwrap();
+    let is_closed = || pair.web.listener("out").active.load(Ordering::Relaxed) == 0;
+    eventually("it is let in", || !is_closed()).await;
     let mut told = None;
     // Each is at the app before it is reset, so none is caught in the queue of those not yet looked at.
     for stream in streams() {
@@ -114,7 +116,6 @@ async fn streams_reset_one_by_one_are_told_to_stop_and_then_cut() {
         if writer.write_all(&headers(END_HEADERS | END_STREAM, stream, GET_ORDERS)).await.is_err() {
             break;
         }
-        let is_closed = || pair.web.listener("out").active.load(Ordering::Relaxed) == 0;
         eventually("it is at the app", || pair.app.count() > before || is_closed()).await;
         if writer.write_all(&reset(stream, Reason::CANCEL)).await.is_err() || is_closed() {
             break;
@@ -124,8 +125,8 @@ async fn streams_reset_one_by_one_are_told_to_stop_and_then_cut() {
         }
         assert!(stream < 1001, "nothing happens");
     }
-    assert!(told.is_some(), "GOAWAY comes before the cut");
     let mut said_goaway = false;
+    assert!(told.is_some(), "GOAWAY comes before the cut");
     while let Some((kind, ..)) = soon("the end", read_frame(&mut reader)).await {
         said_goaway |= kind == GOAWAY;
     }
@@ -294,13 +295,14 @@ async fn who_asks_and_does_not_read_the_answers_is_not_read_any_more() {
 
 #[tokio::test]
 async fn frames_that_are_no_frames_end_their_own_connection() {
-    let cases: [(&str, Vec<u8>); 9] = [
+    let cases: [(&str, Vec<u8>); 10] = [
         ("a frame that is too long", frame(DATA, 0, 1, &vec![0; 20_000])),
         ("data of an idle stream", frame(DATA, 0, 5, b"x")),
         ("headers of stream 0", headers(END_HEADERS, 0, GET_ORDERS)),
         ("headers of an even stream", headers(END_HEADERS, 2, GET_ORDERS)),
         ("a continuation of nothing", frame(CONTINUATION, END_HEADERS, 1, GET_ORDERS)),
         ("an unknown pseudo field", headers(END_HEADERS, 1, b"\x82\x86\x84\x01\x06orders\x00\x02:x\x01y")),
+        ("an upper-case name", headers(END_HEADERS, 1, b"\x82\x86\x84\x01\x06orders\x00\x01X\x01y")),
         ("a window that grows by nothing", frame(WINDOW_UPDATE, 0, 0, &[0; 4])),
         ("HPACK that is none", headers(END_HEADERS | END_STREAM, 1, &[0xff; 40])),
         ("a window that overflows", frame(WINDOW_UPDATE, 0, 0, &[0x7f, 0xff, 0xff, 0xff])),
@@ -319,12 +321,11 @@ async fn frames_that_are_no_frames_end_their_own_connection() {
 #[tokio::test]
 async fn heads_that_are_none_are_reset_and_the_connection_lives() {
     // RFC 9113 §8.1.1: a malformed message is an error of its stream.
-    let cases: [(&str, &[u8]); 7] = [
+    let cases: [(&str, &[u8]); 6] = [
         ("no path", b"\x82\x86\x01\x06orders"),
         ("no method", b"\x86\x84\x01\x06orders"),
         ("two methods", b"\x82\x83\x86\x84\x01\x06orders"),
         ("a pseudo field after others", b"\x82\x86\x84\x00\x01x\x01y\x01\x06orders"),
-        ("an upper-case name", b"\x82\x86\x84\x01\x06orders\x00\x01X\x01y"),
         ("connection", b"\x82\x86\x84\x01\x06orders\x00\x0aconnection\x05close"),
         ("transfer-encoding", b"\x82\x86\x84\x01\x06orders\x00\x11transfer-encoding\x07chunked"),
     ];
