@@ -113,7 +113,7 @@ pub struct Limits {
     pub header_read_timeout: Duration,
     /// Time that a downstream HTTP connection may be without a request.
     pub idle_timeout: Duration,
-    /// HTTP/2 stream window; the connection window is four times as large.
+    /// HTTP/2 stream window; the connection window is that of `max_streams` streams.
     pub stream_window_bytes: u32,
     /// Memory of the process over which new work is shed.
     pub memory: MemoryBudget,

@@ -35,7 +35,7 @@ use super::{
 };
 use crate::{
     buffer::{self, Buffer, Prefixed},
-    connect::http2::{CONNECTION_WINDOWS, header_list_bytes},
+    connect::http2::{connection_window_bytes, header_list_bytes},
     drain::{Phase, Watcher},
     model::{closed::Misuse, settings::Limits, wire},
     net::Net,
@@ -310,7 +310,7 @@ fn http2_builder(limits: &Limits, wire: Wire) -> http2::Builder<TokioExecutor> {
     builder
         .timer(TokioTimer::new())
         .initial_stream_window_size(limits.stream_window_bytes)
-        .initial_connection_window_size(limits.stream_window_bytes.saturating_mul(CONNECTION_WINDOWS))
+        .initial_connection_window_size(connection_window_bytes(limits))
         .max_concurrent_streams(limits.max_streams)
         .max_pending_accept_reset_streams(limits.max_streams as usize)
         .max_local_error_reset_streams(MAX_ERROR_RESETS)

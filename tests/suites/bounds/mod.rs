@@ -3,6 +3,7 @@
 mod connections;
 mod http2;
 mod memory;
+mod starving;
 
 use std::sync::atomic::Ordering;
 
