@@ -14,6 +14,7 @@
 mod architecture;
 mod bounds;
 mod discovery;
+mod dns;
 mod generated_code;
 mod harness;
 mod processes;
