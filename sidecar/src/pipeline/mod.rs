@@ -11,6 +11,7 @@ mod form;
 mod head;
 pub mod http;
 mod http_connection;
+pub mod misuse;
 mod pulse;
 pub mod respond;
 pub mod serve;

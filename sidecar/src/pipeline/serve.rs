@@ -1,7 +1,7 @@
 //! One downstream connection: from the socket to requests or bytes.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, PoisonError, atomic::Ordering},
 };
 
@@ -10,12 +10,14 @@ use outrider_certs::verify::Role;
 use super::{
     door::{Door, From},
     http_connection::{self, Wire},
+    misuse::Resets,
     tcp,
     worker::Worker,
 };
 use crate::{
     model::{
         Identity, Listener, ListenerKind,
+        closed::{PeerSlot, Shed},
         listener::{Inbound, Protocol},
         runtime::{ListenerRuntime, Refusal},
         transport::PeerKind,
@@ -38,7 +40,7 @@ pub async fn serve<N: Net>(
 ) {
     match &listener.kind {
         ListenerKind::OutboundHttp { .. } => {
-            let door = Arc::new(Door { listener, counts, from: From::App });
+            let door = Arc::new(Door { listener, counts, from: From::App, resets: Resets::default() });
             http_connection::serve(worker, door, stream, Wire::Sniffed).await;
         }
         ListenerKind::OutboundTcp { cluster } => {
@@ -59,11 +61,10 @@ async fn serve_peer<N: Net>(
     inbound: Inbound,
     (stream, address): (N::Stream, SocketAddr),
 ) {
-    let identity = worker.snapshots.load().identity.clone();
     // Boxed for its own time: what a handshake takes is not kept.
-    let identified = Box::pin(identify(&worker, &inbound, identity, stream)).await;
-    match identified {
-        Ok((accepted, trust)) => {
+    let let_in = Box::pin(let_in(&worker, &inbound, &counts, stream, address.ip())).await;
+    match let_in {
+        Ok((accepted, trust, _slot)) => {
             let door = peer_door(listener, counts, &inbound, &accepted, address);
             let entered = enter(worker, door, &inbound, accepted.stream, trust.cut());
             tokio::select! {
@@ -72,11 +73,45 @@ async fn serve_peer<N: Net>(
                 () = trust.cut() => {}
             }
         }
-        Err((reason, cause)) => {
+        Err(Closed::Refused(reason, cause)) => {
             counts.refuse(reason);
             tracing::debug!(listener = %listener.name, peer = %address, ?reason, cause, "peer refused");
         }
+        Err(Closed::Shed(reason)) => {
+            counts.closed.count_shed(reason);
+            tracing::debug!(listener = %listener.name, peer = %address, ?reason, "peer shed");
+        }
     }
+}
+
+/// Why a peer's connection is not served.
+enum Closed {
+    /// It is not who may come in; in words for the log.
+    Refused(Refusal, String),
+    /// Some bound is reached.
+    Shed(Shed),
+}
+
+/// The handshake and the bounds around it: how many are under way, and how many connections the peer has then.
+async fn let_in<N: Net>(
+    worker: &Worker<N>,
+    inbound: &Inbound,
+    counts: &ListenerRuntime,
+    stream: N::Stream,
+    address: IpAddr,
+) -> Result<(Accepted<N::Stream>, Guard, PeerSlot), Closed> {
+    let place = worker.handshakes.begin(address, worker.now()).ok_or(Closed::Shed(Shed::Handshakes))?;
+    let identity = worker.snapshots.load().identity.clone();
+    let (accepted, trust) = tokio::select! {
+        biased;
+        identified = identify(worker, inbound, identity, stream) => {
+            identified.map_err(|(reason, cause)| Closed::Refused(reason, cause))?
+        }
+        () = place.given_up() => return Err(Closed::Shed(Shed::Handshakes)),
+    };
+    let max = worker.settings.bootstrap.limits.max_connections_per_peer;
+    let slot = counts.closed.open_for(accepted.peer.id(), max).ok_or(Closed::Shed(Shed::Peer))?;
+    Ok((accepted, trust, slot))
 }
 
 /// The handshake, and whether this peer may come in: for as long as it is trusted.
@@ -122,7 +157,7 @@ fn peer_door<S>(
     count.connections.fetch_add(1, Ordering::Relaxed);
     *count.tls.lock().unwrap_or_else(PoisonError::into_inner) = Some(accepted.facts.clone());
     let from = From::Peer { peer: accepted.peer.clone(), address: address.ip(), is_sidecar, count };
-    Arc::new(Door { listener, counts, from })
+    Arc::new(Door { listener, counts, from, resets: Resets::default() })
 }
 
 /// A verified peer is in: requests or bytes, as the application protocol says.

@@ -68,7 +68,7 @@ async fn outward<N: Net>(
         let cluster =
             snapshot.cluster(name).ok_or_else(|| ProxyError::NoRoute { authority: name.to_string() })?;
         record.routed(Arc::clone(&cluster.runtime));
-        let slot = circuit_breaker::admit_request(cluster)
+        let slot = circuit_breaker::admit_request(cluster, worker.load.is_over())
             .map_err(|cap| ProxyError::Overflow { cluster: name.clone(), cap })?;
         retry_budget::record_request(&cluster.runtime.retry_budget, worker.now());
         let (target, way, in_flight) = open_somewhere(worker, cluster, &snapshot.identity).await?;
@@ -305,7 +305,7 @@ async fn to_app<N: Net>(
     let cluster =
         snapshot.cluster(name).ok_or_else(|| ProxyError::NoRoute { authority: name.to_string() })?;
     record.routed(Arc::clone(&cluster.runtime));
-    let slot = circuit_breaker::admit_request(cluster)
+    let slot = circuit_breaker::admit_request(cluster, worker.load.is_over())
         .map_err(|cap| ProxyError::Overflow { cluster: name.clone(), cap })?;
     let now = worker.now();
     let endpoint = worker
