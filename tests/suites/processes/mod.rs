@@ -22,6 +22,7 @@ pub(crate) mod mesh;
 pub(crate) mod process;
 
 mod demo;
+mod descriptors;
 mod drain;
 mod identity_file;
 mod identity_life;
