@@ -76,7 +76,7 @@ impl Drop for Slot {
     }
 }
 
-/// What HTTP version a cluster's upstream connections speak; the own app's is the caller's to choose.
+/// What HTTP version a cluster's upstream connections speak for ordinary requests; the own app's is the caller's to choose.
 #[must_use]
 pub fn mesh_http(peer: PeerKind) -> Speak {
     match peer {
@@ -168,7 +168,8 @@ impl<S> Connection<S> {
 
 fn config(configs: &TlsConfigs, peer: PeerKind, speak: Speak) -> &Arc<ClientConfig> {
     match (peer, speak) {
-        (PeerKind::Outrider, Speak::Http1 | Speak::Http2) => &configs.client_outrider_h2,
+        (PeerKind::Outrider, Speak::Http1) => &configs.client_outrider_h1,
+        (PeerKind::Outrider, Speak::Http2) => &configs.client_outrider_h2,
         (PeerKind::Outrider, Speak::Tcp) => &configs.client_outrider_tcp,
         (PeerKind::Standard(_), Speak::Http2) => &configs.client_standard_h2,
         (PeerKind::Standard(_), Speak::Http1) => &configs.client_standard_h1,

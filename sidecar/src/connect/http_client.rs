@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
 };
 
@@ -33,6 +33,10 @@ const MAX_SEND_BUFFER_BYTES: usize = 256 * 1024;
 /// Responses' HTTP/1 read buffer, grown on need.
 const MAX_READ_BUFFER_BYTES: usize = 256 * 1024;
 
+/// So many polls of a new connection's driver look again whether the peer takes extended CONNECTs, should its first frame
+/// have come in pieces; a look costs a lock.
+const EXTENDED_LOOKS: u32 = 8;
+
 /// What became of a request that got no response head.
 #[derive(Debug)]
 pub enum SendError {
@@ -56,6 +60,8 @@ pub struct Http2 {
     streams: Arc<AtomicU32>,
     /// Streams that the peer allows (its SETTINGS_MAX_CONCURRENT_STREAMS), as the driver last saw it.
     allowed: Arc<AtomicU32>,
+    /// Whether the peer takes extended CONNECTs (RFC 8441 §3), as its first SETTINGS say.
+    is_extended: Arc<AtomicBool>,
     max_streams: u32,
 }
 
@@ -88,23 +94,28 @@ impl Http2 {
             .handshake(TokioIo::new(connection))
             .await
             .map_err(|error| Error::Http(Arc::new(error)))?;
+        // A server's first frame is SETTINGS (RFC 9113 §3.4): before it, nothing is known to have been accepted.
+        first_byte.await.map_err(|_ended| Error::Refused)?;
         let allowed = Arc::new(AtomicU32::new(limits.max_streams));
-        let seen = Arc::clone(&allowed);
+        let is_extended = Arc::new(AtomicBool::new(driver.is_extended_connect_protocol_enabled()));
+        let seen = (Arc::clone(&allowed), Arc::clone(&is_extended));
         drain::spawn_background(async move {
+            let mut looks = 0..EXTENDED_LOOKS;
             let ended = poll_fn(|cx| {
                 let polled = Pin::new(&mut driver).poll(cx);
                 let streams = u32::try_from(driver.current_max_send_streams()).unwrap_or(u32::MAX);
-                seen.store(streams, Ordering::Relaxed);
+                seen.0.store(streams, Ordering::Relaxed);
+                if looks.next().is_some() {
+                    seen.1.store(driver.is_extended_connect_protocol_enabled(), Ordering::Relaxed);
+                }
                 polled
             });
             if let Err(error) = ended.await {
                 tracing::debug!(%error, "upstream HTTP/2 connection ended");
             }
         });
-        // A server's first frame is SETTINGS (RFC 9113 §3.4): before it, nothing is known to have been accepted.
-        first_byte.await.map_err(|_ended| Error::Refused)?;
         let streams = Arc::new(AtomicU32::new(0));
-        Ok(Self { sender, streams, allowed, max_streams: limits.max_streams })
+        Ok(Self { sender, streams, allowed, is_extended, max_streams: limits.max_streams })
     }
 
     /// Whether it can take another stream now.
@@ -118,6 +129,12 @@ impl Http2 {
     #[must_use]
     pub fn is_open(&self) -> bool {
         !self.sender.is_closed()
+    }
+
+    /// Whether the peer takes extended CONNECTs (RFC 8441 §3).
+    #[must_use]
+    pub fn is_extended(&self) -> bool {
+        self.is_extended.load(Ordering::Relaxed)
     }
 
     /// Streams that we have under way on it.
@@ -161,6 +178,7 @@ impl Http1 {
             .handshake(TokioIo::new(connection))
             .await
             .map_err(|error| Error::Http(Arc::new(error)))?;
+        let driver = driver.with_upgrades();
         drain::spawn_background(async move {
             // While nobody takes a response's body, the driver does not read, and would not see the cut.
             let ended = tokio::select! {

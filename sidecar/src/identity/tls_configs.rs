@@ -28,7 +28,7 @@ use crate::{
     model::{
         identity::TlsConfigs,
         settings::TlsSettings,
-        wire::{ALPN_H2, ALPN_STANDARD_H1, ALPN_STANDARD_H2, ALPN_TCP},
+        wire::{ALPN_H1, ALPN_H2, ALPN_STANDARD_H1, ALPN_STANDARD_H2, ALPN_TCP},
     },
 };
 
@@ -73,10 +73,11 @@ impl TlsBase {
         let server = |alpn: &[&[u8]]| self.server(svid, bundles, alpn).map(Arc::new);
         let client = |alpn: &[&[u8]]| self.client(svid, bundles, alpn).map(Arc::new);
         Ok(TlsConfigs {
-            server_outrider: server(&[ALPN_H2, ALPN_TCP])?,
+            server_outrider: server(&[ALPN_H2, ALPN_H1, ALPN_TCP])?,
             server_standard_http: server(&[ALPN_STANDARD_H2, ALPN_STANDARD_H1])?,
             server_standard_tcp: server(&[])?,
             client_outrider_h2: client(&[ALPN_H2])?,
+            client_outrider_h1: client(&[ALPN_H1])?,
             client_outrider_tcp: client(&[ALPN_TCP])?,
             client_standard_h2: client(&[ALPN_STANDARD_H2])?,
             client_standard_h1: client(&[ALPN_STANDARD_H1])?,
@@ -254,6 +255,8 @@ mod tests {
         };
         let tcp = agreed(&tls.client_outrider_tcp, &tls.server_outrider).unwrap();
         assert_eq!(tcp.as_deref(), Some(ALPN_TCP));
+        let h1 = agreed(&tls.client_outrider_h1, &tls.server_outrider).unwrap();
+        assert_eq!(h1.as_deref(), Some(ALPN_H1));
         let h2 = agreed(&tls.client_standard_h2, &tls.server_standard_http).unwrap();
         assert_eq!(h2.as_deref(), Some(ALPN_STANDARD_H2));
         let h1 = agreed(&tls.client_standard_h1, &tls.server_standard_http).unwrap();

@@ -5,7 +5,12 @@ use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc};
 use http::{Request, Response};
 use hyper::body::Incoming;
 
-use super::{error::ProxyError, respond, worker::Worker};
+use super::{
+    error::ProxyError,
+    respond,
+    wish::{Switch, Wish},
+    worker::Worker,
+};
 use crate::{
     balance::InFlight,
     connect::{
@@ -21,6 +26,15 @@ use crate::{
     resilience::{circuit_breaker, retry::Processed},
 };
 
+/// What an attempt speaks, and what it wishes for.
+#[derive(Clone, Copy)]
+pub(super) struct Way<'a> {
+    /// What is spoken.
+    pub(super) speak: Speak,
+    /// The request's wish to switch protocols.
+    pub(super) wish: Option<&'a Wish>,
+}
+
 /// A response head, and what must live as long as its body.
 #[derive(Debug)]
 pub struct Answer {
@@ -30,6 +44,8 @@ pub struct Answer {
     pub processed: Option<Processed>,
     /// What is held for the response.
     pub held: Held,
+    /// The switch of protocols that the response is about.
+    pub(super) switch: Option<Box<Switch>>,
 }
 
 /// What an attempt holds until its response has ended.
@@ -48,32 +64,31 @@ pub struct Held {
 ///
 /// # Errors
 /// [`ProxyError`] of this attempt; the caller decides whether to make another.
-pub async fn attempt<N: Net>(
+pub(super) async fn attempt<N: Net>(
     worker: &Worker<N>,
     target: &Target,
-    speak: Speak,
+    way: Way<'_>,
     request: Request<RequestBody>,
     expiry: Pin<&mut impl Future<Output = ProxyError>>,
 ) -> Result<Answer, ProxyError> {
     let mut in_flight = InFlight::start(&target.endpoint, worker.now());
     let sent = tokio::select! {
         biased;
-        sent = send(worker, target, speak, request) => sent,
+        sent = send(worker, target, way, request) => sent,
         expired = expiry => Err(expired),
     };
-    let sent = sent.and_then(|sent| judge(worker, target, sent));
+    let sent = sent.and_then(|sent| judge(worker, target, way, sent));
     let now = worker.now();
     match sent {
-        Ok((response, http1, slot)) => {
-            let is_sidecar = target.cluster.settings.transport == Transport::Mesh(PeerKind::Outrider);
-            let processed = if is_sidecar { respond::processed(response.headers()) } else { None };
+        Ok(((response, http1, slot), switch)) => {
+            let processed = if is_sidecar(target) { respond::processed(response.headers()) } else { None };
             // A sidecar whose app is down says so faster than any app answers: that must not attract requests.
             match processed {
                 Some(_failure) => in_flight.failed(now),
                 None => in_flight.answered(now),
             }
             let http1 = http1.map(|connection| (target.clone(), connection));
-            Ok(Answer { response, processed, held: Held { in_flight, http1, _slot: slot } })
+            Ok(Answer { response, processed, held: Held { in_flight, http1, _slot: slot }, switch })
         }
         Err(error) => {
             if error.is_endpoints_fault() {
@@ -88,12 +103,28 @@ pub async fn attempt<N: Net>(
 fn judge<N: Net>(
     worker: &Worker<N>,
     target: &Target,
+    way: Way<'_>,
     (response, http1, slot): Sent,
-) -> Result<Sent, ProxyError> {
+) -> Result<(Sent, Option<Box<Switch>>), ProxyError> {
+    let bad = |source| ProxyError::BadResponse { endpoint: target.endpoint.address(), source };
+    let header_count = worker.settings.bootstrap.limits.header_count;
     let (head, body) = response.into_parts();
-    framing::check_response(&head, worker.settings.bootstrap.limits.header_count)
-        .map_err(|source| ProxyError::BadResponse { endpoint: target.endpoint.address(), source })?;
-    Ok((Response::from_parts(head, body), http1, slot))
+    let checked = if way.wish.is_some() {
+        framing::check_switch(&head, header_count)
+    } else {
+        framing::check_response(&head, header_count)
+    };
+    checked.map_err(bad)?;
+    let mut response = Response::from_parts(head, body);
+    let switch = match way.wish {
+        Some(wish) => wish.settle(way.speak, is_sidecar(target), &mut response).map_err(bad)?,
+        None => None,
+    };
+    Ok(((response, http1, slot), switch))
+}
+
+fn is_sidecar(target: &Target) -> bool {
+    target.cluster.settings.transport == Transport::Mesh(PeerKind::Outrider)
 }
 
 type Sent = (Response<Incoming>, Option<Http1>, Option<StreamSlot>);
@@ -101,11 +132,16 @@ type Sent = (Response<Incoming>, Option<Http1>, Option<StreamSlot>);
 async fn send<N: Net>(
     worker: &Worker<N>,
     target: &Target,
-    speak: Speak,
+    way: Way<'_>,
     request: Request<RequestBody>,
 ) -> Result<Sent, ProxyError> {
     let endpoint = target.endpoint.address();
-    let lease = worker.pool.lease(target, speak).await.map_err(|e| connect_error(e, target))?;
+    let lease = worker.pool.lease(target, way.speak).await.map_err(|e| connect_error(e, target))?;
+    if let (Lease::Http2 { connection, .. }, Some(_wish)) = (&lease, way.wish)
+        && !connection.is_extended()
+    {
+        return Err(ProxyError::Unsupported("WebSocket over the endpoint's HTTP/2 (RFC 8441)"));
+    }
     let unsent = match send_on(lease, request).await {
         Err(SendError::NotSent(request)) => request,
         Err(error) => return Err(send_error(error, endpoint)),
@@ -113,7 +149,7 @@ async fn send<N: Net>(
     };
     // The kept connection was just being closed and nothing of the request was written: that is no failure of the
     // endpoint yet, a new connection tells.
-    let lease = worker.pool.fresh(target, speak).await.map_err(|e| connect_error(e, target))?;
+    let lease = worker.pool.fresh(target, way.speak).await.map_err(|e| connect_error(e, target))?;
     send_on(lease, *unsent).await.map_err(|error| send_error(error, endpoint))
 }
 

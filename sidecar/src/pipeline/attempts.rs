@@ -14,9 +14,10 @@ use std::{
 use http::{HeaderValue, Request, Uri, Version, header, request::Parts, uri::Scheme};
 
 use super::{
-    attempt::{self, Answer},
+    attempt::{self, Answer, Way},
     error::ProxyError,
     respond,
+    wish::Wish,
     worker::Worker,
 };
 use crate::{
@@ -51,6 +52,8 @@ pub(super) struct Attempts<'a, N: Net> {
     pub(super) authority: String,
     /// What is spoken upstream.
     pub(super) speak: Speak,
+    /// The wish to switch protocols that is passed on.
+    pub(super) wish: Option<&'a Wish>,
     /// Which attempt the hop before said this is, counted from 1.
     pub(super) previous_attempt: u32,
 }
@@ -107,7 +110,8 @@ impl<N: Net> Attempts<'_, N> {
                 identity: self.snapshot.identity.clone(),
             };
             let request = self.request(&head, replay.attempt(), attempt)?;
-            let outcome = attempt::attempt(self.worker, &target, self.speak, request, expiry.as_mut()).await;
+            let way = Way { speak: self.speak, wish: self.wish };
+            let outcome = attempt::attempt(self.worker, &target, way, request, expiry.as_mut()).await;
             let class = match &outcome {
                 Ok(answer) => answer.processed,
                 Err(error) => error.retry_class(),
@@ -120,7 +124,8 @@ impl<N: Net> Attempts<'_, N> {
             }
             let facts = RetryFacts {
                 processed,
-                is_idempotent: retry::is_idempotent(&head.method),
+                // What follows a switch is not known to be.
+                is_idempotent: self.wish.is_none() && retry::is_idempotent(&head.method),
                 is_replayable: replay.is_replayable(),
                 attempt,
                 max_retries: policy.max_retries,
@@ -181,6 +186,9 @@ impl<N: Net> Attempts<'_, N> {
             request.headers_mut().insert(header::HOST, host);
         }
         *request.uri_mut() = Uri::from_parts(uri).map_err(|error| bad(&error))?;
+        if let Some(wish) = self.wish {
+            wish.dress(&mut request, self.speak);
+        }
         Ok(request)
     }
 }

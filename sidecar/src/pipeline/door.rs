@@ -2,19 +2,19 @@
 
 use std::{
     net::IpAddr,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
 };
 
 use outrider_certs::Peer;
 
-use super::respond::Audience;
+use super::{respond::Audience, switched::Switched};
 use crate::model::{
     Listener,
     runtime::{ListenerRuntime, PeerCount},
 };
 
 /// The door of one downstream connection.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Door {
     /// The listener that accepted it.
     pub listener: Arc<Listener>,
@@ -22,6 +22,8 @@ pub struct Door {
     pub counts: Arc<ListenerRuntime>,
     /// Who is there.
     pub from: From,
+    /// What the connection carries once it has left HTTP.
+    switched: Mutex<Option<Box<Switched>>>,
 }
 
 /// Who is at the other end of a downstream connection.
@@ -43,6 +45,22 @@ pub enum From {
 }
 
 impl Door {
+    /// The door of a new connection.
+    #[must_use]
+    pub fn new(listener: Arc<Listener>, counts: Arc<ListenerRuntime>, from: From) -> Self {
+        Self { listener, counts, from, switched: Mutex::new(None) }
+    }
+
+    /// The connection leaves HTTP when its answer has been sent, and carries this from then on.
+    pub(super) fn switch(&self, to: Box<Switched>) {
+        *self.switched.lock().unwrap_or_else(PoisonError::into_inner) = Some(to);
+    }
+
+    /// What a connection that has left HTTP carries.
+    pub(super) fn switched(&self) -> Option<Box<Switched>> {
+        self.switched.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// What our own answers may say here.
     #[must_use]
     pub fn audience(&self) -> Audience {

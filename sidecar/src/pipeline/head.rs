@@ -1,10 +1,12 @@
 //! The request's head, judged and made what the next hop may see.
 
 use http::{HeaderValue, Method, Version, header, request::Parts};
+use hyper::ext::Protocol;
 
 use super::{
     door::{Door, From},
     error::ProxyError,
+    wish::Wish,
     worker::Worker,
 };
 use crate::{
@@ -22,11 +24,19 @@ use crate::{
 ///
 /// # Errors
 /// [`ProxyError::BadRequest`], [`ProxyError::Unsupported`].
-pub(super) fn judge(head: &Parts, header_count: usize) -> Result<String, ProxyError> {
+pub(super) fn judge(head: &Parts, wish: Option<&Wish>, header_count: usize) -> Result<String, ProxyError> {
     let bad = |error: framing::FramingError| ProxyError::BadRequest(error.to_string());
     framing::check_request(head, header_count).map_err(bad)?;
     if head.method == Method::CONNECT {
-        return Err(ProxyError::Unsupported("CONNECT"));
+        if wish.is_none() {
+            let is_extended = head.extensions.get::<Protocol>().is_some();
+            let what = if is_extended { "CONNECT with a :protocol other than websocket" } else { "CONNECT" };
+            return Err(ProxyError::Unsupported(what));
+        }
+        // RFC 8441 §4: an extended CONNECT has a path, as other requests have.
+        if !head.uri.path().starts_with('/') {
+            return Err(bad(framing::FramingError::Target));
+        }
     }
     framing::authority(head).map(str::to_owned).map_err(bad)
 }
@@ -66,18 +76,20 @@ pub(super) fn rewrite<N: Net>(worker: &Worker<N>, door: &Door, snapshot: &Snapsh
 }
 
 /// What to speak upstream. The far side restores what the calling app spoke.
-pub(super) fn speak(door: &Door, cluster: &Cluster, head: &mut Parts) -> Speak {
+pub(super) fn speak(door: &Door, cluster: &Cluster, wish: Option<&Wish>, head: &mut Parts) -> Speak {
+    let is_http1_only = wish.is_some_and(Wish::is_http1_only);
     let app_version = reserved::take(&mut head.headers, wire::APP_VERSION);
     let speak = match (&door.listener.kind, cluster.settings.transport) {
         (_, Transport::Mesh(peer)) => {
             if peer == PeerKind::Outrider {
                 head.headers.insert(wire::APP_VERSION, version_label(head.version));
             }
-            dial::mesh_http(peer)
+            if is_http1_only && peer == PeerKind::Outrider { Speak::Http1 } else { dial::mesh_http(peer) }
         }
         (ListenerKind::Inbound(inbound), Transport::App) => match inbound.app_protocol {
             AppProtocol::Http1 => Speak::Http1,
             AppProtocol::Http2 => Speak::Http2,
+            AppProtocol::Auto if is_http1_only => Speak::Http1,
             AppProtocol::Auto => {
                 let was_http2 = match app_version {
                     Some(version) => version == "2",

@@ -11,5 +11,7 @@ mod head;
 pub mod http;
 pub mod respond;
 pub mod serve;
+mod switched;
 pub mod tcp;
+mod wish;
 pub mod worker;

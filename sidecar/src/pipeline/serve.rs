@@ -17,7 +17,6 @@ use hyper_util::{
     server::conn::auto,
 };
 use outrider_certs::verify::Role;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::server::TlsStream;
 
 use super::{
@@ -35,7 +34,7 @@ use crate::{
         runtime::{ListenerRuntime, Refusal},
         wire,
     },
-    net::Net,
+    net::{Net, Stream},
     tls::{
         accept::{self, Accepted},
         trust::{Cut, Guard},
@@ -61,7 +60,7 @@ pub async fn serve<N: Net>(
 ) {
     match &listener.kind {
         ListenerKind::OutboundHttp { .. } => {
-            let door = Arc::new(Door { listener, counts, from: From::App });
+            let door = Arc::new(Door::new(listener, counts, From::App));
             serve_http(worker, door, stream, Wire::Plain).await;
         }
         ListenerKind::OutboundTcp { cluster } => {
@@ -133,7 +132,7 @@ fn peer_door<S>(
     count.connections.fetch_add(1, Ordering::Relaxed);
     *count.tls.lock().unwrap_or_else(PoisonError::into_inner) = Some(accepted.facts.clone());
     let from = From::Peer { peer: accepted.peer.clone(), address: address.ip(), is_sidecar, count };
-    Arc::new(Door { listener, counts, from })
+    Arc::new(Door::new(listener, counts, from))
 }
 
 /// A verified peer is in: requests or bytes, as the application protocol says.
@@ -150,6 +149,7 @@ async fn enter<N: Net>(
         (Protocol::Http, Some(wire::ALPN_H2 | wire::ALPN_STANDARD_H2)) => {
             serve_http(worker, door, stream, Wire::Http2).await;
         }
+        (Protocol::Http, Some(wire::ALPN_H1)) => serve_http(worker, door, stream, Wire::Http1).await,
         (Protocol::Http, None | Some(wire::ALPN_STANDARD_H1)) if !is_sidecar => {
             serve_http(worker, door, stream, Wire::Http1).await;
         }
@@ -181,14 +181,15 @@ enum Wire {
 async fn serve_http<N, S>(worker: Arc<Worker<N>>, door: Arc<Door>, stream: S, wire: Wire)
 where
     N: Net,
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Stream,
 {
     let builder = builder(&worker, wire);
     let is_http2 = Arc::new(AtomicBool::new(wire == Wire::Http2));
     let is_used = Arc::new(AtomicBool::new(wire != Wire::Plain));
     let mut watcher = worker.drains.of(&door.listener).watcher();
     let service = {
-        let (door, is_http2, is_used) = (Arc::clone(&door), Arc::clone(&is_http2), Arc::clone(&is_used));
+        let (worker, door) = (Arc::clone(&worker), Arc::clone(&door));
+        let (is_http2, is_used) = (Arc::clone(&is_http2), Arc::clone(&is_used));
         service_fn(move |request: ::http::Request<Incoming>| {
             is_http2.store(request.version() == Version::HTTP_2, Ordering::Relaxed);
             is_used.store(true, Ordering::Relaxed);
@@ -196,7 +197,7 @@ where
         })
     };
     let mut unused = pin!(unused(&is_used));
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
     let ended = loop {
         let next = match watcher.phase() {
             Phase::Running => Phase::Draining,
@@ -218,8 +219,12 @@ where
             () = &mut unused => return,
         }
     };
-    if let Err(error) = ended {
-        tracing::debug!(listener = %door.listener.name, error, "downstream connection ended");
+    match (ended, door.switched()) {
+        (Ok(()), Some(switched)) => Box::pin(switched.relay::<N, S>(worker, watcher)).await,
+        (Ok(()), None) => {}
+        (Err(error), _) => {
+            tracing::debug!(listener = %door.listener.name, error, "downstream connection ended");
+        }
     }
 }
 
@@ -258,6 +263,7 @@ fn builder<N: Net>(worker: &Worker<N>, wire: Wire) -> auto::Builder<TokioExecuto
         .max_concurrent_streams(limits.max_streams)
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
         .max_send_buf_size(MAX_SEND_BUFFER_BYTES)
+        .enable_connect_protocol()
         .auto_date_header(false);
     // Peers alone: the way to the own app cannot die without it, and one that is halted (a debugger) would be cut off.
     if wire == Wire::Http2 {

@@ -4,5 +4,6 @@ pub mod activity;
 pub mod body;
 pub mod copy;
 pub mod frame;
+pub mod leg;
 pub mod replay;
 pub mod session;

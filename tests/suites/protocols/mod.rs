@@ -11,6 +11,7 @@ mod messages;
 mod standard;
 mod tcp;
 mod tcp_frames;
+mod upgrades;
 
 use http::Version;
 

@@ -74,10 +74,41 @@ fn encode_clusters(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> 
     metric("retries", "Retries made").counters(encoder, counters(|c| &c.retries))?;
     metric("retries_over_budget", "Retries that policy allowed and the budget did not")
         .counters(encoder, counters(|c| &c.retries_over_budget))?;
+    encode_upgrades(encoder, snapshot)?;
     metric("cluster_in_flight", "Requests and streams under way")
         .gauges(encoder, gauges(|c| &c.in_flight))?;
     metric("cluster_connections", "Upstream connections, those being opened included")
         .gauges(encoder, gauges(|c| &c.connections))
+}
+
+fn encode_upgrades(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+    metric("upgrades", "Streams that left HTTP, as for WebSocket").counters(
+        encoder,
+        clusters(snapshot)
+            .map(|cluster| (labels(cluster), cluster.runtime.upgrades.total.load(Ordering::Relaxed))),
+    )?;
+    metric("upgrades_active", "Streams that left HTTP and are under way").gauges(
+        encoder,
+        clusters(snapshot).map(|cluster| {
+            (labels(cluster), f64::from(cluster.runtime.upgrades.active.load(Ordering::Relaxed)))
+        }),
+    )?;
+    metric("upgrade_bytes", "Bytes carried after the switch of protocols, by way").counters(
+        encoder,
+        clusters(snapshot).flat_map(|cluster| {
+            let [direction, name] = labels(cluster);
+            let counts = &cluster.runtime.upgrades;
+            [("sent", &counts.sent_bytes), ("received", &counts.received_bytes)]
+                .map(|(way, count)| ([direction, name, ("way", way)], count.load(Ordering::Relaxed)))
+        }),
+    )?;
+    seconds("upgrade_duration", "Time that ended streams have spent outside HTTP, as a sum").sums(
+        encoder,
+        clusters(snapshot).map(|cluster| {
+            let micros = cluster.runtime.upgrades.duration_us.load(Ordering::Relaxed);
+            (labels(cluster), Duration::from_micros(micros).as_secs_f64())
+        }),
+    )
 }
 
 fn encode_discovery(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, now: Instant) -> fmt::Result {
