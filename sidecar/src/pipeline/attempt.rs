@@ -53,7 +53,7 @@ pub struct Answer {
 pub struct Held {
     /// The endpoint's load.
     pub in_flight: InFlight,
-    /// An HTTP/1 connection to give back, with whom it belongs to.
+    /// An HTTP/1 connection to give back, with whom it belongs to. Dropped earlier it ends with its response.
     pub http1: Option<(Target, Http1)>,
     /// A place on an HTTP/2 connection.
     _slot: Option<StreamSlot>,
@@ -87,7 +87,9 @@ pub(super) async fn attempt<N: Net>(
                 Some(_failure) => in_flight.failed(now),
                 None => in_flight.answered(now),
             }
-            let http1 = http1.map(|connection| (target.clone(), connection));
+            // Nor is a connection kept that carried such a wish: whether both ends still speak HTTP there is not for us to
+            // find out.
+            let http1 = http1.filter(|_| way.wish.is_none()).map(|connection| (target.clone(), connection));
             Ok(Answer { response, processed, held: Held { in_flight, http1, _slot: slot }, switch })
         }
         Err(error) => {

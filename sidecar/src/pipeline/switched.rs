@@ -45,7 +45,7 @@ pub(super) struct Switched {
     pub(super) cluster: Arc<Cluster>,
     /// Counted when it is over.
     pub(super) record: RequestRecord,
-    /// The endpoint's load, and an HTTP/1 connection that nobody gets back.
+    /// The endpoint's load, and a place on an HTTP/2 connection.
     pub(super) held: Held,
     /// The rest of the request's body: upstream leaves HTTP only when it has got all of it.
     pub(super) rest: Rest,
@@ -125,10 +125,11 @@ async fn carry<N: Net, S: Stream>(
     let cut = far.connection().map_or_else(Cut::never, Connection::cut);
     let relayed = tokio::select! {
         biased;
-        relayed = copy::plain(&mut near, &mut far) => relayed,
-        () = cut => return Some(ResponseFlag::UC),
-        () = silent(&sent, &received, cluster.settings.timeouts.stream_idle) => return Some(ResponseFlag::SI),
+        // Before the relay, which fails as well when what it runs over is cut off.
         () = watcher.reached(Phase::Forced) => return Some(ResponseFlag::DR),
+        () = cut => return Some(ResponseFlag::UC),
+        relayed = copy::plain(&mut near, &mut far) => relayed,
+        () = silent(&sent, &received, cluster.settings.timeouts.stream_idle) => return Some(ResponseFlag::SI),
     };
     match relayed {
         Ok(_carried) => None,
