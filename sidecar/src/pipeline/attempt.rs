@@ -2,8 +2,9 @@
 
 use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc};
 
+use bytes::Bytes;
+use h2::SendStream;
 use http::{Request, Response};
-use hyper::body::Incoming;
 
 use super::{
     error::ProxyError,
@@ -16,13 +17,14 @@ use crate::{
     connect::{
         self,
         dial::Speak,
-        http_client::{Http1, SendError, StreamSlot},
+        http_client::{Http1, SendError},
+        http2::{Opened, StreamSlot},
         pool::{Lease, Target},
     },
     headers::framing,
     model::cluster::{PeerKind, Transport},
     net::Net,
-    relay::replay::RequestBody,
+    relay::{received::Received, replay::RequestBody},
     resilience::{circuit_breaker, retry::Processed},
 };
 
@@ -39,7 +41,7 @@ pub(super) struct Way<'a> {
 #[derive(Debug)]
 pub struct Answer {
     /// The response.
-    pub response: Response<Incoming>,
+    pub response: Response<Received>,
     /// What the endpoint's sidecar says if it answered itself: whether its app has seen the request.
     pub processed: Option<Processed>,
     /// What is held for the response.
@@ -80,7 +82,7 @@ pub(super) async fn attempt<N: Net>(
     let sent = sent.and_then(|sent| judge(worker, target, way, sent));
     let now = worker.now();
     match sent {
-        Ok(((response, http1, slot), switch)) => {
+        Ok((Sent { response, http1, slot, stream: _ }, switch)) => {
             let processed = if is_sidecar(target) { respond::processed(response.headers()) } else { None };
             // A sidecar whose app is down says so faster than any app answers: that must not attract requests.
             match processed {
@@ -101,35 +103,41 @@ pub(super) async fn attempt<N: Net>(
     }
 }
 
+/// A response head as it came.
+struct Sent {
+    response: Response<Received>,
+    http1: Option<Http1>,
+    slot: Option<StreamSlot>,
+    /// What goes to the upstream behind an extended CONNECT.
+    stream: Option<SendStream<Bytes>>,
+}
+
 /// Refuses a response that the two sides might read differently. Its connection is not used again.
 fn judge<N: Net>(
     worker: &Worker<N>,
     target: &Target,
     way: Way<'_>,
-    (response, http1, slot): Sent,
+    mut sent: Sent,
 ) -> Result<(Sent, Option<Box<Switch>>), ProxyError> {
     let bad = |source| ProxyError::BadResponse { endpoint: target.endpoint.address(), source };
     let header_count = worker.settings.bootstrap.limits.header_count;
-    let (head, body) = response.into_parts();
-    let checked = if way.wish.is_some() {
-        framing::check_switch(&head, header_count)
-    } else {
-        framing::check_response(&head, header_count)
+    let (head, body) = sent.response.into_parts();
+    let checked = match way.wish {
+        Some(_) => framing::check_switch(&head, header_count),
+        None => framing::check_response(&head, header_count),
     };
     checked.map_err(bad)?;
-    let mut response = Response::from_parts(head, body);
+    sent.response = Response::from_parts(head, body);
     let switch = match way.wish {
-        Some(wish) => wish.settle(way.speak, is_sidecar(target), &mut response).map_err(bad)?,
+        Some(wish) => wish.settle(sent.stream.take(), is_sidecar(target), &mut sent.response).map_err(bad)?,
         None => None,
     };
-    Ok(((response, http1, slot), switch))
+    Ok((sent, switch))
 }
 
 fn is_sidecar(target: &Target) -> bool {
     target.cluster.settings.transport == Transport::Mesh(PeerKind::Outrider)
 }
-
-type Sent = (Response<Incoming>, Option<Http1>, Option<StreamSlot>);
 
 async fn send<N: Net>(
     worker: &Worker<N>,
@@ -139,12 +147,7 @@ async fn send<N: Net>(
 ) -> Result<Sent, ProxyError> {
     let endpoint = target.endpoint.address();
     let lease = worker.pool.lease(target, way.speak).await.map_err(|e| connect_error(e, target))?;
-    if let (Lease::Http2 { connection, .. }, Some(_wish)) = (&lease, way.wish)
-        && !connection.is_extended()
-    {
-        return Err(ProxyError::Unsupported("WebSocket over the endpoint's HTTP/2 (RFC 8441)"));
-    }
-    let unsent = match send_on(lease, request).await {
+    let unsent = match send_on(lease, way, request).await? {
         Err(SendError::NotSent(request)) => request,
         Err(error) => return Err(send_error(error, endpoint)),
         Ok(sent) => return Ok(sent),
@@ -152,20 +155,37 @@ async fn send<N: Net>(
     // The kept connection was just being closed and nothing of the request was written: that is no failure of the
     // endpoint yet, a new connection tells.
     let lease = worker.pool.fresh(target, way.speak).await.map_err(|e| connect_error(e, target))?;
-    send_on(lease, *unsent).await.map_err(|error| send_error(error, endpoint))
+    send_on(lease, way, *unsent).await?.map_err(|error| send_error(error, endpoint))
 }
 
-async fn send_on(lease: Lease, request: Request<RequestBody>) -> Result<Sent, SendError> {
-    match lease {
-        Lease::Http1 { mut connection } => {
-            let response = connection.send(request).await?;
-            Ok((response, Some(connection), None))
+async fn send_on(
+    lease: Lease,
+    way: Way<'_>,
+    request: Request<RequestBody>,
+) -> Result<Result<Sent, SendError>, ProxyError> {
+    let sent = match lease {
+        Lease::Http1 { mut connection } => match connection.send(request).await {
+            Ok(response) => Ok(Sent { response, http1: Some(connection), slot: None, stream: None }),
+            Err(error) => Err(error),
+        },
+        Lease::Http2 { connection, slot } if way.wish.is_some() => {
+            if !connection.is_extended() {
+                return Err(ProxyError::Unsupported("WebSocket over the endpoint's HTTP/2 (RFC 8441)"));
+            }
+            let opened = connection.open(request).await;
+            opened.map(|Opened { response, stream }| Sent {
+                response,
+                http1: None,
+                slot: Some(slot),
+                stream: Some(stream),
+            })
         }
-        Lease::Http2 { mut connection, slot } => {
-            let response = connection.send(request).await?;
-            Ok((response, None, Some(slot)))
+        Lease::Http2 { connection, slot } => {
+            let sent = connection.send(request).await;
+            sent.map(|response| Sent { response, http1: None, slot: Some(slot), stream: None })
         }
-    }
+    };
+    Ok(sent)
 }
 
 /// Why no connection could be had, as an error of the request.

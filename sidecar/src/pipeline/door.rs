@@ -56,6 +56,11 @@ impl Door {
         *self.switched.lock().unwrap_or_else(PoisonError::into_inner) = Some(to);
     }
 
+    /// Whether the connection is to leave HTTP.
+    pub(super) fn is_switched(&self) -> bool {
+        self.switched.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     /// What a connection that has left HTTP carries.
     pub(super) fn switched(&self) -> Option<Box<Switched>> {
         self.switched.lock().unwrap_or_else(PoisonError::into_inner).take()

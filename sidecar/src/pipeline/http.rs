@@ -19,7 +19,7 @@ use super::{
     error::ProxyError,
     head,
     respond::{self, Audience},
-    switched::Switched,
+    switched::{Near, Switched},
     wish::{Switch, Wish},
     worker::Worker,
 };
@@ -185,18 +185,18 @@ fn switch_over<N: Net>(
     mut record: RequestRecord,
 ) -> Response<ResponseBody> {
     let Carried { answer, rest, cluster, activity: _, slot } = carried;
-    let mut response = answer.response.map(|_empty| ResponseBody::local(""));
+    let mut response = answer.response.map(|_taken| ResponseBody::local(""));
     *response.status_mut() = wish.consent(response.headers_mut(), &switch);
     record.set_status(response.status().as_u16());
     record.head_received(worker.now());
-    let (is_connection, held) = (wish.is_from_http1(), answer.held);
-    let (downstream, upstream) = (wish.into_downstream(), switch.upstream);
-    let switched = Box::new(Switched { downstream, upstream, cluster, record, held, rest, slot });
-    if is_connection {
+    let (upstream, held) = (switch.upstream, answer.held);
+    let switched = Box::new(Switched { upstream, cluster, record, held, rest, slot });
+    if wish.is_from_http1() {
         door.switch(switched);
     } else {
         let drain = worker.drains.of(&door.listener);
-        drain.spawn(switched.relay::<N, N::Stream>(Arc::clone(worker), drain.watcher()));
+        let near = Near::<N::Stream>::Stream(wish.into_downstream());
+        drain.spawn(switched.relay(Arc::clone(worker), drain.watcher(), near));
     }
     response
 }

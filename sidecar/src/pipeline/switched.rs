@@ -5,6 +5,7 @@
 //! ends with the trust in its peer; that of a stream of HTTP/2 has a task of its own, and ends with its connection.
 
 use std::{
+    future::Future,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -12,7 +13,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use bytes::Bytes;
+use hyper::upgrade::OnUpgrade;
 
 use super::{attempt::Held, worker::Worker};
 use crate::{
@@ -23,6 +25,7 @@ use crate::{
     net::{Net, Stream},
     relay::{
         copy,
+        h2_stream::H2Stream,
         leg::{Count, Leg},
         replay::Rest,
     },
@@ -37,10 +40,8 @@ const IDLE_LOOKS: u32 = 4;
 /// A stream after its switch of protocols.
 #[derive(Debug)]
 pub(super) struct Switched {
-    /// The caller's side, once it has got the answer.
-    pub(super) downstream: OnUpgrade,
     /// The app's side, or that of the next hop.
-    pub(super) upstream: OnUpgrade,
+    pub(super) upstream: Far,
     /// Where it goes.
     pub(super) cluster: Arc<Cluster>,
     /// Counted when it is over.
@@ -51,6 +52,24 @@ pub(super) struct Switched {
     pub(super) rest: Rest,
     /// The place under the cap.
     pub(super) slot: RequestSlot,
+}
+
+/// The caller's side.
+#[derive(Debug)]
+pub(super) enum Near<S> {
+    /// A connection that has left HTTP, with what was read of it.
+    Connection(S, Bytes),
+    /// A stream of HTTP/2, once the caller has got the answer.
+    Stream(OnUpgrade),
+}
+
+/// The upstream's side.
+#[derive(Debug)]
+pub(super) enum Far {
+    /// A connection, once it has left HTTP.
+    Connection(OnUpgrade),
+    /// A stream of HTTP/2.
+    Stream(H2Stream),
 }
 
 /// Counts a stream as active until dropped.
@@ -78,13 +97,23 @@ impl Drop for Active<'_> {
 }
 
 impl Switched {
-    /// Relays to the end. `S` is what the caller's connection is made of, if that as a whole has left HTTP.
-    pub(super) async fn relay<N: Net, S: Stream>(self: Box<Self>, worker: Arc<Worker<N>>, watcher: Watcher) {
-        let Self { downstream, upstream, cluster, mut record, mut held, rest: _rest, slot: _slot } = *self;
+    /// Relays to the end.
+    pub(super) async fn relay<N: Net, S: Stream>(
+        self: Box<Self>,
+        worker: Arc<Worker<N>>,
+        watcher: Watcher,
+        near: Near<S>,
+    ) {
+        let Self { upstream, cluster, mut record, mut held, rest: _rest, slot: _slot } = *self;
         let _active = Active::start(&cluster.runtime.upgrades, &worker.clock);
-        let idle = cluster.settings.timeouts.stream_idle;
-        let flag = match both(downstream, upstream, idle).await {
-            Ok((downstream, upstream)) => carry::<N, S>(&cluster, downstream, upstream, watcher).await,
+        let limit = cluster.settings.timeouts.stream_idle;
+        let (sent, received) = (AtomicU64::new(0), AtomicU64::new(0));
+        let all = &cluster.runtime.upgrades;
+        let near = near_leg(near, Count { own: &sent, all: &all.sent_bytes });
+        let far = far_leg(upstream, Count { own: &received, all: &all.received_bytes });
+        let both = tokio::time::timeout(limit, async { tokio::try_join!(near, far) });
+        let flag = match both.await.unwrap_or(Err(ResponseFlag::SI)) {
+            Ok((near, far)) => carry::<N, S>((near, far), silent(&sent, &received, limit), watcher).await,
             Err(flag) => Some(flag),
         };
         if let Some(flag) = flag {
@@ -98,41 +127,45 @@ impl Switched {
     }
 }
 
-/// Both sides, once both have left HTTP.
-async fn both(
-    downstream: OnUpgrade,
-    upstream: OnUpgrade,
-    limit: Duration,
-) -> Result<(Upgraded, Upgraded), ResponseFlag> {
-    let downstream = async { downstream.await.map_err(|_gone| ResponseFlag::DC) };
-    let upstream = async { upstream.await.map_err(|_gone| ResponseFlag::UC) };
-    let both = async { tokio::try_join!(downstream, upstream) };
-    tokio::time::timeout(limit, both).await.unwrap_or(Err(ResponseFlag::SI))
+/// The caller's leg, once it has left HTTP.
+async fn near_leg<S: Stream>(near: Near<S>, count: Count<'_>) -> Result<Leg<'_, S>, ResponseFlag> {
+    match near {
+        Near::Connection(connection, early) => Ok(Leg::connection(connection, early, count)),
+        Near::Stream(stream) => {
+            stream.await.map(|stream| Leg::upgraded(stream, count)).map_err(|_gone| ResponseFlag::DC)
+        }
+    }
+}
+
+/// The upstream's leg, once it has left HTTP.
+async fn far_leg<S: Stream>(far: Far, count: Count<'_>) -> Result<Leg<'_, Connection<S>>, ResponseFlag> {
+    match far {
+        Far::Stream(stream) => Ok(Leg::stream(stream, count)),
+        Far::Connection(connection) => connection
+            .await
+            .map(|connection| Leg::upgraded(connection, count))
+            .map_err(|_gone| ResponseFlag::UC),
+    }
 }
 
 /// Relays until both directions have ended (`None`), or until something cuts the stream.
 async fn carry<N: Net, S: Stream>(
-    cluster: &Cluster,
-    downstream: Upgraded,
-    upstream: Upgraded,
+    (mut near, mut far): (Leg<'_, S>, Leg<'_, Connection<N::Stream>>),
+    silence: impl Future<Output = ()>,
     mut watcher: Watcher,
 ) -> Option<ResponseFlag> {
-    let all = &cluster.runtime.upgrades;
-    let (sent, received) = (AtomicU64::new(0), AtomicU64::new(0));
-    let mut near = Leg::<S>::new(downstream, Count { own: &sent, all: &all.sent_bytes });
-    let mut far =
-        Leg::<Connection<N::Stream>>::new(upstream, Count { own: &received, all: &all.received_bytes });
-    let cut = far.connection().map_or_else(Cut::never, Connection::cut);
+    let cut = far.as_connection().map_or_else(Cut::never, Connection::cut);
     let relayed = tokio::select! {
         biased;
-        // Before the relay, which fails as well when what it runs over is cut off.
+        relayed = copy::plain(&mut near, &mut far) => relayed,
         () = watcher.reached(Phase::Forced) => return Some(ResponseFlag::DR),
         () = cut => return Some(ResponseFlag::UC),
-        relayed = copy::plain(&mut near, &mut far) => relayed,
-        () = silent(&sent, &received, cluster.settings.timeouts.stream_idle) => return Some(ResponseFlag::SI),
+        () = silence => return Some(ResponseFlag::SI),
     };
     match relayed {
         Ok(_carried) => None,
+        // What it runs over may have been cut off first.
+        Err(_) if watcher.phase() == Phase::Forced => Some(ResponseFlag::DR),
         Err(_) if near.has_failed() => Some(ResponseFlag::DC),
         Err(_) if far.has_failed() => Some(ResponseFlag::UC),
         // Half-closed, and the other half did not move.

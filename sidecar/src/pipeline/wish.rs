@@ -8,6 +8,8 @@
 //! The handshake's proof (`Sec-WebSocket-Key`, `-Accept`) belongs to one HTTP/1.1 hop; everything else of the handshake,
 //! as the subprotocol and the extensions, is between the caller and the app and passes as it is.
 
+use bytes::Bytes;
+use h2::SendStream;
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode,
     header::{
@@ -17,13 +19,13 @@ use http::{
 use http_body::Body as _;
 use hyper::{body::Incoming, ext::Protocol, upgrade::OnUpgrade};
 
-use super::{door::Door, respond::Audience, worker::Worker};
+use super::{door::Door, respond::Audience, switched::Far, worker::Worker};
 use crate::{
     connect::dial::Speak,
     headers::{framing::FramingError, reserved, upgrade, websocket},
     model::wire,
     net::Net,
-    relay::replay::RequestBody,
+    relay::{h2_stream::H2Stream, received::Received, replay::RequestBody},
 };
 
 /// WebSocket's name, as `Upgrade` and as `:protocol`.
@@ -66,7 +68,7 @@ enum Caller {
 #[derive(Debug)]
 pub(super) struct Switch {
     /// The upstream's side.
-    pub(super) upstream: OnUpgrade,
+    pub(super) upstream: Far,
     /// To which protocol, as `Upgrade` says it.
     protocol: HeaderValue,
 }
@@ -111,7 +113,7 @@ impl Wish {
         match (&self.protocol, speak) {
             (Wanted::WebSocket(_), Speak::Http2) => {
                 *request.method_mut() = Method::CONNECT;
-                request.extensions_mut().insert(Protocol::from_static(WEBSOCKET));
+                request.extensions_mut().insert(h2::ext::Protocol::from_static(WEBSOCKET));
                 request.headers_mut().remove(CONTENT_LENGTH);
             }
             (Wanted::WebSocket(key), Speak::Http1 | Speak::Tcp) => {
@@ -137,18 +139,30 @@ impl Wish {
     /// [`FramingError::WrongSwitch`], or [`FramingError::NoSwitch`] for a refusal that this caller would take for consent.
     pub(super) fn settle(
         &self,
-        speak: Speak,
+        stream: Option<SendStream<Bytes>>,
         is_sidecar: bool,
-        response: &mut Response<Incoming>,
+        response: &mut Response<Received>,
     ) -> Result<Option<Box<Switch>>, FramingError> {
         let status = response.status();
-        let protocol = match speak {
-            Speak::Http2 if status == StatusCode::OK => HeaderValue::from_static(WEBSOCKET),
-            Speak::Http1 | Speak::Tcp if status == StatusCode::SWITCHING_PROTOCOLS => {
-                self.agreed(response.headers()).ok_or(FramingError::WrongSwitch)?
+        let (upstream, protocol) = match stream {
+            // RFC 8441 §5: a 2xx is the switch.
+            Some(send) if status.is_success() => {
+                let Received::Http2(receive) = std::mem::replace(response.body_mut(), Received::Taken) else {
+                    return Err(FramingError::WrongSwitch);
+                };
+                let stream = H2Stream::new(send, receive, is_sidecar);
+                (Far::Stream(stream), HeaderValue::from_static(WEBSOCKET))
             }
-            Speak::Http2 if status.is_success() => return Err(FramingError::WrongSwitch),
-            Speak::Http1 | Speak::Http2 | Speak::Tcp => {
+            None if status == StatusCode::SWITCHING_PROTOCOLS => {
+                let protocol = self.agreed(response.headers()).ok_or(FramingError::WrongSwitch)?;
+                (Far::Connection(hyper::upgrade::on(response)), protocol)
+            }
+            Some(_) if status == StatusCode::SWITCHING_PROTOCOLS => return Err(FramingError::Switch),
+            declined => {
+                if let Some(mut stream) = declined {
+                    // Nothing will follow. Fails only for a stream that has ended already.
+                    drop(stream.send_data(Bytes::new(), true));
+                }
                 if is_sidecar {
                     restore_status(response);
                 }
@@ -157,7 +171,7 @@ impl Wish {
                 return if is_misread { Err(FramingError::NoSwitch) } else { Ok(None) };
             }
         };
-        Ok(Some(Box::new(Switch { upstream: hyper::upgrade::on(response), protocol })))
+        Ok(Some(Box::new(Switch { upstream, protocol })))
     }
 
     /// The protocol that a 101 switches to, if it may.
@@ -215,7 +229,7 @@ fn take_key(request: &mut Request<Incoming>, wanted: &HeaderValue) -> Option<Hea
 }
 
 /// The status with which an app declined, where its sidecar could not say it so.
-fn restore_status(response: &mut Response<Incoming>) {
+fn restore_status(response: &mut Response<Received>) {
     let declined = reserved::take(response.headers_mut(), wire::DECLINED);
     let status = declined.and_then(|status| StatusCode::from_bytes(status.as_bytes()).ok());
     if let Some(status) = status.filter(StatusCode::is_success) {

@@ -1,9 +1,10 @@
 //! One side of a stream that has left HTTP: a whole connection, or a stream of HTTP/2.
 //!
 //! Bytes that came with the head are read first. A leg that is dropped before both of its directions have ended is an
-//! abort and tells so: a connection is reset; of a stream of HTTP/2 nothing more can be told than that it is over.
+//! abort and tells so: a connection is reset, and so is a stream of our own client. Of a stream of hyper's server no more
+//! can be told than that it is over: its end, and behind it a reset with `NO_ERROR`.
 //!
-//! # Resets on HTTP/2
+//! # Resets that callers send
 //! hyper reports `RST_STREAM` with `CANCEL` or `NO_ERROR` to a reader as an orderly end, and to a writer as an error.
 //! So the writer is asked at every end of reading: what looked like the end of the stream may be an abort.
 
@@ -16,9 +17,10 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use hyper::upgrade::Upgraded;
-use hyper_util::{rt::TokioIo, server::conn::auto};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::h2_stream::H2Stream;
 use crate::net::Stream;
 
 /// Counts the bytes that come from a leg: of this stream, and of all streams.
@@ -47,29 +49,44 @@ pub struct Leg<'a, S: Stream> {
 #[derive(Debug)]
 enum Io<S> {
     Connection(S),
-    Http2(TokioIo<Upgraded>),
+    /// A stream of hyper's server.
+    Served(TokioIo<Upgraded>),
+    /// A stream of our client.
+    Http2(Box<H2Stream>),
 }
 
 impl<'a, S: Stream> Leg<'a, S> {
-    /// A leg of what hyper gave up: a connection `S`, be it a server's or a client's, or else a stream of HTTP/2.
+    /// A connection, of which these bytes have been read already.
     #[must_use]
-    pub fn new(upgraded: Upgraded, count: Count<'a>) -> Self {
-        let (io, early) = match auto::upgrade::downcast::<TokioIo<S>>(upgraded) {
-            Ok(parts) => (Io::Connection(parts.io.into_inner()), parts.read_buf),
-            Err(upgraded) => match upgraded.downcast::<TokioIo<S>>() {
-                Ok(parts) => (Io::Connection(parts.io.into_inner()), parts.read_buf),
-                Err(upgraded) => (Io::Http2(TokioIo::new(upgraded)), Bytes::new()),
-            },
-        };
+    pub fn connection(connection: S, early: Bytes, count: Count<'a>) -> Self {
+        Self::over(Io::Connection(connection), early, count)
+    }
+
+    /// What hyper gave up: a stream of its server, or a connection of its client.
+    #[must_use]
+    pub fn upgraded(upgraded: Upgraded, count: Count<'a>) -> Self {
+        match upgraded.downcast::<TokioIo<S>>() {
+            Ok(parts) => Self::connection(parts.io.into_inner(), parts.read_buf, count),
+            Err(upgraded) => Self::over(Io::Served(TokioIo::new(upgraded)), Bytes::new(), count),
+        }
+    }
+
+    /// A stream of our client.
+    #[must_use]
+    pub fn stream(stream: H2Stream, count: Count<'a>) -> Self {
+        Self::over(Io::Http2(Box::new(stream)), Bytes::new(), count)
+    }
+
+    fn over(io: Io<S>, early: Bytes, count: Count<'a>) -> Self {
         Self { io, early, count, has_failed: false, is_ending: false, has_ended: false, is_shut: false }
     }
 
     /// The connection, if it is one of its own.
     #[must_use]
-    pub fn connection(&self) -> Option<&S> {
+    pub fn as_connection(&self) -> Option<&S> {
         match &self.io {
             Io::Connection(connection) => Some(connection),
-            Io::Http2(_) => None,
+            Io::Served(_) | Io::Http2(_) => None,
         }
     }
 
@@ -103,7 +120,8 @@ impl<'a, S: Stream> Leg<'a, S> {
         }
         match &mut self.io {
             Io::Connection(connection) => Pin::new(connection).poll_read(cx, buf),
-            Io::Http2(stream) => {
+            Io::Http2(stream) => Pin::new(stream).poll_read(cx, buf),
+            Io::Served(stream) => {
                 let before = buf.filled().len();
                 std::task::ready!(Pin::new(&mut *stream).poll_read(cx, buf))?;
                 if buf.filled().len() > before || buf.remaining() == 0 {
@@ -145,6 +163,7 @@ impl<S: Stream> AsyncWrite for Leg<'_, S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let polled = match &mut self.io {
             Io::Connection(connection) => Pin::new(connection).poll_write(cx, bytes),
+            Io::Served(stream) => Pin::new(stream).poll_write(cx, bytes),
             Io::Http2(stream) => Pin::new(stream).poll_write(cx, bytes),
         };
         self.noted(polled)
@@ -157,6 +176,7 @@ impl<S: Stream> AsyncWrite for Leg<'_, S> {
     ) -> Poll<io::Result<usize>> {
         let polled = match &mut self.io {
             Io::Connection(connection) => Pin::new(connection).poll_write_vectored(cx, slices),
+            Io::Served(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Io::Http2(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         };
         self.noted(polled)
@@ -165,6 +185,7 @@ impl<S: Stream> AsyncWrite for Leg<'_, S> {
     fn is_write_vectored(&self) -> bool {
         match &self.io {
             Io::Connection(connection) => connection.is_write_vectored(),
+            Io::Served(stream) => stream.is_write_vectored(),
             Io::Http2(stream) => stream.is_write_vectored(),
         }
     }
@@ -172,6 +193,7 @@ impl<S: Stream> AsyncWrite for Leg<'_, S> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = match &mut self.io {
             Io::Connection(connection) => Pin::new(connection).poll_flush(cx),
+            Io::Served(stream) => Pin::new(stream).poll_flush(cx),
             Io::Http2(stream) => Pin::new(stream).poll_flush(cx),
         };
         self.noted(polled)
@@ -180,6 +202,7 @@ impl<S: Stream> AsyncWrite for Leg<'_, S> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = match &mut self.io {
             Io::Connection(connection) => Pin::new(connection).poll_shutdown(cx),
+            Io::Served(stream) => Pin::new(stream).poll_shutdown(cx),
             Io::Http2(stream) => Pin::new(stream).poll_shutdown(cx),
         };
         self.is_shut |= matches!(polled, Poll::Ready(Ok(())));
