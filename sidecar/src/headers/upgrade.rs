@@ -10,7 +10,8 @@ use http::{
 };
 
 /// The protocols that an HTTP/1.1 request asks to switch to, in its order and without versions of HTTP; `None` if none is
-/// left, or if `Connection` does not name the field (RFC 9110 §7.8: then it is not meant for us). One look-up where the field is absent.
+/// left, or if `Connection` does not name the field (RFC 9110 §7.8: then it is not meant for us). One look-up where the
+/// field is absent.
 #[must_use]
 pub fn wanted(headers: &HeaderMap, version: Version) -> Option<HeaderValue> {
     let first = headers.get(UPGRADE)?;

@@ -23,6 +23,7 @@ use super::{
 use crate::{
     balance::{self, Tried},
     connect::{dial::Speak, pool::Target},
+    headers::framing::FramingError,
     model::{
         Cluster, Snapshot,
         cluster::{PeerKind, Transport},
@@ -112,6 +113,14 @@ impl<N: Net> Attempts<'_, N> {
             let request = self.request(&head, replay.attempt(), attempt)?;
             let way = Way { speak: self.speak, wish: self.wish };
             let outcome = attempt::attempt(self.worker, &target, way, request, expiry.as_mut()).await;
+            // What follows the request would be taken for its body, or the other way round.
+            let outcome = match outcome {
+                Ok(answer) if answer.switch.is_some() && !replay.is_over() => {
+                    let (endpoint, source) = (target.endpoint.address(), FramingError::WrongSwitch);
+                    Err(ProxyError::BadResponse { endpoint, source })
+                }
+                outcome => outcome,
+            };
             let class = match &outcome {
                 Ok(answer) => answer.processed,
                 Err(error) => error.retry_class(),

@@ -48,7 +48,7 @@ pub(super) struct Switched {
     pub(super) record: RequestRecord,
     /// The endpoint's load, and a place on an HTTP/2 connection.
     pub(super) held: Held,
-    /// The rest of the request's body: upstream leaves HTTP only when it has got all of it.
+    /// The end of the request's body.
     pub(super) rest: Rest,
     /// The place under the cap.
     pub(super) slot: RequestSlot,

@@ -74,8 +74,8 @@ pub(super) struct Switch {
 }
 
 impl Wish {
-    /// The wish of a request, taken out of it; `None` for an ordinary request, which costs one look-up. A wish for WebSocket that is
-    /// not well-formed is passed on as any other `Upgrade`: the app answers it.
+    /// The wish of a request, taken out of it; `None` for an ordinary request, which costs one look-up. A wish for
+    /// WebSocket that is not well-formed is passed on as any other `Upgrade`: the app answers it.
     pub(super) fn of<N: Net>(
         worker: &Worker<N>,
         door: &Door,

@@ -124,3 +124,21 @@ async fn an_app_of_http2_is_not_bothered_with_it() {
     assert_eq!(told.status, StatusCode::OK);
     assert_eq!(app.only().version, Version::HTTP_2);
 }
+
+#[tokio::test]
+async fn a_switch_before_the_end_of_the_body_is_refused() {
+    let (app, mut sides) = obliging(0).await;
+    let line = Line::to(app, Version::HTTP_11).await;
+    let request = "POST /exec HTTP/1.1\r\nHost: orders\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\
+                   Content-Length: 5\r\n\r\nsta";
+    let (told, _near) = call_http1(line.web.address(), request).await;
+    assert_eq!(
+        (told.status, told.header("x-outrider-reason")),
+        (StatusCode::BAD_GATEWAY, Some("bad_response"))
+    );
+    let (_asked, mut far) = soon("the app is asked", sides.recv()).await.unwrap();
+    // Its connection ends; of the body it may have got what there was.
+    let rest = soon("the end", far.read_to_end()).await.unwrap_or_default();
+    assert!(b"sta".starts_with(&rest), "{rest:?}");
+    eventually("nothing is under way", || line.active() == (0, 0) && line.in_flight() == (0, 0)).await;
+}
