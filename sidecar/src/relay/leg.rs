@@ -78,6 +78,8 @@ impl<'a, S: Stream> Leg<'a, S> {
     }
 
     fn over(io: Io<S>, early: Bytes, count: Count<'a>) -> Self {
+        // An empty part of a read buffer would keep the whole of it.
+        let early = if early.is_empty() { Bytes::new() } else { early };
         Self { io, early, count, has_failed: false, is_ending: false, has_ended: false, is_shut: false }
     }
 

@@ -56,7 +56,7 @@ async fn any_protocol_can_be_switched_to() {
         assert_eq!(soon("the rest", far.read_to_end()).await.unwrap(), b"the rest");
         eventually("it is over", || line.active() == (0, 0) && line.in_flight() == (0, 0)).await;
     }
-    let connections = line.web.cluster("orders").endpoints[0].runtime.clone();
+    let connections = std::sync::Arc::clone(&line.web.cluster("orders").endpoints[0].runtime);
     eventually("its connections are not kept", || {
         connections.connections.load(std::sync::atomic::Ordering::Relaxed) == 0
     })
