@@ -13,6 +13,7 @@
 
 mod architecture;
 mod discovery;
+mod dns;
 mod generated_code;
 mod harness;
 mod processes;

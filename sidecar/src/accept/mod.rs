@@ -50,7 +50,8 @@ pub async fn run<L, F>(
             return;
         }
         let active = Active(Arc::clone(&counts));
-        let served = serve(stream, peer);
+        // Boxed: every layer around a future that it moves doubles its room.
+        let served = Box::pin(serve(stream, peer));
         drain.spawn(async move {
             served.await;
             drop(active);

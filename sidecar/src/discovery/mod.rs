@@ -160,12 +160,12 @@ impl Feed {
     }
 
     /// The source has looked long enough for a start: nothing waits for its first answer any more. Until there is one
-    /// the cluster has no endpoints.
-    pub fn give_up_waiting(&self) {
+    /// the cluster has no endpoints. Whether something did wait.
+    pub fn give_up_waiting(&self) -> bool {
         self.to.send_if_modified(|lists| {
             let Some(slot) = self.slot(lists).filter(|slot| slot.endpoints.is_none()) else { return false };
             !std::mem::replace(&mut slot.is_overdue, true)
-        });
+        })
     }
 
     /// How finding the endpoints goes.

@@ -203,7 +203,8 @@ impl<N: Net> Connection<N> {
                             Pin::new(&mut connection).graceful_shutdown();
                         }
                     }
-                    look.as_mut().reset(tokio::time::Instant::now() + PARK_AFTER);
+                    let next = look.deadline() + PARK_AFTER;
+                    look.as_mut().reset(next);
                 }
             }
         };
@@ -216,8 +217,8 @@ impl<N: Net> Connection<N> {
         }
         let parts = connection.into_parts();
         let (prefix, stream) = parts.io.into_inner().into_inner().into_parts();
-        let unread =
-            if prefix.is_empty() { parts.read_buf } else { [parts.read_buf, prefix].concat().into() };
+        // A copy, and of nothing none: hyper's buffer goes.
+        let unread = [parts.read_buf, prefix].concat().into();
         Some((unread, stream))
     }
 
@@ -265,7 +266,8 @@ impl<N: Net> Connection<N> {
                     if idle >= APP_IDLE {
                         connection.as_mut().graceful_shutdown();
                     }
-                    look.as_mut().reset(tokio::time::Instant::now() + LOOK_INTERVAL);
+                    let next = look.deadline() + LOOK_INTERVAL;
+                    look.as_mut().reset(next);
                 }
             }
         };

@@ -6,7 +6,6 @@ use std::{
 };
 
 use outrider_certs::verify::Role;
-use tokio_rustls::server::TlsStream;
 
 use super::{
     door::{Door, From},
@@ -15,7 +14,6 @@ use super::{
     worker::Worker,
 };
 use crate::{
-    buffer::ReadAhead,
     model::{
         Identity, Listener, ListenerKind,
         cluster::PeerKind,
@@ -25,7 +23,7 @@ use crate::{
     },
     net::Net,
     tls::{
-        accept::{self, Accepted},
+        accept::{self, Accepted, Secured},
         trust::{Cut, Guard},
     },
 };
@@ -45,26 +43,38 @@ pub async fn serve<N: Net>(
         }
         ListenerKind::OutboundTcp { cluster } => {
             let cluster = cluster.clone();
-            tcp::outbound(&worker, &counts, &cluster, stream).await;
+            Box::pin(tcp::outbound(&worker, &counts, &cluster, stream)).await;
         }
         ListenerKind::Inbound(inbound) => {
             let inbound = inbound.clone();
-            let identity = worker.snapshots.load().identity.clone();
-            match identify(&worker, &inbound, identity, stream).await {
-                Ok((accepted, trust)) => {
-                    let door = peer_door(listener, counts, &inbound, &accepted, address);
-                    let entered = enter(worker, door, &inbound, accepted.stream, trust.cut());
-                    tokio::select! {
-                        biased;
-                        () = entered => {}
-                        () = trust.cut() => {}
-                    }
-                }
-                Err((reason, cause)) => {
-                    counts.refuse(reason);
-                    tracing::debug!(listener = %listener.name, peer = %address, ?reason, cause, "peer refused");
-                }
+            Box::pin(serve_peer(worker, listener, counts, inbound, (stream, address))).await;
+        }
+    }
+}
+
+async fn serve_peer<N: Net>(
+    worker: Arc<Worker<N>>,
+    listener: Arc<Listener>,
+    counts: Arc<ListenerRuntime>,
+    inbound: Inbound,
+    (stream, address): (N::Stream, SocketAddr),
+) {
+    let identity = worker.snapshots.load().identity.clone();
+    // Boxed for its own time: what a handshake takes is not kept.
+    let identified = Box::pin(identify(&worker, &inbound, identity, stream)).await;
+    match identified {
+        Ok((accepted, trust)) => {
+            let door = peer_door(listener, counts, &inbound, &accepted, address);
+            let entered = enter(worker, door, &inbound, accepted.stream, trust.cut());
+            tokio::select! {
+                biased;
+                () = entered => {}
+                () = trust.cut() => {}
             }
+        }
+        Err((reason, cause)) => {
+            counts.refuse(reason);
+            tracing::debug!(listener = %listener.name, peer = %address, ?reason, cause, "peer refused");
         }
     }
 }
@@ -120,7 +130,7 @@ async fn enter<N: Net>(
     worker: Arc<Worker<N>>,
     door: Arc<Door>,
     inbound: &Inbound,
-    stream: TlsStream<ReadAhead<N::Stream>>,
+    stream: Secured<N::Stream>,
     cut: Cut,
 ) {
     let alpn = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
