@@ -55,6 +55,7 @@ impl Http1 {
             .handshake(TokioIo::new(connection))
             .await
             .map_err(|error| Error::Http(Arc::new(error)))?;
+        let driver = driver.with_upgrades();
         drain::spawn_background(async move {
             // While nobody takes a response's body, the driver does not read, and would not see the cut.
             let ended = tokio::select! {

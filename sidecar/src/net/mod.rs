@@ -51,6 +51,12 @@ pub trait Stream: AsyncRead + AsyncWrite + std::fmt::Debug + Unpin + Send + 'sta
     fn reset_on_close(&self);
 }
 
+impl<S: Stream> Stream for Box<S> {
+    fn reset_on_close(&self) {
+        (**self).reset_on_close();
+    }
+}
+
 /// A listening socket of a [`Net`].
 pub trait Listener: Send + 'static {
     /// What it accepts.
