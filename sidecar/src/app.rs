@@ -12,7 +12,6 @@ use std::{io, net::SocketAddr, sync::Arc};
 
 use futures_util::future::join_all;
 use indexmap::IndexMap;
-use outrider_certs::SpiffeId;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -22,11 +21,11 @@ use crate::{
     connect::dial::Dialer,
     discovery::{Configured, Sources},
     drain::{self, Drains, Phase},
-    identity::{self, source::Source},
+    identity::{self, public::PublicFiles, source::Source, tls_configs::TlsBase},
     memory,
     model::{
         EndpointSettings, Listener, Settings, file::parse_endpoints, load::Load, runtime::ListenerRuntime,
-        settings::Limits, snapshot::Snapshots, status::IdentityStatus,
+        settings::Limits, snapshot::Snapshots, status::IdentityStatus, transport::ExpectedIds,
     },
     net::{self, Listener as _, Net},
     pipeline::{
@@ -148,6 +147,7 @@ impl App {
             settings: watch::Sender::new(Arc::clone(&settings)).subscribe(),
             identity: identity.identity,
             sources: parts.sources,
+            public: PublicFiles::new(TlsBase::new(&bootstrap.tls, &clock)?, &clock),
         };
         publish::start(inputs, snapshots.clone(), &clock, &readiness);
         let load = Arc::new(load(&bootstrap.limits, world.workers));
@@ -331,7 +331,7 @@ fn load(limits: &Limits, workers: Workers) -> Load {
     Load::new(max_open, budget)
 }
 
-fn parse(text: &str, default_ids: &Arc<[SpiffeId]>) -> Result<Vec<EndpointSettings>, String> {
-    parse_endpoints(text, default_ids)
+fn parse(text: &str, expected: &ExpectedIds) -> Result<Vec<EndpointSettings>, String> {
+    parse_endpoints(text, expected)
         .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
 }

@@ -22,5 +22,6 @@ mod protocols;
 mod request_path_docs;
 mod retries;
 mod simulation;
+mod transports;
 mod trust;
 mod wrong_peers;

@@ -38,7 +38,8 @@ pub async fn run<L, F>(
     let mut failures = Failures::default();
     let take = |stream: L::Stream, peer: SocketAddr| {
         let Some(admitted) = admission.admit() else { return };
-        let served = serve(stream, peer);
+        // Boxed: every layer around a future that it moves doubles its room.
+        let served = Box::pin(serve(stream, peer));
         drain.spawn(async move {
             served.await;
             drop(admitted);

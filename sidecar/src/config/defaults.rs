@@ -9,9 +9,10 @@ use rustls::{CipherSuite, NamedGroup};
 
 use super::units::{Bytes, Unit};
 use crate::model::{
-    cluster::{AppProtocol, Balance, StandardProtocol},
+    cluster::{AppProtocol, Balance},
     dns::Family,
     listener::Protocol,
+    transport::HttpVersion,
 };
 
 /// A key that holds a quantity.
@@ -38,6 +39,17 @@ pub struct Choice<T: 'static> {
     pub default: (&'static str, T),
     /// The others.
     pub others: &'static [(&'static str, T)],
+}
+
+/// The words of `clusters[].tls`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tls {
+    /// Mutual TLS with SPIFFE identities.
+    Mesh,
+    /// TLS to a service outside the mesh.
+    Public,
+    /// No encryption, to a service outside the mesh.
+    None,
 }
 
 /// A key's row in `docs/config.md`.
@@ -189,12 +201,26 @@ pub const APP_PROTOCOL: Choice<AppProtocol> = Choice {
 /// What the other end of a mesh connection is: whether it is a standard peer.
 pub const PEER: Choice<bool> =
     Choice { name: "peer", default: ("outrider", false), others: &[("standard", true)] };
-/// What a standard peer is spoken to with.
-pub const PEER_PROTOCOL: Choice<StandardProtocol> = Choice {
-    name: "peer_protocol",
-    default: ("http2", StandardProtocol::Http2),
-    others: &[("http1", StandardProtocol::Http1)],
+/// How a cluster is reached.
+pub const TLS: Choice<Tls> = Choice {
+    name: "tls",
+    default: ("mesh", Tls::Mesh),
+    others: &[("public", Tls::Public), ("none", Tls::None)],
 };
+/// What sidecars speak with each other for HTTP.
+pub const MESH_PROTOCOL: Choice<HttpVersion> = Choice {
+    name: "mesh_protocol",
+    default: ("http2", HttpVersion::Http2),
+    others: &[("http1", HttpVersion::Http1)],
+};
+/// What a standard peer is spoken to with.
+pub const PEER_PROTOCOL: Choice<HttpVersion> = Choice { name: "peer_protocol", ..MESH_PROTOCOL };
+/// What an unencrypted service is spoken to with.
+pub const PLAIN_PROTOCOL: Choice<AppProtocol> = Choice { name: "plain_protocol", ..APP_PROTOCOL };
+/// What a service that is reached by public TLS is spoken to with.
+pub const PUBLIC_PROTOCOL: Choice<AppProtocol> = Choice { name: "protocol", ..APP_PROTOCOL };
+/// Whose signature makes a server's certificate believed.
+pub const ROOTS: &str = "system";
 /// Which DNS records give the endpoints; `None` stands for SRV.
 pub const DNS_RECORD: Choice<Option<Family>> = Choice {
     name: "record",
@@ -307,8 +333,12 @@ fn cluster_rows() -> Vec<Row> {
         plain("clusters[]", "endpoints_file", "path", ""),
         plain("clusters[]", "dns", "section", ""),
         plain("clusters[]", "spiffe_ids", "list of SPIFFE IDs", ""),
+        TLS.row("clusters[]"),
         PEER.row("clusters[]"),
+        MESH_PROTOCOL.row("clusters[]"),
         PEER_PROTOCOL.row("clusters[]"),
+        PLAIN_PROTOCOL.row("clusters[]"),
+        plain("clusters[]", "public", "section", ""),
         BALANCE.row("clusters[]"),
         CONNECT_TIMEOUT.row("clusters[]"),
         REQUEST_TIMEOUT.row("clusters[]"),
@@ -319,6 +349,11 @@ fn cluster_rows() -> Vec<Row> {
         MAX_CONNECTIONS.row("clusters[]"),
         plain("clusters[].endpoints[]", "address", "`IP:port`", "required"),
         plain("clusters[].endpoints[]", "spiffe_id", "SPIFFE ID", "the cluster's `spiffe_ids`"),
+        plain("clusters[].public", "server_name", "DNS name or IP address", "required"),
+        plain("clusters[].public", "roots", "`system` or path", ROOTS),
+        plain("clusters[].public", "certificate", "path", ""),
+        plain("clusters[].public", "key", "path", ""),
+        PUBLIC_PROTOCOL.row("clusters[].public"),
         MAX_RETRIES.row("clusters[].retry"),
         BUDGET_PERCENT.row("clusters[].retry"),
         BUDGET_MIN_PER_SECOND.row("clusters[].retry"),

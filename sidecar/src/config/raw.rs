@@ -129,8 +129,12 @@ section! {
         endpoints_file: String,
         dns: Dns,
         spiffe_ids: Texts,
+        tls: String,
         peer: String,
+        mesh_protocol: String,
         peer_protocol: String,
+        plain_protocol: String,
+        public: Public,
         balance: String,
         connect_timeout: String,
         request_timeout: String,
@@ -139,6 +143,16 @@ section! {
         retry: Retry,
         max_requests: String,
         max_connections: String,
+    }
+}
+
+section! {
+    pub(super) struct Public {
+        server_name: String,
+        roots: String,
+        certificate: String,
+        key: String,
+        protocol: String,
     }
 }
 

@@ -95,6 +95,7 @@ impl Http2 {
     /// [`Error::Http2`], or [`Error::Refused`] if the peer closes instead of speaking. The caller bounds the time.
     pub async fn start<S: Stream>(mut connection: Connection<S>, limits: &Limits) -> Result<Self, Error> {
         let first_byte = connection.first_byte();
+        let may_ping = connection.may_ping();
         let (io, flusher) = buffer::batch(connection);
         let (sender, mut connection) = client::Builder::new()
             .initial_window_size(limits.stream_window_bytes)
@@ -108,7 +109,7 @@ impl Http2 {
             .map_err(|error| Error::Http2(Arc::new(error)))?;
         let allowed = Arc::new(AtomicU32::new(limits.max_streams));
         let driver = Driver {
-            pings: connection.ping_pong(),
+            pings: connection.ping_pong().filter(|_| may_ping),
             connection,
             flusher,
             look: Box::pin(tokio::time::sleep(wire::PING_INTERVAL / LOOKS_PER_PING)),
@@ -250,6 +251,7 @@ impl Upload {
 struct Driver<S> {
     connection: client::Connection<Batch<Connection<S>>, Bytes>,
     flusher: Flusher<Connection<S>>,
+    /// `None` where pings are not welcome.
     pings: Option<PingPong>,
     /// When to look next whether the peer is there, or when its answer to a ping is overdue.
     look: Pin<Box<Sleep>>,

@@ -13,10 +13,11 @@ use rustls::{CipherSuite, NamedGroup};
 use super::{
     cluster::{
         Balance, Caps, Cluster, ClusterName, ClusterSettings, Endpoint, EndpointSettings, EndpointSource,
-        PeerKind, RetryPolicy, Timeouts, Transport,
+        RetryPolicy, Timeouts,
     },
     runtime::{ClusterRuntime, EndpointRuntime},
     settings::{AdminSettings, Bootstrap, DrainSettings, IdentitySource, Limits, MemoryBudget, TlsSettings},
+    transport::{HttpVersion, PeerKind, Transport},
 };
 
 /// What is fixed for the life of a process, with the documented defaults.
@@ -60,7 +61,7 @@ pub(crate) fn settings(name: &str) -> ClusterSettings {
         name: ClusterName::new(name),
         authorities: vec![name.to_owned()],
         source: EndpointSource::Static(Vec::new()),
-        transport: Transport::Mesh(PeerKind::Outrider),
+        transport: Transport::Mesh(PeerKind::Outrider, HttpVersion::Http2),
         balance: Balance::PeakEwma,
         timeouts: Timeouts {
             connect: Duration::from_secs(2),
@@ -92,5 +93,6 @@ pub(crate) fn cluster(settings: ClusterSettings, endpoints: u8, now: Instant) ->
         settings: Arc::new(settings),
         endpoints: (0..endpoints).map(endpoint).collect(),
         runtime: Arc::new(ClusterRuntime::new(now)),
+        public: None,
     }
 }

@@ -10,6 +10,7 @@ pub mod file;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod flag;
+pub mod handshake;
 pub mod histogram;
 pub mod identity;
 pub mod listener;
@@ -18,6 +19,7 @@ pub mod runtime;
 pub mod settings;
 pub mod snapshot;
 pub mod status;
+pub mod transport;
 pub mod wire;
 
 pub use cluster::{Cluster, ClusterName, ClusterSettings, Endpoint, EndpointSettings};

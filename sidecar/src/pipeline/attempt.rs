@@ -4,7 +4,7 @@ use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc};
 
 use http::{Request, Response};
 
-use super::{error::ProxyError, respond, worker::Worker};
+use super::{error::ProxyError, form, respond, worker::Worker};
 use crate::{
     balance::InFlight,
     connect::{
@@ -15,7 +15,6 @@ use crate::{
         pool::{Lease, Target},
     },
     headers::framing,
-    model::cluster::{PeerKind, Transport},
     net::Net,
     relay::{
         received::{Broken, Received},
@@ -68,7 +67,7 @@ pub async fn attempt<N: Net>(
     let now = worker.now();
     match sent {
         Ok((response, http1, slot)) => {
-            let is_sidecar = target.cluster.settings.transport == Transport::Mesh(PeerKind::Outrider);
+            let is_sidecar = target.cluster.settings.transport.is_sidecar();
             let processed = if is_sidecar { respond::processed(response.headers()) } else { None };
             // A sidecar whose app is down says so faster than any app answers: that must not attract requests.
             match processed {
@@ -108,9 +107,17 @@ async fn send<N: Net>(
     worker: &Worker<N>,
     target: &Target,
     speak: Speak,
-    request: Request<RequestBody>,
+    mut request: Request<RequestBody>,
 ) -> Result<Sent, ProxyError> {
     let endpoint = target.endpoint.address();
+    let mut speak = speak;
+    if speak == Speak::Either {
+        let learned = worker.negotiator.learn(target, &worker.pool, || worker.now()).await;
+        speak = learned.map_err(|e| connect_error(e, target))?;
+        if speak == Speak::Http2 {
+            form::make_http2(&mut request)?;
+        }
+    }
     let lease = worker.pool.lease(target, speak).await.map_err(|e| connect_error(e, target))?;
     let unsent = match send_on(lease, request).await {
         Err(SendError::NotSent(request)) => request,

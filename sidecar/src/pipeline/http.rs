@@ -24,12 +24,7 @@ use super::{
 use crate::{
     drain::Phase,
     headers::{hop_by_hop, reserved},
-    model::{
-        Cluster, ListenerKind, Snapshot,
-        cluster::{PeerKind, Transport},
-        flag::ResponseFlag,
-        wire,
-    },
+    model::{Cluster, ListenerKind, Snapshot, flag::ResponseFlag, wire},
     net::Net,
     relay::{
         activity::Activity,
@@ -126,7 +121,7 @@ async fn carry<N: Net>(
         .map_err(|cap| ProxyError::Overflow { cluster: cluster.name().clone(), cap })?;
     retry_budget::record_request(&cluster.runtime.retry_budget, worker.now());
 
-    let previous_attempt = head::rewrite(worker, door, &snapshot, &mut head);
+    let previous_attempt = head::rewrite(worker, door, &snapshot, &cluster, &mut head);
     let speak = head::speak(door, &cluster, &mut head);
     let activity = Activity::new(&worker.clock);
     let replay = Replay::new(body, cluster.settings.retry.replay_bytes, activity.clone());
@@ -159,7 +154,7 @@ fn deliver<N: Net>(
     let Carried { answer, rest, cluster, activity, slot, audience } = carried;
     let (mut head, body) = answer.response.into_parts();
     hop_by_hop::strip_response(&mut head.headers);
-    let is_sidecar = cluster.settings.transport == Transport::Mesh(PeerKind::Outrider);
+    let is_sidecar = cluster.settings.transport.is_sidecar();
     let reason = reserved::take(&mut head.headers, wire::REASON);
     reserved::strip(&mut head.headers);
     // The far sidecar's reason explains its answer to the app here. Apps have none: their sidecars take it off.

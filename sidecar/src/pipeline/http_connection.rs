@@ -59,16 +59,17 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// What HTTP version a connection may carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wire {
-    /// From the own app: HTTP/1 or HTTP/2 with prior knowledge, told apart by the first bytes.
-    Plain,
-    /// Agreed on by ALPN, or by its absence.
+    /// From the own app, or from a peer without ALPN: HTTP/1 or HTTP/2 with prior knowledge, told apart by the first
+    /// bytes.
+    Sniffed,
+    /// Agreed on by ALPN.
     Http1,
     /// Agreed on by ALPN.
     Http2,
 }
 
 /// Serves HTTP until the connection ends or the drain ends it: HTTP/2 is told to go away when the drain begins, idle
-/// HTTP/1 connections of the own app are served a while longer (`Phase::Closing`), so that none is closed under a
+/// HTTP/1 connections of the own app and of sidecars are served a while longer (`Phase::Closing`), so that none is closed under a
 /// request on its way.
 pub(super) async fn serve<N, S>(worker: Arc<Worker<N>>, door: Arc<Door>, mut stream: S, wire: Wire)
 where
@@ -81,7 +82,7 @@ where
         return Box::pin(connection.http2(Prefixed::new(Bytes::new(), stream), wire)).await;
     }
     let Some(mut first) = connection.parked(&mut stream).await else { return };
-    if wire == Wire::Plain && PREFACE.starts_with(first.get(..PREFACE.len()).unwrap_or(&first)) {
+    if wire == Wire::Sniffed && PREFACE.starts_with(first.get(..PREFACE.len()).unwrap_or(&first)) {
         let limit = connection.limits().header_read_timeout;
         match tokio::time::timeout(limit, preface(&mut stream, first)).await {
             Ok(Some(bytes)) => first = bytes,
@@ -136,13 +137,18 @@ impl<N: Net> Connection<N> {
         &self.worker.settings.bootstrap.limits
     }
 
-    fn is_app(&self) -> bool {
-        matches!(self.door.from, From::App)
+    /// Whether the other end keeps HTTP/1 connections for as long as it likes: closing one could cross a request. Own
+    /// apps do, and sidecars, which close them themselves.
+    fn is_kept(&self) -> bool {
+        match &self.door.from {
+            From::App => true,
+            From::Peer { is_sidecar, .. } => *is_sidecar,
+        }
     }
 
     /// The phase in which an idle HTTP/1 connection is closed.
     fn last_phase(&self) -> Phase {
-        if self.is_app() { Phase::Closing } else { Phase::Draining }
+        if self.is_kept() { Phase::Closing } else { Phase::Draining }
     }
 
     /// Waits for bytes with next to nothing in hand; `None` if the connection has ended or is to be closed.
@@ -203,7 +209,8 @@ impl<N: Net> Connection<N> {
                             Pin::new(&mut connection).graceful_shutdown();
                         }
                     }
-                    look.as_mut().reset(tokio::time::Instant::now() + PARK_AFTER);
+                    let next = look.deadline() + PARK_AFTER;
+                    look.as_mut().reset(next);
                 }
             }
         };
@@ -216,8 +223,8 @@ impl<N: Net> Connection<N> {
         }
         let parts = connection.into_parts();
         let (prefix, stream) = parts.io.into_inner().into_inner().into_parts();
-        let unread =
-            if prefix.is_empty() { parts.read_buf } else { [parts.read_buf, prefix].concat().into() };
+        // A copy, and of nothing none: hyper's buffer goes.
+        let unread = [parts.read_buf, prefix].concat().into();
         Some((unread, stream))
     }
 
@@ -274,7 +281,8 @@ impl<N: Net> Connection<N> {
                     if idle >= self.limits().idle_timeout {
                         connection.as_mut().graceful_shutdown();
                     }
-                    look.as_mut().reset(tokio::time::Instant::now() + LOOK_INTERVAL);
+                    let next = look.deadline() + LOOK_INTERVAL;
+                    look.as_mut().reset(next);
                 }
             }
         };

@@ -15,13 +15,7 @@ use crate::{
         pool::Target,
     },
     drain::Phase,
-    model::{
-        Cluster, ClusterName,
-        cluster::{PeerKind, Transport},
-        flag::ResponseFlag,
-        listener::Inbound,
-        runtime::ListenerRuntime,
-    },
+    model::{Cluster, ClusterName, flag::ResponseFlag, listener::Inbound, runtime::ListenerRuntime},
     net::{Net, Stream},
     relay::{
         copy::{self, End},
@@ -69,7 +63,8 @@ async fn outward<N: Net>(
     record: &mut RequestRecord,
 ) -> Result<(), ProxyError> {
     let snapshot = worker.snapshots.load();
-    let opened = async {
+    // Boxed for its own time: a stream may last for days.
+    let opened = Box::pin(async {
         let cluster =
             snapshot.cluster(name).ok_or_else(|| ProxyError::NoRoute { authority: name.to_string() })?;
         record.routed(Arc::clone(&cluster.runtime));
@@ -78,7 +73,7 @@ async fn outward<N: Net>(
         retry_budget::record_request(&cluster.runtime.retry_budget, worker.now());
         let (target, way, in_flight) = open_somewhere(worker, cluster, &snapshot.identity).await?;
         Ok((target, way, in_flight, slot))
-    }
+    })
     .await;
     let (target, way, mut in_flight, _slot) = match opened {
         Ok(opened) => opened,
@@ -150,7 +145,7 @@ async fn open_somewhere<N: Net>(
 async fn open<N: Net>(worker: &Worker<N>, target: &Target) -> Result<Way<N::Stream>, ProxyError> {
     let endpoint = target.endpoint.address();
     let connection = worker.tcp_pool.lease(target).await.map_err(|e| connect_error(e, target))?;
-    if target.cluster.settings.transport != Transport::Mesh(PeerKind::Outrider) {
+    if !target.cluster.settings.transport.is_sidecar() {
         return Ok(Way::Bare(connection));
     }
     let cut = connection.cut();
@@ -241,7 +236,7 @@ where
     N: Net,
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut app = match to_app(worker, &inbound.app, record).await {
+    let mut app = match Box::pin(to_app(worker, &inbound.app, record)).await {
         Ok(app) => app,
         Err(error) => {
             record.set_flag(error.flag());
@@ -282,7 +277,8 @@ pub async fn inbound_plain<N, S>(
 {
     door.count_request();
     let mut record = RequestRecord::new(Arc::clone(&door.counts), worker.now());
-    match to_app(worker, &inbound.app, &mut record).await {
+    let opened = Box::pin(to_app(worker, &inbound.app, &mut record)).await;
+    match opened {
         Ok(mut app) => {
             if carry_bare(&mut stream, &mut app.connection, cut).await.is_err() {
                 app.connection.reset_on_close();

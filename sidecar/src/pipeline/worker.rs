@@ -8,7 +8,7 @@ use std::{
 use crate::{
     accept::Handshakes,
     clock::Clock,
-    connect::{dial::Dialer, pool::Pool, tcp_pool::TcpPool},
+    connect::{dial::Dialer, negotiate::Negotiator, pool::Pool, tcp_pool::TcpPool},
     drain::{Drains, Phase},
     model::{Settings, load::Load, snapshot::Snapshots},
     net::Net,
@@ -31,6 +31,8 @@ pub struct Worker<N: Net> {
     pub drains: Drains,
     /// HTTP connections upstream.
     pub pool: Pool<N>,
+    /// What servers outside the mesh like to speak.
+    pub negotiator: Negotiator<N>,
     /// Framed connections upstream.
     pub tcp_pool: TcpPool<N>,
     /// Response bodies under way.
@@ -69,7 +71,8 @@ impl<N: Net> Worker<N> {
         let worker = Arc::new(Self {
             snapshots,
             settings,
-            pool: Pool::new(dialer.clone(), limits),
+            pool: Pool::new(dialer.clone(), Arc::clone(&limits)),
+            negotiator: Negotiator::new(dialer.clone(), limits),
             tcp_pool: TcpPool::new(dialer.clone()),
             streams: Streams::default(),
             dialer,

@@ -131,6 +131,7 @@ mod tests {
             settings: Arc::clone(&before.settings),
             endpoints: Vec::new(),
             runtime: Arc::clone(&before.runtime),
+            public: None,
         };
         Arc::make_mut(&mut after.settings).caps.max_requests = 1;
         let after = Arc::new(after);

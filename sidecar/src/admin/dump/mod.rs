@@ -20,6 +20,7 @@ use crate::{
         closed::{Misuse, Shed},
         cluster::EndpointSource,
         flag::ResponseFlag,
+        handshake::TlsFailure,
         runtime::{ListenerRuntime, PeerCount, Refusal, RequestCounts, TlsFacts},
         status::{LookupOutcome, Lookups, Progress},
     },
@@ -80,6 +81,7 @@ fn cluster(cluster: &Cluster, now: Instant) -> Value {
         "requests": requests(&runtime.counts),
         "retries": count(&runtime.retries),
         "retries_over_budget": count(&runtime.retries_over_budget),
+        "tls_failures": tls_failures(&runtime.tls_failures),
         "discovery": discovery(cluster, now),
         "endpoints": cluster.endpoints.iter().map(|item| endpoint(item)).collect::<Vec<_>>(),
     })
@@ -135,6 +137,13 @@ fn flags(counts: &[AtomicU64]) -> Map<String, Value> {
     occurred.map(|(flag, value)| (flag.letters().to_owned(), count(value))).collect()
 }
 
+/// Only reasons that occurred.
+fn tls_failures(counts: &[AtomicU64]) -> Map<String, Value> {
+    let named = TlsFailure::ALL.into_iter().zip(counts);
+    let occurred = named.filter(|(_, value)| value.load(Ordering::Relaxed) > 0);
+    occurred.map(|(reason, value)| (reason.label().to_owned(), count(value))).collect()
+}
+
 fn endpoint(endpoint: &Endpoint) -> Value {
     let runtime = &endpoint.runtime;
     // 0 is "no sample yet".
@@ -150,12 +159,13 @@ fn endpoint(endpoint: &Endpoint) -> Value {
         "connections": number(&runtime.connections),
         "latency_ms": latency_ms,
         "tls": runtime.tls().as_ref().map(tls),
+        "tls_failure": runtime.tls_failure(),
     })
 }
 
 fn tls(facts: &TlsFacts) -> Value {
     json!({
-        "peer": facts.peer.as_str(),
+        "peer": &*facts.peer,
         "version": facts.version,
         "cipher_suite": facts.cipher_suite,
         "key_exchange": facts.key_exchange,
