@@ -12,6 +12,7 @@
 )]
 
 mod architecture;
+mod bounds;
 mod discovery;
 mod dns;
 mod generated_code;
@@ -21,5 +22,6 @@ mod protocols;
 mod request_path_docs;
 mod retries;
 mod simulation;
+mod transports;
 mod trust;
 mod wrong_peers;

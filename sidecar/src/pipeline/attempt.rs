@@ -8,7 +8,7 @@ use http::{Request, Response};
 
 use super::{
     error::ProxyError,
-    respond,
+    form, respond,
     wish::{Switch, Wish},
     worker::Worker,
 };
@@ -22,9 +22,11 @@ use crate::{
         pool::{Lease, Target},
     },
     headers::framing,
-    model::cluster::{PeerKind, Transport},
     net::Net,
-    relay::{received::Received, replay::RequestBody},
+    relay::{
+        received::{Broken, Received},
+        replay::RequestBody,
+    },
     resilience::{circuit_breaker, retry::Processed},
 };
 
@@ -83,7 +85,11 @@ pub(super) async fn attempt<N: Net>(
     let now = worker.now();
     match sent {
         Ok((Sent { response, http1, slot, stream: _ }, switch)) => {
-            let processed = if is_sidecar(target) { respond::processed(response.headers()) } else { None };
+            let processed = if target.cluster.settings.transport.is_sidecar() {
+                respond::processed(response.headers())
+            } else {
+                None
+            };
             // A sidecar whose app is down says so faster than any app answers: that must not attract requests.
             match processed {
                 Some(_failure) => in_flight.failed(now),
@@ -119,34 +125,44 @@ fn judge<N: Net>(
     way: Way<'_>,
     mut sent: Sent,
 ) -> Result<(Sent, Option<Box<Switch>>), ProxyError> {
-    let bad = |source| ProxyError::BadResponse { endpoint: target.endpoint.address(), source };
-    let header_count = worker.settings.bootstrap.limits.header_count;
     let (head, body) = sent.response.into_parts();
+    let (limits, endpoint) = (&worker.settings.bootstrap.limits, target.endpoint.address());
+    if !framing::fits(&head.headers, 0, limits.header_count, limits.header_bytes) {
+        return Err(ProxyError::ResponseHeadersTooLarge { endpoint });
+    }
+    let bad = |source| ProxyError::BadResponse { endpoint, source };
     let checked = match way.wish {
-        Some(_) => framing::check_switch(&head, header_count),
-        None => framing::check_response(&head, header_count),
+        Some(_) => framing::check_switch(&head),
+        None => framing::check_response(&head),
     };
     checked.map_err(bad)?;
     sent.response = Response::from_parts(head, body);
     let switch = match way.wish {
-        Some(wish) => wish.settle(sent.stream.take(), is_sidecar(target), &mut sent.response).map_err(bad)?,
+        Some(wish) => {
+            let is_sidecar = target.cluster.settings.transport.is_sidecar();
+            wish.settle(sent.stream.take(), is_sidecar, &mut sent.response).map_err(bad)?
+        }
         None => None,
     };
     Ok((sent, switch))
-}
-
-fn is_sidecar(target: &Target) -> bool {
-    target.cluster.settings.transport == Transport::Mesh(PeerKind::Outrider)
 }
 
 async fn send<N: Net>(
     worker: &Worker<N>,
     target: &Target,
     way: Way<'_>,
-    request: Request<RequestBody>,
+    mut request: Request<RequestBody>,
 ) -> Result<Sent, ProxyError> {
     let endpoint = target.endpoint.address();
-    let lease = worker.pool.lease(target, way.speak).await.map_err(|e| connect_error(e, target))?;
+    let mut speak = way.speak;
+    if speak == Speak::Either {
+        let learned = worker.negotiator.learn(target, &worker.pool, || worker.now()).await;
+        speak = learned.map_err(|e| connect_error(e, target))?;
+        if speak == Speak::Http2 {
+            form::make_http2(&mut request)?;
+        }
+    }
+    let lease = worker.pool.lease(target, speak).await.map_err(|e| connect_error(e, target))?;
     let unsent = match send_on(lease, way, request).await? {
         Err(SendError::NotSent(request)) => request,
         Err(error) => return Err(send_error(error, endpoint)),
@@ -154,7 +170,7 @@ async fn send<N: Net>(
     };
     // The kept connection was just being closed and nothing of the request was written: that is no failure of the
     // endpoint yet, a new connection tells.
-    let lease = worker.pool.fresh(target, way.speak).await.map_err(|e| connect_error(e, target))?;
+    let lease = worker.pool.fresh(target, speak).await.map_err(|e| connect_error(e, target))?;
     send_on(lease, way, *unsent).await?.map_err(|error| send_error(error, endpoint))
 }
 
@@ -205,6 +221,9 @@ fn send_error(error: SendError, endpoint: SocketAddr) -> ProxyError {
     match error {
         SendError::NotSent(_) | SendError::Refused => ProxyError::NotProcessed { endpoint },
         SendError::Reset(source) => ProxyError::Reset { endpoint, source: Arc::new(source) },
+        SendError::Protocol(Broken::Http1(source)) if source.is_parse_too_large() => {
+            ProxyError::ResponseHeadersTooLarge { endpoint }
+        }
         SendError::Protocol(source) => ProxyError::Protocol { endpoint, source: Arc::new(source) },
         SendError::Downstream => ProxyError::Downstream,
     }

@@ -7,7 +7,7 @@ use std::{
 
 use outrider_certs::Peer;
 
-use super::{respond::Audience, switched::Switched};
+use super::{misuse::Resets, respond::Audience, switched::Switched};
 use crate::model::{
     Listener,
     runtime::{ListenerRuntime, PeerCount},
@@ -22,6 +22,8 @@ pub struct Door {
     pub counts: Arc<ListenerRuntime>,
     /// Who is there.
     pub from: From,
+    /// Streams reset before their answers, of HTTP/2.
+    pub resets: Resets,
     /// What the connection carries once it has left HTTP.
     switched: Mutex<Option<Box<Switched>>>,
 }
@@ -48,7 +50,7 @@ impl Door {
     /// The door of a new connection.
     #[must_use]
     pub fn new(listener: Arc<Listener>, counts: Arc<ListenerRuntime>, from: From) -> Self {
-        Self { listener, counts, from, switched: Mutex::new(None) }
+        Self { listener, counts, from, resets: Resets::default(), switched: Mutex::new(None) }
     }
 
     /// The connection leaves HTTP when its answer has been sent, and carries this from then on.

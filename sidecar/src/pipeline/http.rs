@@ -27,12 +27,7 @@ use crate::{
     connect::dial::Speak,
     drain::Phase,
     headers::{hop_by_hop, reserved},
-    model::{
-        Cluster, ListenerKind, Snapshot,
-        cluster::{PeerKind, Transport},
-        flag::ResponseFlag,
-        wire,
-    },
+    model::{Cluster, ListenerKind, Snapshot, flag::ResponseFlag, wire},
     net::Net,
     relay::{
         activity::Activity,
@@ -66,7 +61,9 @@ pub async fn handle<N: Net>(
     let is_leaving = wish.is_some() || request.method() == Method::CONNECT;
     let is_grpc = !is_leaving && respond::is_grpc(request.headers());
     let version = request.version();
+    let unanswered = Unanswered { worker: &worker, door: &door, is_http2: version == Version::HTTP_2 };
     let carried = carry(&worker, &door, request, wish.as_deref(), &mut record).await;
+    std::mem::forget(unanswered);
     // On doubt about the framing, the two sides may disagree about where the next request begins.
     let is_in_doubt = is_leaving || matches!(carried, Err(ProxyError::BadRequest(_)));
     let mut response = match carried {
@@ -89,6 +86,21 @@ pub async fn handle<N: Net>(
     Ok(response)
 }
 
+/// Counts a stream that its sender resets before there is an answer: this is dropped with the request's future.
+struct Unanswered<'a, N: Net> {
+    worker: &'a Worker<N>,
+    door: &'a Door,
+    is_http2: bool,
+}
+
+impl<N: Net> Drop for Unanswered<'_, N> {
+    fn drop(&mut self) {
+        if self.is_http2 {
+            self.door.resets.count(self.worker.now(), self.worker.settings.bootstrap.limits.max_resets);
+        }
+    }
+}
+
 /// A response on its way, with everything that lives as long as its body.
 struct Carried {
     answer: Answer,
@@ -109,14 +121,14 @@ async fn carry<N: Net>(
     // One load for the whole request: a change in between must not pair an old route with a new cluster.
     let snapshot = worker.snapshots.load();
     let (mut head, body) = request.into_parts();
-    let authority = head::judge(&head, wish, worker.settings.bootstrap.limits.header_count)?;
+    let authority = head::judge(&head, wish, &worker.settings.bootstrap.limits)?;
     let cluster = find_cluster(&snapshot, door, &authority)?;
     record.routed(Arc::clone(&cluster.runtime));
-    let slot = circuit_breaker::admit_request(&cluster)
+    let slot = circuit_breaker::admit_request(&cluster, worker.load.is_over())
         .map_err(|cap| ProxyError::Overflow { cluster: cluster.name().clone(), cap })?;
     retry_budget::record_request(&cluster.runtime.retry_budget, worker.now());
 
-    let previous_attempt = head::rewrite(worker, door, &snapshot, &mut head);
+    let previous_attempt = head::rewrite(worker, door, &snapshot, &cluster, &mut head);
     let speak = head::speak(door, &cluster, wish, &mut head);
     // RFC 9110 §7.8: a wish may be ignored. Where the next hop has no form for it, this is an ordinary request.
     let wish = wish.filter(|wish| speak == Speak::Http1 || !wish.is_http1_only());
@@ -204,7 +216,7 @@ fn switch_over<N: Net>(
 /// Takes off an answer's head what was meant for us.
 fn clean(headers: &mut HeaderMap, cluster: &Cluster, audience: Audience) {
     hop_by_hop::strip_response(headers);
-    let is_sidecar = cluster.settings.transport == Transport::Mesh(PeerKind::Outrider);
+    let is_sidecar = cluster.settings.transport.is_sidecar();
     let reason = reserved::take(headers, wire::REASON);
     reserved::strip(headers);
     // The far sidecar's reason explains its answer to the app here. Apps have none: their sidecars take it off.

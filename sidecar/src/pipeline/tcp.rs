@@ -15,13 +15,7 @@ use crate::{
         pool::Target,
     },
     drain::Phase,
-    model::{
-        Cluster, ClusterName,
-        cluster::{PeerKind, Transport},
-        flag::ResponseFlag,
-        listener::Inbound,
-        runtime::ListenerRuntime,
-    },
+    model::{Cluster, ClusterName, flag::ResponseFlag, listener::Inbound, runtime::ListenerRuntime},
     net::{Net, Stream},
     relay::{
         copy::{self, End},
@@ -74,7 +68,7 @@ async fn outward<N: Net>(
         let cluster =
             snapshot.cluster(name).ok_or_else(|| ProxyError::NoRoute { authority: name.to_string() })?;
         record.routed(Arc::clone(&cluster.runtime));
-        let slot = circuit_breaker::admit_request(cluster)
+        let slot = circuit_breaker::admit_request(cluster, worker.load.is_over())
             .map_err(|cap| ProxyError::Overflow { cluster: name.clone(), cap })?;
         retry_budget::record_request(&cluster.runtime.retry_budget, worker.now());
         let (target, way, in_flight) = open_somewhere(worker, cluster, &snapshot.identity).await?;
@@ -151,7 +145,7 @@ async fn open_somewhere<N: Net>(
 async fn open<N: Net>(worker: &Worker<N>, target: &Target) -> Result<Way<N::Stream>, ProxyError> {
     let endpoint = target.endpoint.address();
     let connection = worker.tcp_pool.lease(target).await.map_err(|e| connect_error(e, target))?;
-    if target.cluster.settings.transport != Transport::Mesh(PeerKind::Outrider) {
+    if !target.cluster.settings.transport.is_sidecar() {
         return Ok(Way::Bare(connection));
     }
     let cut = connection.cut();
@@ -311,7 +305,7 @@ async fn to_app<N: Net>(
     let cluster =
         snapshot.cluster(name).ok_or_else(|| ProxyError::NoRoute { authority: name.to_string() })?;
     record.routed(Arc::clone(&cluster.runtime));
-    let slot = circuit_breaker::admit_request(cluster)
+    let slot = circuit_breaker::admit_request(cluster, worker.load.is_over())
         .map_err(|cap| ProxyError::Overflow { cluster: name.clone(), cap })?;
     let now = worker.now();
     let endpoint = worker

@@ -3,7 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use outrider_certs::Peer;
-use rustls::{Error as TlsError, ServerConfig};
+use rustls::{Error as TlsError, PeerIncompatible, ServerConfig};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::{
@@ -60,6 +60,20 @@ fn refusal(error: &io::Error) -> Refusal {
         Some(TlsError::NoCertificatesPresented) => Refusal::NoCertificate,
         Some(TlsError::InvalidCertificate(_)) => Refusal::BadCertificate,
         Some(TlsError::NoApplicationProtocol) => Refusal::NoProtocol,
+        Some(TlsError::PeerIncompatible(what)) => incompatible(what),
+        _ => Refusal::Tls,
+    }
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "the library's list may grow; the rest has one counter")]
+fn incompatible(what: &PeerIncompatible) -> Refusal {
+    match what {
+        PeerIncompatible::NoCipherSuitesInCommon | PeerIncompatible::NoKxGroupsInCommon => {
+            Refusal::NoAlgorithm
+        }
+        PeerIncompatible::SupportedVersionsExtensionRequired
+        | PeerIncompatible::Tls12NotOffered
+        | PeerIncompatible::Tls12NotOfferedOrEnabled => Refusal::OldTls,
         _ => Refusal::Tls,
     }
 }
