@@ -112,6 +112,8 @@ pub(super) fn speak(door: &Door, cluster: &Cluster, wish: Option<&Wish>, head: &
             }
         }
         (_, Transport::Public(public)) => match public.protocol {
+            // What both ends are sure to have a form for.
+            AppProtocol::Auto if wish.is_some() => Speak::Http1,
             AppProtocol::Auto => Speak::Either,
             AppProtocol::Http1 => Speak::Http1,
             AppProtocol::Http2 => Speak::Http2,
