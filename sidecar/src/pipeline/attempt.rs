@@ -85,11 +85,8 @@ pub(super) async fn attempt<N: Net>(
     let now = worker.now();
     match sent {
         Ok((Sent { response, http1, slot, stream: _ }, switch)) => {
-            let processed = if target.cluster.settings.transport.is_sidecar() {
-                respond::processed(response.headers())
-            } else {
-                None
-            };
+            let is_sidecar = target.cluster.settings.transport.is_sidecar();
+            let processed = if is_sidecar { respond::processed(response.headers()) } else { None };
             // A sidecar whose app is down says so faster than any app answers: that must not attract requests.
             match processed {
                 Some(_failure) => in_flight.failed(now),
@@ -125,23 +122,21 @@ fn judge<N: Net>(
     way: Way<'_>,
     mut sent: Sent,
 ) -> Result<(Sent, Option<Box<Switch>>), ProxyError> {
-    let (head, body) = sent.response.into_parts();
     let (limits, endpoint) = (&worker.settings.bootstrap.limits, target.endpoint.address());
+    let bad = |source| ProxyError::BadResponse { endpoint, source };
+    let (head, body) = sent.response.into_parts();
     if !framing::fits(&head.headers, 0, limits.header_count, limits.header_bytes) {
         return Err(ProxyError::ResponseHeadersTooLarge { endpoint });
     }
-    let bad = |source| ProxyError::BadResponse { endpoint, source };
     let checked = match way.wish {
         Some(_) => framing::check_switch(&head),
         None => framing::check_response(&head),
     };
     checked.map_err(bad)?;
     sent.response = Response::from_parts(head, body);
+    let is_sidecar = target.cluster.settings.transport.is_sidecar();
     let switch = match way.wish {
-        Some(wish) => {
-            let is_sidecar = target.cluster.settings.transport.is_sidecar();
-            wish.settle(sent.stream.take(), is_sidecar, &mut sent.response).map_err(bad)?
-        }
+        Some(wish) => wish.settle(sent.stream.take(), is_sidecar, &mut sent.response).map_err(bad)?,
         None => None,
     };
     Ok((sent, switch))
@@ -154,16 +149,19 @@ async fn send<N: Net>(
     mut request: Request<RequestBody>,
 ) -> Result<Sent, ProxyError> {
     let endpoint = target.endpoint.address();
-    let mut speak = way.speak;
-    if speak == Speak::Either {
+    let mut way = way;
+    if way.speak == Speak::Either {
         // Boxed, so that other requests do not keep the room.
         let learned = Box::pin(worker.negotiator.learn(target, &worker.pool, || worker.now())).await;
-        speak = learned.map_err(|e| connect_error(e, target))?;
-        if speak == Speak::Http2 {
+        way.speak = learned.map_err(|e| connect_error(e, target))?;
+        if way.speak == Speak::Http2 {
             form::make_http2(&mut request)?;
         }
+        if let Some(wish) = way.wish {
+            wish.dress(&mut request, way.speak);
+        }
     }
-    let lease = worker.pool.lease(target, speak).await.map_err(|e| connect_error(e, target))?;
+    let lease = worker.pool.lease(target, way.speak).await.map_err(|e| connect_error(e, target))?;
     let unsent = match send_on(lease, way, request).await? {
         Err(SendError::NotSent(request)) => request,
         Err(error) => return Err(send_error(error, endpoint)),
@@ -171,7 +169,7 @@ async fn send<N: Net>(
     };
     // The kept connection was just being closed and nothing of the request was written: that is no failure of the
     // endpoint yet, a new connection tells.
-    let lease = worker.pool.fresh(target, speak).await.map_err(|e| connect_error(e, target))?;
+    let lease = worker.pool.fresh(target, way.speak).await.map_err(|e| connect_error(e, target))?;
     send_on(lease, way, *unsent).await?.map_err(|error| send_error(error, endpoint))
 }
 

@@ -190,7 +190,10 @@ impl<N: Net> Attempts<'_, N> {
             }
             Speak::Http1 | Speak::Either | Speak::Tcp => form::for_http1(&mut request, &self.authority)?,
         }
-        if let Some(wish) = self.wish {
+        // Where it is not known yet what the server speaks, the attempt does it when it is.
+        if let Some(wish) = self.wish
+            && self.speak != Speak::Either
+        {
             wish.dress(&mut request, self.speak);
         }
         Ok(request)

@@ -15,6 +15,7 @@ use crate::{
     model::{
         Cluster, ListenerKind, Snapshot,
         cluster::AppProtocol,
+        listener,
         settings::Limits,
         transport::{HttpVersion, PeerKind, Transport},
         wire,
@@ -103,7 +104,7 @@ pub(super) fn speak(door: &Door, cluster: &Cluster, wish: Option<&Wish>, head: &
                 head.headers.insert(wire::APP_VERSION, version_label(head.version));
             }
             match version {
-                HttpVersion::Http1 | HttpVersion::Http2 if is_sidecar && is_http1_only => Speak::Http1,
+                HttpVersion::Http2 if is_http1_only && is_sidecar => Speak::Http1,
                 HttpVersion::Http2 => Speak::Http2,
                 // An HTTP/1 head must name its trailers, which gRPC never does: they would be lost.
                 HttpVersion::Http1 if is_sidecar && head.version == Version::HTTP_2 => Speak::Http2,
@@ -117,6 +118,11 @@ pub(super) fn speak(door: &Door, cluster: &Cluster, wish: Option<&Wish>, head: &
             AppProtocol::Http1 => Speak::Http1,
             AppProtocol::Http2 => Speak::Http2,
         },
+        (_, Transport::Plain(AppProtocol::Auto))
+        | (
+            ListenerKind::Inbound(listener::Inbound { app_protocol: AppProtocol::Auto, .. }),
+            Transport::App,
+        ) if is_http1_only => Speak::Http1,
         (_, Transport::Plain(protocol)) => app_speak(*protocol, None, head.version),
         (ListenerKind::Inbound(inbound), Transport::App) => {
             app_speak(inbound.app_protocol, app_version.as_ref(), head.version)

@@ -67,7 +67,11 @@ pub async fn handle<N: Net>(
     // On doubt about the framing, the two sides may disagree about where the next request begins.
     let is_in_doubt = is_leaving || matches!(carried, Err(ProxyError::BadRequest(_)));
     let mut response = match carried {
-        Ok(carried) => deliver(&worker, &door, carried, wish, record),
+        Ok(carried) => {
+            // In HTTP/1, trailers would end the body as if it were whole.
+            let ends_in_status = is_grpc && version == Version::HTTP_2;
+            deliver(&worker, &door, carried, (wish, record), ends_in_status)
+        }
         Err(error) => {
             let response = respond::respond(&error, is_grpc, door.audience());
             record.set_flag(error.flag());
@@ -159,8 +163,8 @@ fn deliver<N: Net>(
     worker: &Arc<Worker<N>>,
     door: &Door,
     mut carried: Carried,
-    wish: Option<Box<Wish>>,
-    mut record: RequestRecord,
+    (wish, mut record): (Option<Box<Wish>>, RequestRecord),
+    ends_in_status: bool,
 ) -> Response<ResponseBody> {
     let response = &mut carried.answer.response;
     clean(response.headers_mut(), &carried.cluster, door.audience());
@@ -180,6 +184,7 @@ fn deliver<N: Net>(
         worker: Arc::clone(worker),
         record: Some(record),
         held: Some(answer.held),
+        ends_in_status: ends_in_status && respond::is_grpc(&head.headers),
         _rest: rest,
         _slot: slot,
     };
@@ -231,14 +236,17 @@ struct Ending<N: Net> {
     /// Dropped unfinished, it counts the downstream as gone.
     record: Option<RequestRecord>,
     held: Option<Held>,
+    /// Whether an answer that breaks off ends with a gRPC status: a call over a lost connection is `UNAVAILABLE`, and
+    /// of a reset gRPC's clients make something else.
+    ends_in_status: bool,
     /// With the answer's end, nobody wants the rest of the request.
     _rest: Rest,
     _slot: RequestSlot,
 }
 
 impl<N: Net> OnEnd for Ending<N> {
-    fn ended(&mut self, result: Result<(), &body::Error>) {
-        let (Some(mut record), Some(mut held)) = (self.record.take(), self.held.take()) else { return };
+    fn ended(&mut self, result: Result<(), &body::Error>) -> Option<HeaderMap> {
+        let (Some(mut record), Some(mut held)) = (self.record.take(), self.held.take()) else { return None };
         match result {
             Ok(()) => {
                 if let Some((target, connection)) = held.http1 {
@@ -252,5 +260,6 @@ impl<N: Net> OnEnd for Ending<N> {
             Err(body::Error::Idle) => record.set_flag(ResponseFlag::SI),
         }
         record.finish();
+        result.err().filter(|_| self.ends_in_status).and_then(respond::broken_off)
     }
 }

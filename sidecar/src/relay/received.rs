@@ -16,8 +16,8 @@ pub enum Broken {
     /// On HTTP/1.
     #[error(transparent)]
     Http1(#[from] hyper::Error),
-    /// On HTTP/2.
-    #[error(transparent)]
+    /// On HTTP/2. Not transparent: hyper looks for this very error among the causes, for the code of the reset that goes on.
+    #[error("by HTTP/2")]
     Http2(#[from] h2::Error),
 }
 

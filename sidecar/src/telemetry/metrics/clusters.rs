@@ -78,7 +78,6 @@ fn encode_clusters(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> 
     metric("retries", "Retries made").counters(encoder, counters(|c| &c.retries))?;
     metric("retries_over_budget", "Retries that policy allowed and the budget did not")
         .counters(encoder, counters(|c| &c.retries_over_budget))?;
-    encode_upgrades(encoder, snapshot)?;
     metric("cluster_transport", "How the cluster is reached: mesh, public, none, or app; always 1").gauges(
         encoder,
         clusters(snapshot).map(|cluster| {
@@ -96,10 +95,31 @@ fn encode_clusters(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> 
         }),
     )?;
     encode_unencrypted(encoder, snapshot)?;
+    encode_upgrades(encoder, snapshot)?;
     metric("cluster_in_flight", "Requests and streams under way")
         .gauges(encoder, gauges(|c| &c.in_flight))?;
     metric("cluster_connections", "Upstream connections, those being opened included")
         .gauges(encoder, gauges(|c| &c.connections))
+}
+
+/// What leaves and comes unencrypted; clusters with `tls: none` alone have these.
+fn encode_unencrypted(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+    let plain = || {
+        clusters(snapshot)
+            .filter(|cluster| matches!(cluster.settings.transport, Transport::Plain(_)))
+            .map(|cluster| (("cluster", cluster.name().as_str()), &cluster.runtime.unencrypted))
+    };
+    metric("unencrypted_connections", "Connections made without TLS to services outside the mesh").counters(
+        encoder,
+        plain().map(|(name, counts)| ([name], counts.connections.load(Ordering::Relaxed))),
+    )?;
+    metric("unencrypted_bytes", "Bytes to and from services outside the mesh, without TLS").counters(
+        encoder,
+        plain().flat_map(|(name, counts)| {
+            let both = [("sent", &counts.sent_bytes), ("received", &counts.received_bytes)];
+            both.map(|(way, bytes)| ([name, ("way", way)], bytes.load(Ordering::Relaxed)))
+        }),
+    )
 }
 
 fn encode_upgrades(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
@@ -128,26 +148,6 @@ fn encode_upgrades(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> 
         clusters(snapshot).map(|cluster| {
             let micros = cluster.runtime.upgrades.duration_us.load(Ordering::Relaxed);
             (labels(cluster), Duration::from_micros(micros).as_secs_f64())
-        }),
-    )
-}
-
-/// What leaves and comes unencrypted; clusters with `tls: none` alone have these.
-fn encode_unencrypted(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
-    let plain = || {
-        clusters(snapshot)
-            .filter(|cluster| matches!(cluster.settings.transport, Transport::Plain(_)))
-            .map(|cluster| (("cluster", cluster.name().as_str()), &cluster.runtime.unencrypted))
-    };
-    metric("unencrypted_connections", "Connections made without TLS to services outside the mesh").counters(
-        encoder,
-        plain().map(|(name, counts)| ([name], counts.connections.load(Ordering::Relaxed))),
-    )?;
-    metric("unencrypted_bytes", "Bytes to and from services outside the mesh, without TLS").counters(
-        encoder,
-        plain().flat_map(|(name, counts)| {
-            let both = [("sent", &counts.sent_bytes), ("received", &counts.received_bytes)];
-            both.map(|(way, bytes)| ([name, ("way", way)], bytes.load(Ordering::Relaxed)))
         }),
     )
 }
