@@ -151,7 +151,8 @@ async fn send<N: Net>(
     let endpoint = target.endpoint.address();
     let mut way = way;
     if way.speak == Speak::Either {
-        let learned = worker.negotiator.learn(target, &worker.pool, || worker.now()).await;
+        // Boxed, so that other requests do not keep the room.
+        let learned = Box::pin(worker.negotiator.learn(target, &worker.pool, || worker.now())).await;
         way.speak = learned.map_err(|e| connect_error(e, target))?;
         if way.speak == Speak::Http2 {
             form::make_http2(&mut request)?;
@@ -186,7 +187,8 @@ async fn send_on(
             if !connection.is_extended() {
                 return Err(ProxyError::Unsupported("WebSocket over the endpoint's HTTP/2 (RFC 8441)"));
             }
-            let opened = connection.open(request).await;
+            // Boxed, so that ordinary requests do not keep the room.
+            let opened = Box::pin(connection.open(request)).await;
             opened.map(|Opened { response, stream }| Sent {
                 response,
                 http1: None,
