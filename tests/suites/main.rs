@@ -12,6 +12,7 @@
 )]
 
 mod architecture;
+mod bounds;
 mod discovery;
 mod dns;
 mod generated_code;

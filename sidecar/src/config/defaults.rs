@@ -116,20 +116,36 @@ pub const IDLE_GRACE: Key<Duration> = key("idle_grace", secs(5), secs(0), secs(H
 /// When a drain is forced.
 pub const DEADLINE: Key<Duration> = key("deadline", secs(30), secs(1), secs(24 * HOUR));
 
-/// Connections per listener and worker.
+/// Connections per listener, over all workers.
 pub const LISTENER_CONNECTIONS: Key<u64> = key("max_connections", 10_000, 1, 1_000_000);
+/// Connections that one SPIFFE ID may have at a listener: half of all. It is a service's, with many replicas.
+pub const PEER_CONNECTIONS: Key<u64> = key("max_connections_per_peer", 5_000, 1, 1_000_000);
+/// Handshakes under way per worker: about what one core gets done within half a second.
+pub const MAX_HANDSHAKES: Key<u64> = key("max_handshakes", 512, 4, 100_000);
 /// Bytes of a header block (Envoy: 60 KiB).
 pub const HEADER_BYTES: Key<Bytes> = key("header_bytes", Bytes::kib(64), Bytes::kib(8), Bytes::mib(1));
 /// Fields of a header block (as Envoy).
 pub const HEADER_COUNT: Key<u64> = key("header_count", 100, 10, 1000);
 /// Streams of one HTTP/2 connection (Envoy 1024, HAProxy 100, hyper 200).
 pub const MAX_STREAMS: Key<u64> = key("max_streams", 256, 1, 10_000);
+/// Streams per second of one HTTP/2 connection that are reset before their answer (Envoy: 500, if that is half of all).
+pub const MAX_RESETS: Key<u64> = key("max_resets", 500, 10, 1_000_000);
 /// TLS handshake of a peer.
 pub const HANDSHAKE_TIMEOUT: Key<Duration> = key("handshake_timeout", secs(10), millis(100), secs(300));
-/// Head of an HTTP/1 request of a peer, the wait before it included.
+/// From the first byte of an HTTP/1 request's head to its last.
 pub const HEADER_READ_TIMEOUT: Key<Duration> = key("header_read_timeout", secs(60), secs(1), secs(HOUR));
+/// A downstream HTTP connection without a request (as Envoy): longer than clients keep one, so that they close first.
+pub const IDLE_TIMEOUT: Key<Duration> = key("idle_timeout", secs(HOUR), secs(1), secs(24 * HOUR));
 /// HTTP/2 stream window.
 pub const STREAM_WINDOW: Key<Bytes> = key("stream_window", Bytes::kib(256), Bytes::kib(64), Bytes::mib(16));
+/// Memory of the process over which new work is shed; `auto` and `none` are taken too.
+pub const MEMORY: Key<Bytes> =
+    Key { name: "memory", default: None, min: Bytes::mib(32), max: Bytes::mib(1 << 20), may_be_none: false };
+/// What `auto` means for `memory`: so much of the cgroup's limit, in percent. The rest is for what the kernel keeps for
+/// us (socket buffers) and for what comes in before the next look.
+pub const MEMORY_PERCENT: u64 = 80;
+/// What `auto` means for `memory` where there is no cgroup limit.
+pub const MEMORY_WITHOUT_CGROUP: Bytes = Bytes::mib(2048);
 
 /// For an answer of one DNS server (as resolv.conf(5)).
 pub const DNS_TIMEOUT: Key<Duration> = key("timeout", secs(5), millis(10), secs(60));
@@ -259,12 +275,17 @@ fn top_rows() -> Vec<Row> {
 fn limit_rows() -> Vec<Row> {
     vec![
         LISTENER_CONNECTIONS.row("limits"),
+        PEER_CONNECTIONS.row("limits"),
+        MAX_HANDSHAKES.row("limits"),
         HEADER_BYTES.row("limits"),
         HEADER_COUNT.row("limits"),
         MAX_STREAMS.row("limits"),
+        MAX_RESETS.row("limits"),
         HANDSHAKE_TIMEOUT.row("limits"),
         HEADER_READ_TIMEOUT.row("limits"),
+        IDLE_TIMEOUT.row("limits"),
         STREAM_WINDOW.row("limits"),
+        Row { kind: "size, `auto` or `none`".to_owned(), default: "auto".to_owned(), ..MEMORY.row("limits") },
     ]
 }
 

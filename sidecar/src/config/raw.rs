@@ -72,12 +72,17 @@ section! {
 section! {
     pub(super) struct Limits {
         max_connections: String,
+        max_connections_per_peer: String,
+        max_handshakes: String,
         header_bytes: String,
         header_count: String,
         max_streams: String,
+        max_resets: String,
         handshake_timeout: String,
         header_read_timeout: String,
+        idle_timeout: String,
         stream_window: String,
+        memory: String,
     }
 }
 

@@ -16,7 +16,7 @@ use super::{
         RetryPolicy, Timeouts,
     },
     runtime::{ClusterRuntime, EndpointRuntime},
-    settings::{AdminSettings, Bootstrap, DrainSettings, IdentitySource, Limits, TlsSettings},
+    settings::{AdminSettings, Bootstrap, DrainSettings, IdentitySource, Limits, MemoryBudget, TlsSettings},
     transport::{HttpVersion, PeerKind, Transport},
 };
 
@@ -40,12 +40,17 @@ pub(crate) fn bootstrap() -> Bootstrap {
         drain: DrainSettings { idle_grace: Duration::from_secs(5), deadline: Duration::from_secs(30) },
         limits: Limits {
             max_connections: 10_000,
+            max_connections_per_peer: 5_000,
+            max_handshakes: 512,
             header_bytes: 64 << 10,
             header_count: 100,
             max_streams: 256,
+            max_resets: 500,
             handshake_timeout: Duration::from_secs(10),
             header_read_timeout: Duration::from_secs(60),
+            idle_timeout: Duration::from_secs(3600),
             stream_window_bytes: 256 << 10,
+            memory: MemoryBudget::None,
         },
     }
 }

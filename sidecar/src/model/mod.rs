@@ -3,6 +3,7 @@
 //! Settings (`listener`, `cluster`) come from configuration and never change; runtimes (`runtime`) are counters that
 //! outlive a reload; a [`Snapshot`] binds one consistent version of everything together.
 
+pub mod closed;
 pub mod cluster;
 pub mod dns;
 pub mod file;
@@ -13,6 +14,7 @@ pub mod handshake;
 pub mod histogram;
 pub mod identity;
 pub mod listener;
+pub mod load;
 pub mod runtime;
 pub mod settings;
 pub mod snapshot;

@@ -14,7 +14,9 @@ use std::{
 use indexmap::IndexMap;
 use outrider_certs::SpiffeId;
 
-use super::{flag::ResponseFlag, handshake::TlsFailure, histogram::Histogram, status::DiscoveryStatus};
+use super::{
+    closed::Closed, flag::ResponseFlag, handshake::TlsFailure, histogram::Histogram, status::DiscoveryStatus,
+};
 
 /// Callers counted by name on one inbound listener; the rest share one bucket, so that no peer can grow our memory.
 pub const MAX_COUNTED_PEERS: usize = 256;
@@ -215,8 +217,8 @@ pub struct ListenerRuntime {
     pub accepted: AtomicU64,
     /// Connections open.
     pub active: AtomicUsize,
-    /// Connections refused because the listener was full.
-    pub over_limit: AtomicU64,
+    /// Connections closed for what they cost or for what they sent.
+    pub closed: Arc<Closed>,
     /// Failed accepts (out of file descriptors and the like).
     pub accept_errors: AtomicU64,
     /// Connections refused in the TLS handshake or by identity, by reason.

@@ -16,7 +16,10 @@ use crate::{
     },
     headers::framing,
     net::Net,
-    relay::{received::Received, replay::RequestBody},
+    relay::{
+        received::{Broken, Received},
+        replay::RequestBody,
+    },
     resilience::{circuit_breaker, retry::Processed},
 };
 
@@ -90,8 +93,11 @@ fn judge<N: Net>(
     (response, http1, slot): Sent,
 ) -> Result<Sent, ProxyError> {
     let (head, body) = response.into_parts();
-    framing::check_response(&head, worker.settings.bootstrap.limits.header_count)
-        .map_err(|source| ProxyError::BadResponse { endpoint: target.endpoint.address(), source })?;
+    let (limits, endpoint) = (&worker.settings.bootstrap.limits, target.endpoint.address());
+    if !framing::fits(&head.headers, 0, limits.header_count, limits.header_bytes) {
+        return Err(ProxyError::ResponseHeadersTooLarge { endpoint });
+    }
+    framing::check_response(&head).map_err(|source| ProxyError::BadResponse { endpoint, source })?;
     Ok((Response::from_parts(head, body), http1, slot))
 }
 
@@ -154,6 +160,9 @@ fn send_error(error: SendError, endpoint: SocketAddr) -> ProxyError {
     match error {
         SendError::NotSent(_) | SendError::Refused => ProxyError::NotProcessed { endpoint },
         SendError::Reset(source) => ProxyError::Reset { endpoint, source: Arc::new(source) },
+        SendError::Protocol(Broken::Http1(source)) if source.is_parse_too_large() => {
+            ProxyError::ResponseHeadersTooLarge { endpoint }
+        }
         SendError::Protocol(source) => ProxyError::Protocol { endpoint, source: Arc::new(source) },
         SendError::Downstream => ProxyError::Downstream,
     }

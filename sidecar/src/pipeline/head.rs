@@ -13,6 +13,7 @@ use crate::{
     model::{
         Cluster, ListenerKind, Snapshot,
         cluster::AppProtocol,
+        settings::Limits,
         transport::{HttpVersion, PeerKind, Transport},
         wire,
     },
@@ -22,10 +23,14 @@ use crate::{
 /// Judges a head before anything is decided on it; returns whom the request is for, as it was sent.
 ///
 /// # Errors
-/// [`ProxyError::BadRequest`], [`ProxyError::Unsupported`].
-pub(super) fn judge(head: &Parts, header_count: usize) -> Result<String, ProxyError> {
+/// [`ProxyError::HeadersTooLarge`], [`ProxyError::BadRequest`], [`ProxyError::Unsupported`].
+pub(super) fn judge(head: &Parts, limits: &Limits) -> Result<String, ProxyError> {
     let bad = |error: framing::FramingError| ProxyError::BadRequest(error.to_string());
-    framing::check_request(head, header_count).map_err(bad)?;
+    let target_bytes = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    if !framing::fits(&head.headers, target_bytes, limits.header_count, limits.header_bytes) {
+        return Err(ProxyError::HeadersTooLarge);
+    }
+    framing::check_request(head).map_err(bad)?;
     if head.method == Method::CONNECT {
         return Err(ProxyError::Unsupported("CONNECT"));
     }

@@ -55,7 +55,9 @@ pub async fn handle<N: Net>(
     let mut record = RequestRecord::new(Arc::clone(&door.counts), worker.now());
     let is_grpc = respond::is_grpc(request.headers());
     let version = request.version();
+    let unanswered = Unanswered { worker: &worker, door: &door, is_http2: version == Version::HTTP_2 };
     let carried = carry(&worker, &door, request, &mut record).await;
+    std::mem::forget(unanswered);
     // On doubt about the framing, the two sides may disagree about where the next request begins.
     let is_in_doubt = matches!(carried, Err(ProxyError::BadRequest(_)));
     let mut response = match carried {
@@ -75,6 +77,21 @@ pub async fn handle<N: Net>(
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)
+}
+
+/// Counts a stream that its sender resets before there is an answer: this is dropped with the request's future.
+struct Unanswered<'a, N: Net> {
+    worker: &'a Worker<N>,
+    door: &'a Door,
+    is_http2: bool,
+}
+
+impl<N: Net> Drop for Unanswered<'_, N> {
+    fn drop(&mut self) {
+        if self.is_http2 {
+            self.door.resets.count(self.worker.now(), self.worker.settings.bootstrap.limits.max_resets);
+        }
+    }
 }
 
 /// A response on its way, with everything that lives as long as its body.
@@ -97,10 +114,10 @@ async fn carry<N: Net>(
     // One load for the whole request: a change in between must not pair an old route with a new cluster.
     let snapshot = worker.snapshots.load();
     let (mut head, body) = request.into_parts();
-    let authority = head::judge(&head, worker.settings.bootstrap.limits.header_count)?;
+    let authority = head::judge(&head, &worker.settings.bootstrap.limits)?;
     let cluster = find_cluster(&snapshot, door, &authority)?;
     record.routed(Arc::clone(&cluster.runtime));
-    let slot = circuit_breaker::admit_request(&cluster)
+    let slot = circuit_breaker::admit_request(&cluster, worker.load.is_over())
         .map_err(|cap| ProxyError::Overflow { cluster: cluster.name().clone(), cap })?;
     retry_budget::record_request(&cluster.runtime.retry_budget, worker.now());
 

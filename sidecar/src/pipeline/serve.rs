@@ -1,23 +1,23 @@
 //! One downstream connection: from the socket to requests or bytes.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, PoisonError, atomic::Ordering},
 };
 
 use outrider_certs::verify::Role;
-use tokio_rustls::server::TlsStream;
 
 use super::{
     door::{Door, From},
     http_connection::{self, Wire},
+    misuse::Resets,
     tcp,
     worker::Worker,
 };
 use crate::{
-    buffer::ReadAhead,
     model::{
         Identity, Listener, ListenerKind,
+        closed::{PeerSlot, Shed},
         listener::{Inbound, Protocol},
         runtime::{ListenerRuntime, Refusal},
         transport::PeerKind,
@@ -25,7 +25,7 @@ use crate::{
     },
     net::Net,
     tls::{
-        accept::{self, Accepted},
+        accept::{self, Accepted, Secured},
         trust::{Cut, Guard},
     },
 };
@@ -40,33 +40,78 @@ pub async fn serve<N: Net>(
 ) {
     match &listener.kind {
         ListenerKind::OutboundHttp { .. } => {
-            let door = Arc::new(Door { listener, counts, from: From::App });
+            let door = Arc::new(Door { listener, counts, from: From::App, resets: Resets::default() });
             http_connection::serve(worker, door, stream, Wire::Sniffed).await;
         }
         ListenerKind::OutboundTcp { cluster } => {
             let cluster = cluster.clone();
-            tcp::outbound(&worker, &counts, &cluster, stream).await;
+            Box::pin(tcp::outbound(&worker, &counts, &cluster, stream)).await;
         }
         ListenerKind::Inbound(inbound) => {
             let inbound = inbound.clone();
-            let identity = worker.snapshots.load().identity.clone();
-            match identify(&worker, &inbound, identity, stream).await {
-                Ok((accepted, trust)) => {
-                    let door = peer_door(listener, counts, &inbound, &accepted, address);
-                    let entered = enter(worker, door, &inbound, accepted.stream, trust.cut());
-                    tokio::select! {
-                        biased;
-                        () = entered => {}
-                        () = trust.cut() => {}
-                    }
-                }
-                Err((reason, cause)) => {
-                    counts.refuse(reason);
-                    tracing::debug!(listener = %listener.name, peer = %address, ?reason, cause, "peer refused");
-                }
-            }
+            Box::pin(serve_peer(worker, listener, counts, inbound, (stream, address))).await;
         }
     }
+}
+
+async fn serve_peer<N: Net>(
+    worker: Arc<Worker<N>>,
+    listener: Arc<Listener>,
+    counts: Arc<ListenerRuntime>,
+    inbound: Inbound,
+    (stream, address): (N::Stream, SocketAddr),
+) {
+    // Boxed for its own time: what a handshake takes is not kept.
+    let let_in = Box::pin(let_in(&worker, &inbound, &counts, stream, address.ip())).await;
+    match let_in {
+        Ok((accepted, trust, _slot)) => {
+            let door = peer_door(listener, counts, &inbound, &accepted, address);
+            let entered = enter(worker, door, &inbound, accepted.stream, trust.cut());
+            tokio::select! {
+                biased;
+                () = entered => {}
+                () = trust.cut() => {}
+            }
+        }
+        Err(Closed::Refused(reason, cause)) => {
+            counts.refuse(reason);
+            tracing::debug!(listener = %listener.name, peer = %address, ?reason, cause, "peer refused");
+        }
+        Err(Closed::Shed(reason)) => {
+            counts.closed.count_shed(reason);
+            tracing::debug!(listener = %listener.name, peer = %address, ?reason, "peer shed");
+        }
+    }
+}
+
+/// Why a peer's connection is not served.
+enum Closed {
+    /// It is not who may come in; in words for the log.
+    Refused(Refusal, String),
+    /// Some bound is reached.
+    Shed(Shed),
+}
+
+/// The handshake and the bounds around it: how many are under way, and how many connections the peer has then.
+async fn let_in<N: Net>(
+    worker: &Worker<N>,
+    inbound: &Inbound,
+    counts: &ListenerRuntime,
+    stream: N::Stream,
+    address: IpAddr,
+) -> Result<(Accepted<N::Stream>, Guard, PeerSlot), Closed> {
+    let place = worker.handshakes.begin(address, worker.now()).ok_or(Closed::Shed(Shed::Handshakes))?;
+    let identity = worker.snapshots.load().identity.clone();
+    let (accepted, trust) = tokio::select! {
+        biased;
+        identified = identify(worker, inbound, identity, stream) => {
+            identified.map_err(|(reason, cause)| Closed::Refused(reason, cause))?
+        }
+        () = place.given_up() => return Err(Closed::Shed(Shed::Handshakes)),
+    };
+    let max = worker.settings.bootstrap.limits.max_connections_per_peer;
+    let slot = counts.closed.open_for(accepted.peer.id(), max).ok_or(Closed::Shed(Shed::Peer))?;
+    Ok((accepted, trust, slot))
 }
 
 /// The handshake, and whether this peer may come in: for as long as it is trusted.
@@ -112,7 +157,7 @@ fn peer_door<S>(
     count.connections.fetch_add(1, Ordering::Relaxed);
     *count.tls.lock().unwrap_or_else(PoisonError::into_inner) = Some(accepted.facts.clone());
     let from = From::Peer { peer: accepted.peer.clone(), address: address.ip(), is_sidecar, count };
-    Arc::new(Door { listener, counts, from })
+    Arc::new(Door { listener, counts, from, resets: Resets::default() })
 }
 
 /// A verified peer is in: requests or bytes, as the application protocol says.
@@ -120,7 +165,7 @@ async fn enter<N: Net>(
     worker: Arc<Worker<N>>,
     door: Arc<Door>,
     inbound: &Inbound,
-    stream: TlsStream<ReadAhead<N::Stream>>,
+    stream: Secured<N::Stream>,
     cut: Cut,
 ) {
     let alpn = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);

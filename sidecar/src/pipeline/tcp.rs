@@ -63,16 +63,17 @@ async fn outward<N: Net>(
     record: &mut RequestRecord,
 ) -> Result<(), ProxyError> {
     let snapshot = worker.snapshots.load();
-    let opened = async {
+    // Boxed for its own time: a stream may last for days.
+    let opened = Box::pin(async {
         let cluster =
             snapshot.cluster(name).ok_or_else(|| ProxyError::NoRoute { authority: name.to_string() })?;
         record.routed(Arc::clone(&cluster.runtime));
-        let slot = circuit_breaker::admit_request(cluster)
+        let slot = circuit_breaker::admit_request(cluster, worker.load.is_over())
             .map_err(|cap| ProxyError::Overflow { cluster: name.clone(), cap })?;
         retry_budget::record_request(&cluster.runtime.retry_budget, worker.now());
         let (target, way, in_flight) = open_somewhere(worker, cluster, &snapshot.identity).await?;
         Ok((target, way, in_flight, slot))
-    }
+    })
     .await;
     let (target, way, mut in_flight, _slot) = match opened {
         Ok(opened) => opened,
@@ -235,7 +236,7 @@ where
     N: Net,
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut app = match to_app(worker, &inbound.app, record).await {
+    let mut app = match Box::pin(to_app(worker, &inbound.app, record)).await {
         Ok(app) => app,
         Err(error) => {
             record.set_flag(error.flag());
@@ -276,7 +277,8 @@ pub async fn inbound_plain<N, S>(
 {
     door.count_request();
     let mut record = RequestRecord::new(Arc::clone(&door.counts), worker.now());
-    match to_app(worker, &inbound.app, &mut record).await {
+    let opened = Box::pin(to_app(worker, &inbound.app, &mut record)).await;
+    match opened {
         Ok(mut app) => {
             if carry_bare(&mut stream, &mut app.connection, cut).await.is_err() {
                 app.connection.reset_on_close();
@@ -303,7 +305,7 @@ async fn to_app<N: Net>(
     let cluster =
         snapshot.cluster(name).ok_or_else(|| ProxyError::NoRoute { authority: name.to_string() })?;
     record.routed(Arc::clone(&cluster.runtime));
-    let slot = circuit_breaker::admit_request(cluster)
+    let slot = circuit_breaker::admit_request(cluster, worker.load.is_over())
         .map_err(|cap| ProxyError::Overflow { cluster: name.clone(), cap })?;
     let now = worker.now();
     let endpoint = worker

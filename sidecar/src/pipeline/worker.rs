@@ -6,10 +6,11 @@ use std::{
 };
 
 use crate::{
+    accept::Handshakes,
     clock::Clock,
     connect::{dial::Dialer, negotiate::Negotiator, pool::Pool, tcp_pool::TcpPool},
     drain::{Drains, Phase},
-    model::{Settings, snapshot::Snapshots},
+    model::{Settings, load::Load, snapshot::Snapshots},
     net::Net,
     relay::body::Streams,
 };
@@ -38,20 +39,35 @@ pub struct Worker<N: Net> {
     pub streams: Streams,
     /// For connections that are not kept.
     pub dialer: Dialer<N>,
+    /// What the process carries, and may carry.
+    pub load: Arc<Load>,
+    /// Handshakes of peers under way.
+    pub handshakes: Handshakes,
     rng: Mutex<fastrand::Rng>,
+}
+
+/// What all workers have in common.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// What the configuration says.
+    pub settings: Arc<Settings>,
+    /// The newest facts.
+    pub snapshots: Snapshots,
+    /// Time.
+    pub clock: Clock,
+    /// Whether we are stopping.
+    pub drains: Drains,
+    /// What the process carries, and may carry.
+    pub load: Arc<Load>,
 }
 
 impl<N: Net> Worker<N> {
     /// A worker without connections. Starts the sweeper, so call it inside the worker's runtime.
     #[must_use]
-    pub fn start(
-        dialer: Dialer<N>,
-        settings: Arc<Settings>,
-        snapshots: Snapshots,
-        clock: Clock,
-        drains: Drains,
-    ) -> Arc<Self> {
+    pub fn start(dialer: Dialer<N>, shared: Shared) -> Arc<Self> {
+        let Shared { settings, snapshots, clock, drains, load } = shared;
         let limits = Arc::new(settings.bootstrap.limits.clone());
+        let handshakes = Handshakes::new(limits.max_handshakes);
         let worker = Arc::new(Self {
             snapshots,
             settings,
@@ -60,6 +76,8 @@ impl<N: Net> Worker<N> {
             tcp_pool: TcpPool::new(dialer.clone()),
             streams: Streams::default(),
             dialer,
+            load,
+            handshakes,
             rng: Mutex::new(clock.fork_rng()),
             clock,
             drains,

@@ -12,11 +12,14 @@ use crate::{
     net::Stream,
 };
 
+/// Decrypted bytes of a peer. Boxed: a TLS session is over a kilobyte, and it is moved from hand to hand.
+pub type Secured<S> = Box<TlsStream<ReadAhead<S>>>;
+
 /// A peer's connection after its handshake.
 #[derive(Debug)]
 pub struct Accepted<S> {
     /// Decrypted bytes.
-    pub stream: TlsStream<ReadAhead<S>>,
+    pub stream: Secured<S>,
     /// Who it is.
     pub peer: Peer,
     /// What was agreed on.
@@ -39,7 +42,7 @@ pub async fn accept<S: Stream>(
         Err(_elapsed) => return Err((Refusal::Timeout, format!("no TLS handshake within {timeout:?}"))),
     };
     match super::facts(stream.get_ref().1) {
-        Ok((peer, facts)) => Ok(Accepted { stream, peer, facts }),
+        Ok((peer, facts)) => Ok(Accepted { stream: Box::new(stream), peer, facts }),
         Err(error) => Err((Refusal::BadCertificate, error.to_string())),
     }
 }

@@ -16,6 +16,7 @@ use outrider::{
         Cluster, Endpoint, Identity, Settings, Snapshot,
         cluster::EndpointSource,
         flag::ResponseFlag,
+        load::Load,
         runtime::{ClusterRuntime, EndpointRuntime, ListenerRuntime, Refusal, TlsFacts},
         snapshot::Snapshots,
         status::{IdentityStatus, LookupOutcome},
@@ -79,6 +80,7 @@ pub(crate) fn state(log: Option<log::Control>) -> Arc<State> {
         clock: clock.clone(),
         drain: drain.clone(),
         readiness: readiness.clone(),
+        load: Arc::new(Load::new(1000, Some(1 << 30))),
     };
     Arc::new(State {
         metrics: Metrics::new(snapshots.clone(), Arc::clone(&listeners), process),

@@ -16,6 +16,7 @@ pub(crate) mod client;
 pub(crate) mod mesh;
 pub(crate) mod openssl;
 pub(crate) mod peer;
+pub(crate) mod raw_h2;
 
 use std::time::{Duration, Instant};
 

@@ -12,7 +12,7 @@ use crate::{
         cluster::{AppProtocol, Balance, EndpointSource},
         dns::{DnsRecords, DnsSettings},
         listener::Protocol,
-        settings::{Bootstrap, IdentitySource},
+        settings::{Bootstrap, IdentitySource, MemoryBudget},
         transport::{HttpVersion, PeerKind, Roots, Transport},
     },
 };
@@ -50,12 +50,21 @@ fn bootstrap(bootstrap: &Bootstrap) -> Value {
         },
         "limits": {
             "max_connections": limits.max_connections,
+            "max_connections_per_peer": limits.max_connections_per_peer,
+            "max_handshakes": limits.max_handshakes,
             "header_bytes": limits.header_bytes,
             "header_count": limits.header_count,
             "max_streams": limits.max_streams,
+            "max_resets": limits.max_resets,
             "handshake_timeout": duration(limits.handshake_timeout),
             "header_read_timeout": duration(limits.header_read_timeout),
+            "idle_timeout": duration(limits.idle_timeout),
             "stream_window": limits.stream_window_bytes,
+            "memory": match limits.memory {
+                MemoryBudget::Auto { .. } => "auto".into(),
+                MemoryBudget::Bytes(bytes) => Value::from(bytes),
+                MemoryBudget::None => "none".into(),
+            },
         },
     })
 }

@@ -17,6 +17,7 @@ use crate::{
     drain::Phase,
     model::{
         Cluster, Endpoint, Listener,
+        closed::{Misuse, Shed},
         cluster::EndpointSource,
         flag::ResponseFlag,
         handshake::TlsFailure,
@@ -182,9 +183,6 @@ pub(super) fn listeners(state: &State) -> Value {
 }
 
 fn listener(settings: &Listener, runtime: &ListenerRuntime) -> Value {
-    let reasons = Refusal::ALL.into_iter().zip(&runtime.refused);
-    let refused: Map<String, Value> =
-        reasons.map(|(reason, value)| (reason.label().to_owned(), count(value))).collect();
     let (named, other) = runtime.peers.read();
     let mut peers: Vec<Value> = named.iter().map(|(id, counts)| peer(id.as_str(), counts)).collect();
     if other.connections.load(Ordering::Relaxed) > 0 {
@@ -196,12 +194,17 @@ fn listener(settings: &Listener, runtime: &ListenerRuntime) -> Value {
         "direction": if settings.is_inbound() { "inbound" } else { "outbound" },
         "accepted": count(&runtime.accepted),
         "active": runtime.active.load(Ordering::Relaxed),
-        "over_limit": count(&runtime.over_limit),
+        "shed": labelled(Shed::ALL.map(Shed::label), &runtime.closed.shed),
+        "misused": labelled(Misuse::ALL.map(Misuse::label), &runtime.closed.misused),
         "accept_errors": count(&runtime.accept_errors),
-        "refused": refused,
+        "refused": labelled(Refusal::ALL.map(Refusal::label), &runtime.refused),
         "unrouted": flags(&runtime.unrouted),
         "peers": peers,
     })
+}
+
+fn labelled<const N: usize>(labels: [&str; N], counts: &[AtomicU64; N]) -> Map<String, Value> {
+    labels.iter().zip(counts).map(|(label, value)| ((*label).to_owned(), count(value))).collect()
 }
 
 fn peer(name: &str, counts: &PeerCount) -> Value {
