@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     accept,
     clock::Clock,
-    connect::dial::Dialer,
+    connect::{connector::Connector, dial::Dialer, reclaim::Hub},
     discovery::{Configured, Sources},
     drain::{self, Drains, Phase},
     identity::{self, source::Source},
@@ -117,6 +117,8 @@ pub struct App {
     pub listeners: Arc<IndexMap<Arc<str>, Arc<ListenerRuntime>>>,
     /// How it goes with the certificate.
     pub identity: Arc<IdentityStatus>,
+    /// Where workers ask each other for room under a shared cap.
+    pub hub: Hub,
     /// Cancelled when a worker ended that should not have: nothing can be served rightly any more.
     pub broken: CancellationToken,
 }
@@ -152,6 +154,7 @@ impl App {
             drains: Drains::default(),
             listeners: Arc::new(listeners),
             identity: identity.status,
+            hub: Hub::default(),
             broken: CancellationToken::new(),
             settings,
         })
@@ -232,14 +235,13 @@ impl App {
         let broken = self.broken.clone().drop_guard();
         let (settings, snapshots) = (Arc::clone(&self.settings), self.snapshots.clone());
         let trust = trust::Registry::new(self.clock.clone(), Arc::clone(&self.identity));
-        let dialer = Dialer { net, trust };
-        let worker = Worker::start(dialer, settings, snapshots, self.clock.clone(), self.drains.clone());
+        let connector = Connector::new(Dialer { net, trust }, &self.hub, &self.clock);
+        let worker = Worker::start(connector, settings, snapshots, self.clock.clone(), self.drains.clone());
         let accepting =
             listeners.into_iter().map(|(listener, socket)| self.accept(&worker, listener, socket));
         join_all(accepting).await;
         self.drains.finished().await;
-        worker.pool.clear();
-        worker.tcp_pool.clear();
+        worker.connector.clear();
         broken.disarm();
     }
 

@@ -43,6 +43,7 @@ fn one_of_each(http: &Arc<hyper::Error>) -> Vec<ProxyError> {
         ProxyError::NoEndpoint { cluster: cluster.clone() },
         overflow(Overflow::Requests),
         overflow(Overflow::Connections),
+        overflow(Overflow::Pending),
         ProxyError::Connect { endpoint, source: refused() },
         ProxyError::Identity { endpoint, source: refused() },
         ProxyError::NotProcessed { endpoint },
@@ -65,6 +66,9 @@ fn event(error: &ProxyError) -> &'static str {
         ProxyError::Overflow { cap: Overflow::Requests, .. } => "The cluster's cap on requests is reached.",
         ProxyError::Overflow { cap: Overflow::Connections, .. } => {
             "The cluster's cap on connections is reached."
+        }
+        ProxyError::Overflow { cap: Overflow::Pending, .. } => {
+            "The cluster's cap on requests that wait for a connection is reached."
         }
         ProxyError::Connect { .. } => "No connection to the endpoint could be had.",
         ProxyError::Identity { .. } => "Who answers at the endpoint's address is not who it must be.",

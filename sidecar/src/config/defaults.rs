@@ -129,10 +129,16 @@ pub const STREAM_IDLE_TIMEOUT: Key<Duration> =
 pub const POOL_IDLE_TIMEOUT: Key<Duration> = key("pool_idle_timeout", secs(60), millis(100), secs(24 * HOUR));
 /// An unused connection to the own app (as Linkerd).
 pub const APP_POOL_IDLE_TIMEOUT: Key<Duration> = Key { default: Some(secs(3)), ..POOL_IDLE_TIMEOUT };
+/// Age at which a connection takes nothing new (Envoy, Linkerd and gRPC: none). Long enough that handshakes cost nothing,
+/// a fraction of the day that a certificate lives.
+pub const MAX_CONNECTION_AGE: Key<Duration> =
+    or_none("max_connection_age", Some(secs(HOUR)), secs(1), secs(24 * HOUR));
 /// Requests under way in a cluster (as Envoy).
 pub const MAX_REQUESTS: Key<u64> = key("max_requests", 1024, 1, 1_000_000);
 /// Connections of a cluster (as Envoy).
 pub const MAX_CONNECTIONS: Key<u64> = key("max_connections", 1024, 1, 1_000_000);
+/// Requests of a cluster that wait for a connection (as Envoy).
+pub const MAX_PENDING: Key<u64> = key("max_pending", 1024, 1, 1_000_000);
 
 /// Attempts beyond the first.
 pub const MAX_RETRIES: Key<u64> = key("max_retries", 2, 0, 10);
@@ -233,6 +239,7 @@ fn listener_rows() -> Vec<Row> {
         APP_POOL_IDLE_TIMEOUT.row("inbound[]"),
         MAX_REQUESTS.row("inbound[]"),
         MAX_CONNECTIONS.row("inbound[]"),
+        MAX_PENDING.row("inbound[]"),
         plain("outbound[]", "name", "name", "outbound-<index>"),
         plain("outbound[]", "listen", "`IP:port`", "required"),
         PROTOCOL.row("outbound[]"),
@@ -254,9 +261,11 @@ fn cluster_rows() -> Vec<Row> {
         REQUEST_TIMEOUT.row("clusters[]"),
         STREAM_IDLE_TIMEOUT.row("clusters[]"),
         POOL_IDLE_TIMEOUT.row("clusters[]"),
+        MAX_CONNECTION_AGE.row("clusters[]"),
         plain("clusters[]", "retry", "section", ""),
         MAX_REQUESTS.row("clusters[]"),
         MAX_CONNECTIONS.row("clusters[]"),
+        MAX_PENDING.row("clusters[]"),
         plain("clusters[].endpoints[]", "address", "`IP:port`", "required"),
         plain("clusters[].endpoints[]", "spiffe_id", "SPIFFE ID", "the cluster's `spiffe_ids`"),
         MAX_RETRIES.row("clusters[].retry"),

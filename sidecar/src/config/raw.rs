@@ -94,6 +94,7 @@ section! {
         pool_idle_timeout: String,
         max_requests: String,
         max_connections: String,
+        max_pending: String,
     }
 }
 
@@ -120,9 +121,11 @@ section! {
         request_timeout: String,
         stream_idle_timeout: String,
         pool_idle_timeout: String,
+        max_connection_age: String,
         retry: Retry,
         max_requests: String,
         max_connections: String,
+        max_pending: String,
     }
 }
 

@@ -3,8 +3,8 @@
 use std::{
     io,
     pin::Pin,
-    sync::{Arc, atomic::Ordering},
-    task::{Context, Poll},
+    sync::Arc,
+    task::{Context, Poll, Waker},
 };
 
 use outrider_certs::verify::Role;
@@ -15,15 +15,18 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
-use super::Error;
+use super::{
+    Error,
+    place::{Place, Seat, Target},
+};
 use crate::{
     model::{
-        Cluster, Endpoint,
+        Endpoint,
         cluster::{PeerKind, StandardProtocol, Transport},
         identity::{Identity, TlsConfigs},
+        pool_counts::Closed,
     },
-    net::{Net, Stream},
-    resilience::circuit_breaker::{self, ConnectionSlot},
+    net::{Net, Stream, Waiting},
     tls::{
         connect as tls,
         trust::{Cut, Guard, Registry},
@@ -47,8 +50,8 @@ pub struct Connection<S> {
     io: Io<S>,
     /// Told when the first byte has come; `None` once it has, or if nobody asked.
     heard: Option<oneshot::Sender<()>>,
-    /// Holds the connection's place under the cluster's cap, and its count at the endpoint.
-    _slot: Slot,
+    /// Its slot under the cluster's cap, and its count at the endpoint. Last: they are free when the rest is gone.
+    seat: Seat,
 }
 
 #[derive(Debug)]
@@ -62,18 +65,6 @@ enum Io<S> {
 struct Secured<S> {
     stream: TlsStream<S>,
     trust: Guard,
-}
-
-#[derive(Debug)]
-struct Slot {
-    endpoint: Arc<Endpoint>,
-    _connection: ConnectionSlot,
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.endpoint.runtime.connections.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// What HTTP version a cluster's upstream connections speak; the own app's is the caller's to choose.
@@ -95,36 +86,29 @@ pub struct Dialer<N> {
 }
 
 impl<N: Net> Dialer<N> {
-    /// Connects to `endpoint`, within the cluster's connect timeout, under its cap on connections.
+    /// Connects to the target. The caller bounds the time: the connect timeout of the cluster.
     ///
     /// # Errors
     /// [`Error`]; nothing of any request was sent.
     pub async fn dial(
         &self,
-        cluster: &Arc<Cluster>,
-        endpoint: &Arc<Endpoint>,
-        identity: Option<&Arc<Identity>>,
+        target: Target<'_>,
         speak: Speak,
+        seat: Seat,
     ) -> Result<Connection<N::Stream>, Error> {
-        let connection = circuit_breaker::admit_connection(cluster).map_err(|_overflow| Error::Overflow)?;
-        endpoint.runtime.connections.fetch_add(1, Ordering::Relaxed);
-        let slot = Slot { endpoint: Arc::clone(endpoint), _connection: connection };
-
-        let limit = cluster.settings.timeouts.connect;
-        let connecting = async {
-            let stream = self.net.connect(endpoint.address(), limit).await.map_err(tcp_error)?;
-            match cluster.settings.transport {
-                Transport::App => Ok(Io::Plain(stream)),
-                Transport::Mesh(peer) => {
-                    let identity = identity.ok_or(Error::NoIdentity)?;
-                    let secured =
-                        self.secure(stream, identity, config(&identity.tls, peer, speak), endpoint).await?;
-                    Ok(Io::Tls(Box::new(secured)))
-                }
+        let (settings, endpoint) = (&target.cluster.settings, target.endpoint);
+        let stream =
+            self.net.connect(endpoint.address(), settings.timeouts.connect).await.map_err(tcp_error)?;
+        let io = match settings.transport {
+            Transport::App => Io::Plain(stream),
+            Transport::Mesh(peer) => {
+                let identity = target.identity.ok_or(Error::NoIdentity)?;
+                let config = config(&identity.tls, peer, speak);
+                Io::Tls(Box::new(self.secure(stream, identity, config, endpoint).await?))
             }
         };
-        let io = tokio::time::timeout(limit, connecting).await.map_err(|_elapsed| Error::Timeout)??;
-        Ok(Connection { io, heard: None, _slot: slot })
+        seat.0.opened();
+        Ok(Connection { io, heard: None, seat })
     }
 
     async fn secure(
@@ -162,6 +146,43 @@ impl<S> Connection<S> {
         match &self.io {
             Io::Plain(_) => Cut::never(),
             Io::Tls(tls) => tls.trust.cut(),
+        }
+    }
+}
+
+impl<S> Connection<S> {
+    /// What it occupies.
+    #[must_use]
+    pub fn place(&self) -> &Arc<Place> {
+        &self.seat.0
+    }
+}
+
+impl<S: Stream> Connection<S> {
+    /// What came while nobody had asked for anything, as far as the runtime knows; the reason to close the connection.
+    /// Only for a connection that no task reads.
+    pub fn unasked(&mut self) -> Option<Closed> {
+        let mut byte = [0];
+        let mut buf = ReadBuf::new(&mut byte);
+        match Pin::new(self).poll_read(&mut Context::from_waker(Waker::noop()), &mut buf) {
+            Poll::Pending => None,
+            Poll::Ready(Ok(())) if !buf.filled().is_empty() => Some(Closed::UnexpectedBytes),
+            Poll::Ready(Ok(()) | Err(_)) => Some(Closed::Peer),
+        }
+    }
+
+    /// As [`Connection::unasked`], and by the operating system's knowledge.
+    pub fn probe(&mut self) -> Option<Closed> {
+        self.unasked().or_else(|| self.said())
+    }
+
+    /// What waits to be read by the operating system's knowledge, as a reason to close the connection. On TLS, bytes are
+    /// most likely the alert that closes.
+    pub(super) fn said(&self) -> Option<Closed> {
+        match (self.waiting(), &self.io) {
+            (Waiting::Nothing, _) => None,
+            (Waiting::Bytes, Io::Plain(_)) => Some(Closed::UnexpectedBytes),
+            (Waiting::Bytes, Io::Tls(_)) | (Waiting::End, _) => Some(Closed::Peer),
         }
     }
 }
@@ -263,6 +284,13 @@ impl<S: Stream> Stream for Connection<S> {
         match &self.io {
             Io::Plain(stream) => stream.reset_on_close(),
             Io::Tls(tls) => tls.stream.get_ref().0.reset_on_close(),
+        }
+    }
+
+    fn waiting(&self) -> Waiting {
+        match &self.io {
+            Io::Plain(stream) => stream.waiting(),
+            Io::Tls(tls) => tls.stream.get_ref().0.waiting(),
         }
     }
 }

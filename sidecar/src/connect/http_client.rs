@@ -8,6 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
+    time::Duration,
 };
 
 use http::{Request, Response};
@@ -18,10 +19,17 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::AlertDescription;
 
-use super::{Error, dial::Connection};
+use super::{
+    Error,
+    dial::Connection,
+    idle::State,
+    keep_alive,
+    place::Place,
+    wire::{Look, Wire},
+};
 use crate::{
     drain,
-    model::{settings::Limits, wire},
+    model::{pool_counts::Closed, settings::Limits, wire},
     net::Stream,
     relay::replay::{self, RequestBody},
 };
@@ -52,20 +60,27 @@ pub enum SendError {
 #[derive(Clone, Debug)]
 pub struct Http2 {
     sender: http2::SendRequest<RequestBody>,
+    streams: Arc<Streams>,
+}
+
+/// What all clones of a multiplexed connection share.
+#[derive(Debug)]
+struct Streams {
     /// Streams that we have under way on it.
-    streams: Arc<AtomicU32>,
-    /// Streams that the peer allows (its SETTINGS_MAX_CONCURRENT_STREAMS), as the driver last saw it.
-    allowed: Arc<AtomicU32>,
-    max_streams: u32,
+    under_way: AtomicU32,
+    /// Streams that may be under way: the peer's SETTINGS_MAX_CONCURRENT_STREAMS as the driver last saw it, and our own
+    /// limit.
+    allowed: AtomicU32,
+    place: Arc<Place>,
 }
 
 /// A stream's place on a multiplexed connection, given back on drop.
 #[derive(Debug)]
-pub struct StreamSlot(Arc<AtomicU32>);
+pub struct StreamSlot(Arc<Streams>);
 
 impl Drop for StreamSlot {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -76,6 +91,11 @@ impl Http2 {
     /// [`Error::Http`], or [`Error::Refused`] if the peer closes instead of speaking. The caller bounds the time.
     pub async fn start<S: Stream>(mut connection: Connection<S>, limits: &Limits) -> Result<Self, Error> {
         let first_byte = connection.first_byte();
+        let streams = Arc::new(Streams {
+            under_way: AtomicU32::new(0),
+            allowed: AtomicU32::new(limits.max_streams),
+            place: Arc::clone(connection.place()),
+        });
         let (sender, mut driver) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .initial_stream_window_size(limits.stream_window_bytes)
@@ -88,30 +108,28 @@ impl Http2 {
             .handshake(TokioIo::new(connection))
             .await
             .map_err(|error| Error::Http(Arc::new(error)))?;
-        let allowed = Arc::new(AtomicU32::new(limits.max_streams));
-        let seen = Arc::clone(&allowed);
+        let (seen, max_streams) = (Arc::clone(&streams), limits.max_streams);
         drain::spawn_background(async move {
             let ended = poll_fn(|cx| {
                 let polled = Pin::new(&mut driver).poll(cx);
                 let streams = u32::try_from(driver.current_max_send_streams()).unwrap_or(u32::MAX);
-                seen.store(streams, Ordering::Relaxed);
+                seen.allowed.store(streams.min(max_streams), Ordering::Relaxed);
                 polled
             });
             if let Err(error) = ended.await {
                 tracing::debug!(%error, "upstream HTTP/2 connection ended");
             }
+            seen.place.closing(Closed::Peer);
         });
         // A server's first frame is SETTINGS (RFC 9113 §3.4): before it, nothing is known to have been accepted.
         first_byte.await.map_err(|_ended| Error::Refused)?;
-        let streams = Arc::new(AtomicU32::new(0));
-        Ok(Self { sender, streams, allowed, max_streams: limits.max_streams })
+        Ok(Self { sender, streams })
     }
 
     /// Whether it can take another stream now.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        let cap = self.allowed.load(Ordering::Relaxed).min(self.max_streams);
-        self.is_open() && self.streams.load(Ordering::Relaxed) < cap
+        self.is_open() && self.streams() < self.streams.allowed.load(Ordering::Relaxed)
     }
 
     /// Whether it is still good for new streams.
@@ -123,13 +141,19 @@ impl Http2 {
     /// Streams that we have under way on it.
     #[must_use]
     pub fn streams(&self) -> u32 {
-        self.streams.load(Ordering::Relaxed)
+        self.streams.under_way.load(Ordering::Relaxed)
+    }
+
+    /// What it occupies.
+    #[must_use]
+    pub fn place(&self) -> &Place {
+        &self.streams.place
     }
 
     /// Takes a place for a stream.
     #[must_use]
     pub fn slot(&self) -> StreamSlot {
-        self.streams.fetch_add(1, Ordering::Relaxed);
+        self.streams.under_way.fetch_add(1, Ordering::Relaxed);
         StreamSlot(Arc::clone(&self.streams))
     }
 
@@ -146,6 +170,14 @@ impl Http2 {
 #[derive(Debug)]
 pub struct Http1 {
     sender: http1::SendRequest<RequestBody>,
+    wire: Arc<dyn Look>,
+    place: Arc<Place>,
+    /// How long the peer lets it be unused, if it said so, our margin taken off.
+    peer_idle: Option<Duration>,
+    /// Requests sent on it.
+    uses: u32,
+    /// Requests that the peer takes on it in all.
+    max_uses: u32,
 }
 
 impl Http1 {
@@ -155,12 +187,15 @@ impl Http1 {
     /// [`Error::Http`].
     pub async fn start<S: Stream>(connection: Connection<S>, limits: &Limits) -> Result<Self, Error> {
         let cut = connection.cut();
+        let place = Arc::clone(connection.place());
+        let (connection, wire) = Wire::split(connection);
         let (sender, driver) = http1::Builder::new()
             .max_headers(limits.header_count)
             .max_buf_size(MAX_READ_BUFFER_BYTES.max(limits.header_bytes))
             .handshake(TokioIo::new(connection))
             .await
             .map_err(|error| Error::Http(Arc::new(error)))?;
+        let driven = Arc::clone(&place);
         drain::spawn_background(async move {
             // While nobody takes a response's body, the driver does not read, and would not see the cut.
             let ended = tokio::select! {
@@ -168,23 +203,60 @@ impl Http1 {
                 ended = driver => ended,
                 () = cut => return,
             };
-            if let Err(error) = ended {
-                tracing::debug!(%error, "upstream HTTP/1 connection ended");
+            match ended {
+                Ok(()) => driven.closing(Closed::Peer),
+                Err(error) => {
+                    tracing::debug!(%error, "upstream HTTP/1 connection ended");
+                    if is_unasked(&error) {
+                        driven.closing(Closed::UnexpectedBytes);
+                    }
+                }
             }
         });
-        Ok(Self { sender })
+        Ok(Self { sender, wire, place, peer_idle: None, uses: 0, max_uses: u32::MAX })
     }
 
-    /// Whether the message before is over in both directions and the peer has not closed.
+    /// What it occupies.
     #[must_use]
-    pub fn is_ready(&self) -> bool {
-        self.sender.is_ready()
+    pub fn place(&self) -> &Arc<Place> {
+        &self.place
     }
 
-    /// Whether it is gone for good.
+    /// How long the peer lets it be unused, if it said so.
     #[must_use]
-    pub fn is_closed(&self) -> bool {
-        self.sender.is_closed()
+    pub fn peer_idle(&self) -> Option<Duration> {
+        self.peer_idle
+    }
+
+    /// Whether the message before is over in both directions, and the peer has not closed as far as the driver knows.
+    pub(super) fn state(&self) -> State {
+        if self.sender.is_closed() {
+            State::Ended
+        } else if self.sender.is_ready() {
+            State::Ready
+        } else {
+            State::Busy
+        }
+    }
+
+    /// What the peer has said out of turn by the operating system's knowledge: a reason to close the connection.
+    pub(super) fn probe(&self) -> Option<Closed> {
+        self.wire.said()
+    }
+
+    /// Whether there is anything to gain by keeping it; the reason is noted if there is not.
+    pub(super) fn is_fit_to_keep(&self) -> bool {
+        let why = if self.sender.is_closed() {
+            Closed::Peer
+        } else if self.uses >= self.max_uses {
+            Closed::Age
+        } else if self.peer_idle.is_some_and(|idle| idle.is_zero()) {
+            Closed::Idle
+        } else {
+            return true;
+        };
+        self.place.closing(why);
+        false
     }
 
     /// Sends a request and waits for the response's head. Dropping the future closes the connection.
@@ -192,8 +264,37 @@ impl Http1 {
     /// # Errors
     /// [`SendError`].
     pub async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, SendError> {
-        self.sender.try_send_request(request).await.map_err(send_error)
+        self.uses = self.uses.saturating_add(1);
+        let response = self.sender.try_send_request(request).await.map_err(send_error)?;
+        let said = keep_alive::parse(response.headers());
+        self.peer_idle = said.idle.or(self.peer_idle);
+        if let Some(more) = said.max {
+            // Apache counts down, Node repeats the whole: the smallest sum is right for both.
+            self.max_uses = self.max_uses.min(self.uses.saturating_add(more));
+        }
+        Ok(response)
     }
+}
+
+impl Drop for Http1 {
+    fn drop(&mut self) {
+        // The driver ends orderly when nobody sends any more, which is not the peer's doing.
+        self.place.closing(Closed::InUse);
+    }
+}
+
+/// Whether the driver ended because of bytes that no request had asked for. hyper has no name for that one: it is what
+/// is left when all others are ruled out.
+fn is_unasked(error: &hyper::Error) -> bool {
+    let is_other = error.is_parse()
+        || error.is_user()
+        || error.is_canceled()
+        || error.is_closed()
+        || error.is_incomplete_message()
+        || error.is_body_write_aborted()
+        || error.is_shutdown()
+        || error.is_timeout();
+    !is_other && std::error::Error::source(error).is_none()
 }
 
 fn send_error(mut failed: TrySendError<Request<RequestBody>>) -> SendError {

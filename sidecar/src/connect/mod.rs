@@ -1,13 +1,20 @@
 //! The connect stage: upstream connections, made, kept and lent.
 
+pub mod connector;
 pub mod dial;
 pub mod http_client;
+mod idle;
+mod keep_alive;
+pub mod place;
 pub mod pool;
+pub mod reclaim;
+mod shared;
 pub mod tcp_pool;
+mod wire;
 
 use std::{io, sync::Arc};
 
-use crate::tls::connect as tls;
+use crate::{resilience::circuit_breaker::Overflow, tls::connect as tls};
 
 /// Why no connection to an endpoint could be had. The request was not sent.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -31,9 +38,9 @@ pub enum Error {
     /// The HTTP connection could not be set up.
     #[error("setting up HTTP failed")]
     Http(#[source] Arc<hyper::Error>),
-    /// The cluster's connection cap is reached.
-    #[error("the cluster's cap on connections is reached")]
-    Overflow,
+    /// One of the cluster's caps is reached.
+    #[error(transparent)]
+    Overflow(#[from] Overflow),
     /// The endpoint closed the connection before anything could be sent on it.
     #[error("the new connection was closed at once")]
     ClosedAtOnce,

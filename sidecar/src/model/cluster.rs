@@ -81,7 +81,7 @@ pub struct EndpointSettings {
 }
 
 /// How endpoints are reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Transport {
     /// Mutual TLS with SPIFFE identities.
     Mesh(PeerKind),
@@ -90,7 +90,7 @@ pub enum Transport {
 }
 
 /// What the other end of a mesh connection is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PeerKind {
     /// Another Outrider sidecar: ALPN `outrider-…`, control headers are honoured.
     Outrider,
@@ -99,7 +99,7 @@ pub enum PeerKind {
 }
 
 /// What a standard peer is spoken to with, for HTTP. Opaque streams have no ALPN.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StandardProtocol {
     /// ALPN `h2`.
     Http2,
@@ -138,6 +138,8 @@ pub struct Timeouts {
     pub stream_idle: Duration,
     /// An unused pooled connection is closed after this.
     pub pool_idle: Duration,
+    /// A connection takes nothing new after this, give or take a tenth, and closes when what is under way has ended.
+    pub connection_age: Duration,
 }
 
 /// What may be repeated, and how often.
@@ -162,6 +164,8 @@ pub struct Caps {
     pub max_requests: u32,
     /// Upstream connections, over all endpoints and workers.
     pub max_connections: u32,
+    /// Requests or streams that wait for a connection, over all workers.
+    pub max_pending: u32,
 }
 
 /// A cluster as the data side sees it: settings, endpoints and counters of one snapshot.

@@ -11,6 +11,7 @@ pub mod flag;
 pub mod histogram;
 pub mod identity;
 pub mod listener;
+pub mod pool_counts;
 pub mod runtime;
 pub mod settings;
 pub mod snapshot;

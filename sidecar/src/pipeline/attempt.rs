@@ -1,6 +1,6 @@
 //! One try at one endpoint: the retry loop's body.
 
-use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc};
+use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc, time::Instant};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -12,13 +12,14 @@ use crate::{
         self,
         dial::Speak,
         http_client::{Http1, SendError, StreamSlot},
-        pool::{Lease, Target},
+        place::Target,
+        pool::Lease,
     },
     headers::framing,
     model::cluster::{PeerKind, Transport},
     net::Net,
     relay::replay::RequestBody,
-    resilience::{circuit_breaker, retry::Processed},
+    resilience::retry::Processed,
 };
 
 /// A response head, and what must live as long as its body.
@@ -37,8 +38,8 @@ pub struct Answer {
 pub struct Held {
     /// The endpoint's load.
     pub in_flight: InFlight,
-    /// An HTTP/1 connection to give back, with whom it belongs to.
-    pub http1: Option<(Target, Http1)>,
+    /// An HTTP/1 connection to give back.
+    pub http1: Option<Http1>,
     /// A place on an HTTP/2 connection.
     _slot: Option<StreamSlot>,
 }
@@ -50,15 +51,16 @@ pub struct Held {
 /// [`ProxyError`] of this attempt; the caller decides whether to make another.
 pub async fn attempt<N: Net>(
     worker: &Worker<N>,
-    target: &Target,
+    target: Target<'_>,
     speak: Speak,
     request: Request<RequestBody>,
     expiry: Pin<&mut impl Future<Output = ProxyError>>,
 ) -> Result<Answer, ProxyError> {
-    let mut in_flight = InFlight::start(&target.endpoint, worker.now());
+    let now = worker.now();
+    let mut in_flight = InFlight::start(target.endpoint, now);
     let sent = tokio::select! {
         biased;
-        sent = send(worker, target, speak, request) => sent,
+        sent = send(worker, target, (speak, now), request) => sent,
         expired = expiry => Err(expired),
     };
     let sent = sent.and_then(|sent| judge(worker, target, sent));
@@ -72,7 +74,6 @@ pub async fn attempt<N: Net>(
                 Some(_failure) => in_flight.failed(now),
                 None => in_flight.answered(now),
             }
-            let http1 = http1.map(|connection| (target.clone(), connection));
             Ok(Answer { response, processed, held: Held { in_flight, http1, _slot: slot } })
         }
         Err(error) => {
@@ -87,7 +88,7 @@ pub async fn attempt<N: Net>(
 /// Refuses a response that the two sides might read differently. Its connection is not used again.
 fn judge<N: Net>(
     worker: &Worker<N>,
-    target: &Target,
+    target: Target<'_>,
     (response, http1, slot): Sent,
 ) -> Result<Sent, ProxyError> {
     let (head, body) = response.into_parts();
@@ -100,12 +101,12 @@ type Sent = (Response<Incoming>, Option<Http1>, Option<StreamSlot>);
 
 async fn send<N: Net>(
     worker: &Worker<N>,
-    target: &Target,
-    speak: Speak,
+    target: Target<'_>,
+    (speak, now): (Speak, Instant),
     request: Request<RequestBody>,
 ) -> Result<Sent, ProxyError> {
     let endpoint = target.endpoint.address();
-    let lease = worker.pool.lease(target, speak).await.map_err(|e| connect_error(e, target))?;
+    let lease = worker.pool.lease(target, speak, now).await.map_err(|e| connect_error(e, target))?;
     let unsent = match send_on(lease, request).await {
         Err(SendError::NotSent(request)) => request,
         Err(error) => return Err(send_error(error, endpoint)),
@@ -113,7 +114,7 @@ async fn send<N: Net>(
     };
     // The kept connection was just being closed and nothing of the request was written: that is no failure of the
     // endpoint yet, a new connection tells.
-    let lease = worker.pool.fresh(target, speak).await.map_err(|e| connect_error(e, target))?;
+    let lease = worker.pool.fresh(target, speak, now).await.map_err(|e| connect_error(e, target))?;
     send_on(lease, *unsent).await.map_err(|error| send_error(error, endpoint))
 }
 
@@ -131,10 +132,9 @@ async fn send_on(lease: Lease, request: Request<RequestBody>) -> Result<Sent, Se
 }
 
 /// Why no connection could be had, as an error of the request.
-pub(super) fn connect_error(source: connect::Error, target: &Target) -> ProxyError {
+pub(super) fn connect_error(source: connect::Error, target: Target<'_>) -> ProxyError {
     let endpoint = target.endpoint.address();
-    if matches!(source, connect::Error::Overflow) {
-        let cap = circuit_breaker::Overflow::Connections;
+    if let connect::Error::Overflow(cap) = source {
         ProxyError::Overflow { cluster: target.cluster.name().clone(), cap }
     } else if source.is_identity() {
         ProxyError::Identity { endpoint, source }

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     balance::{self, Tried},
-    connect::{dial::Speak, pool::Target},
+    connect::{dial::Speak, place::Target},
     model::{
         Cluster, Snapshot,
         cluster::{PeerKind, Transport},
@@ -101,13 +101,10 @@ impl<N: Net> Attempts<'_, N> {
                 .with_rng(|rng| balance::pick(self.cluster, &tried, now, rng))
                 .ok_or_else(|| ProxyError::NoEndpoint { cluster: self.cluster.name().clone() })?;
             tried.insert(endpoint.address());
-            let target = Target {
-                cluster: Arc::clone(self.cluster),
-                endpoint,
-                identity: self.snapshot.identity.clone(),
-            };
+            let identity = self.snapshot.identity.as_ref();
+            let target = Target { cluster: self.cluster, endpoint: &endpoint, identity };
             let request = self.request(&head, replay.attempt(), attempt)?;
-            let outcome = attempt::attempt(self.worker, &target, self.speak, request, expiry.as_mut()).await;
+            let outcome = attempt::attempt(self.worker, target, self.speak, request, expiry.as_mut()).await;
             let class = match &outcome {
                 Ok(answer) => answer.processed,
                 Err(error) => error.retry_class(),

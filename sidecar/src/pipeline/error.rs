@@ -178,6 +178,7 @@ impl ProxyError {
             Self::NoEndpoint { .. } => "no_endpoint",
             Self::Overflow { cap: Overflow::Requests, .. } => "max_requests",
             Self::Overflow { cap: Overflow::Connections, .. } => "max_connections",
+            Self::Overflow { cap: Overflow::Pending, .. } => "max_pending",
             Self::Connect { .. } => "connect_failed",
             Self::Identity { .. } => "identity_mismatch",
             Self::NotProcessed { .. } => "not_processed",

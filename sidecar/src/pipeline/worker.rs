@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     clock::Clock,
-    connect::{dial::Dialer, pool::Pool, tcp_pool::TcpPool},
+    connect::{connector::Connector, pool::Pool, reclaim::Mailbox, tcp_pool::TcpPool},
     drain::{Drains, Phase},
     model::{Settings, snapshot::Snapshots},
     net::Net,
@@ -34,16 +34,16 @@ pub struct Worker<N: Net> {
     pub tcp_pool: TcpPool<N>,
     /// Response bodies under way.
     pub streams: Streams,
-    /// For connections that are not kept.
-    pub dialer: Dialer<N>,
+    /// What both pools keep, and how they come by more.
+    pub connector: Arc<Connector<N>>,
     rng: Mutex<fastrand::Rng>,
 }
 
 impl<N: Net> Worker<N> {
-    /// A worker without connections. Starts the sweeper, so call it inside the worker's runtime.
+    /// A worker without connections. Starts its sweeper and what answers other workers' asks for room, so call it inside the worker's runtime.
     #[must_use]
     pub fn start(
-        dialer: Dialer<N>,
+        (connector, mailbox): (Arc<Connector<N>>, Mailbox),
         settings: Arc<Settings>,
         snapshots: Snapshots,
         clock: Clock,
@@ -53,15 +53,16 @@ impl<N: Net> Worker<N> {
         let worker = Arc::new(Self {
             snapshots,
             settings,
-            pool: Pool::new(dialer.clone(), limits),
-            tcp_pool: TcpPool::new(dialer.clone()),
+            pool: Pool::new(Arc::clone(&connector), limits),
+            tcp_pool: TcpPool::new(Arc::clone(&connector)),
             streams: Streams::default(),
-            dialer,
+            connector,
             rng: Mutex::new(clock.fork_rng()),
             clock,
             drains,
         });
         crate::drain::spawn_background(sweep(Arc::clone(&worker)));
+        crate::drain::spawn_background(make_room(Arc::clone(&worker), mailbox));
         worker
     }
 
@@ -85,13 +86,22 @@ async fn sweep<N: Net>(worker: Arc<Worker<N>>) {
             () = watcher.reached(Phase::Forced) => return,
             () = tokio::time::sleep(SWEEP_INTERVAL) => {}
         }
-        let identity = worker.snapshots.load().identity.clone();
-        if let Some(identity) = identity {
-            worker.dialer.trust.judge(&identity.bundles).await;
+        let snapshot = worker.snapshots.load();
+        if let Some(identity) = &snapshot.identity {
+            worker.connector.dialer.trust.judge(&identity.bundles).await;
         }
         let now = worker.now();
-        worker.pool.sweep(now);
-        worker.tcp_pool.sweep(now);
+        worker.connector.sweep(now, &snapshot);
         worker.streams.sweep(now);
+    }
+}
+
+/// Closes unused connections where another worker needs their slots under a cluster's cap.
+async fn make_room<N: Net>(worker: Arc<Worker<N>>, mailbox: Mailbox) {
+    let mut watcher = worker.drains.outbound.watcher();
+    tokio::select! {
+        biased;
+        () = watcher.reached(Phase::Forced) => {}
+        () = mailbox.answer(|cluster| worker.connector.reclaim(cluster)) => {}
     }
 }

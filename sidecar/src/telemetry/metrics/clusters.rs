@@ -12,6 +12,7 @@ use super::family::{Labels, metric, seconds};
 use crate::model::{
     Cluster, Endpoint, Snapshot,
     flag::ResponseFlag,
+    pool_counts::Closed,
     runtime::{ClusterRuntime, EndpointRuntime},
 };
 
@@ -77,7 +78,26 @@ fn encode_clusters(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> 
     metric("cluster_in_flight", "Requests and streams under way")
         .gauges(encoder, gauges(|c| &c.in_flight))?;
     metric("cluster_connections", "Upstream connections, those being opened included")
-        .gauges(encoder, gauges(|c| &c.connections))
+        .gauges(encoder, gauges(|c| &c.connections))?;
+    metric("cluster_pending", "Requests and streams that wait for a connection")
+        .gauges(encoder, gauges(|c| &c.pending))?;
+    metric("connections_opened", "Upstream connections made")
+        .counters(encoder, counters(|c| &c.pool.opened))?;
+    metric("connections_reused", "Requests and streams that went over a connection that was there already")
+        .counters(encoder, counters(|c| &c.pool.reused))?;
+    encode_closed(encoder, snapshot)
+}
+
+fn encode_closed(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+    metric("connections_closed", "Upstream connections closed, by reason").counters(
+        encoder,
+        clusters(snapshot).flat_map(|cluster| {
+            let [direction, name] = labels(cluster);
+            Closed::ALL.into_iter().map(move |why| {
+                ([direction, name, ("reason", why.label())], cluster.runtime.pool.closed_for(why))
+            })
+        }),
+    )
 }
 
 fn encode_discovery(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, now: Instant) -> fmt::Result {
