@@ -15,6 +15,7 @@ mod architecture;
 mod discovery;
 mod generated_code;
 mod harness;
+mod pools;
 mod processes;
 mod protocols;
 mod request_path_docs;

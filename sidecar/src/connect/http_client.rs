@@ -91,11 +91,7 @@ impl Http2 {
     /// [`Error::Http`], or [`Error::Refused`] if the peer closes instead of speaking. The caller bounds the time.
     pub async fn start<S: Stream>(mut connection: Connection<S>, limits: &Limits) -> Result<Self, Error> {
         let first_byte = connection.first_byte();
-        let streams = Arc::new(Streams {
-            under_way: AtomicU32::new(0),
-            allowed: AtomicU32::new(limits.max_streams),
-            place: Arc::clone(connection.place()),
-        });
+        let place = Arc::clone(connection.place());
         let (sender, mut driver) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .initial_stream_window_size(limits.stream_window_bytes)
@@ -108,21 +104,33 @@ impl Http2 {
             .handshake(TokioIo::new(connection))
             .await
             .map_err(|error| Error::Http(Arc::new(error)))?;
-        let (seen, max_streams) = (Arc::clone(&streams), limits.max_streams);
+        // A server's first frame is SETTINGS (RFC 9113 §3.4): before it, nothing is known to have been accepted, nor how
+        // many streams may be opened.
+        tokio::select! {
+            biased;
+            heard = first_byte => heard.map_err(|_ended| Error::Refused)?,
+            _ended = &mut driver => return Err(Error::Refused),
+        }
+        let max_streams = limits.max_streams;
+        let allowed = move |streams: usize| {
+            u32::try_from(streams).map_or(max_streams, |streams| streams.min(max_streams))
+        };
+        let streams = Arc::new(Streams {
+            under_way: AtomicU32::new(0),
+            allowed: AtomicU32::new(allowed(driver.current_max_send_streams())),
+            place,
+        });
+        let seen = Arc::clone(&streams);
         drain::spawn_background(async move {
             let ended = poll_fn(|cx| {
                 let polled = Pin::new(&mut driver).poll(cx);
-                let streams = u32::try_from(driver.current_max_send_streams()).unwrap_or(u32::MAX);
-                seen.allowed.store(streams.min(max_streams), Ordering::Relaxed);
+                seen.allowed.store(allowed(driver.current_max_send_streams()), Ordering::Relaxed);
                 polled
             });
             if let Err(error) = ended.await {
                 tracing::debug!(%error, "upstream HTTP/2 connection ended");
             }
-            seen.place.closing(Closed::Peer);
         });
-        // A server's first frame is SETTINGS (RFC 9113 §3.4): before it, nothing is known to have been accepted.
-        first_byte.await.map_err(|_ended| Error::Refused)?;
         Ok(Self { sender, streams })
     }
 
@@ -197,10 +205,12 @@ impl Http1 {
             .map_err(|error| Error::Http(Arc::new(error)))?;
         let driven = Arc::clone(&place);
         drain::spawn_background(async move {
+            // The connection goes with the driver: not before it is said why.
+            let mut driver = std::pin::pin!(driver);
             // While nobody takes a response's body, the driver does not read, and would not see the cut.
             let ended = tokio::select! {
                 biased;
-                ended = driver => ended,
+                ended = &mut driver => ended,
                 () = cut => return,
             };
             match ended {
@@ -209,6 +219,8 @@ impl Http1 {
                     tracing::debug!(%error, "upstream HTTP/1 connection ended");
                     if is_unasked(&error) {
                         driven.closing(Closed::UnexpectedBytes);
+                    } else if error.is_user() || error.is_body_write_aborted() {
+                        driven.closing(Closed::InUse);
                     }
                 }
             }

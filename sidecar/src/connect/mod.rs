@@ -10,6 +10,8 @@ pub mod pool;
 pub mod reclaim;
 mod shared;
 pub mod tcp_pool;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use std::{io, sync::Arc};

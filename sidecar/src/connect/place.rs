@@ -210,8 +210,12 @@ impl Drop for Seat {
         place.endpoint.connections.fetch_sub(1, Ordering::Relaxed);
         if place.is_open.load(Ordering::Relaxed) {
             let why = place.why.load(Ordering::Relaxed);
-            let why = Closed::ALL.get(usize::from(why)).copied().unwrap_or(Closed::InUse);
-            place.counts.pool.close(why);
+            let why = Closed::ALL.get(usize::from(why)).copied();
+            place.counts.pool.close(why.unwrap_or(match place.key.speak {
+                Speak::Http1 | Speak::Tcp => Closed::InUse,
+                // Whoever closes a shared one says why, except for the peer.
+                Speak::Http2 => Closed::Peer,
+            }));
         }
         drop(place.take_slot());
     }

@@ -7,7 +7,7 @@ const HEADERS: u8 = 1;
 const ACK: u8 = 1;
 
 /// RFC 9113 §4.1.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     let mut bytes = vec![length[1], length[2], length[3], kind, flags];
     bytes.extend_from_slice(&stream.to_be_bytes());
@@ -16,19 +16,19 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 /// RFC 9113 §6.4.
-pub(super) fn reset(stream: u32, reason: h2::Reason) -> Vec<u8> {
+pub(crate) fn reset(stream: u32, reason: h2::Reason) -> Vec<u8> {
     frame(3, 0, stream, &u32::from(reason).to_be_bytes())
 }
 
 /// RFC 9113 §6.8.
-pub(super) fn goaway(last_stream: u32, reason: h2::Reason) -> Vec<u8> {
+pub(crate) fn goaway(last_stream: u32, reason: h2::Reason) -> Vec<u8> {
     let mut payload = last_stream.to_be_bytes().to_vec();
     payload.extend_from_slice(&u32::from(reason).to_be_bytes());
     frame(7, 0, 0, &payload)
 }
 
 /// Plays a server until the head of the next request is there; the request's stream. `None` when the client is gone.
-pub(super) async fn next_request<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> Option<u32> {
+pub(crate) async fn next_request<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> Option<u32> {
     loop {
         let mut header = [0; 9];
         stream.read_exact(&mut header).await.ok()?;
@@ -44,7 +44,7 @@ pub(super) async fn next_request<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut
 }
 
 /// Reads the client's preface and sends the server's.
-pub(super) async fn begin<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> Option<()> {
+pub(crate) async fn begin<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> Option<()> {
     stream.read_exact(&mut [0; 24]).await.ok()?;
     stream.write_all(&frame(SETTINGS, 0, 0, &[])).await.ok()
 }
