@@ -2,6 +2,7 @@
 
 pub mod connector;
 pub mod dial;
+pub mod http2;
 pub mod http_client;
 mod idle;
 mod keep_alive;
@@ -40,6 +41,9 @@ pub enum Error {
     /// The HTTP connection could not be set up.
     #[error("setting up HTTP failed")]
     Http(#[source] Arc<hyper::Error>),
+    /// HTTP/2 could not be set up.
+    #[error("setting up HTTP/2 failed")]
+    Http2(#[source] Arc<h2::Error>),
     /// One of the cluster's caps is reached.
     #[error(transparent)]
     Overflow(#[from] Overflow),

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Error,
-    http_client::{Http2, StreamSlot},
+    http2::{Http2, StreamSlot},
     place::{KeyHash, Place, PoolKey, Target, Terms},
 };
 use crate::{

@@ -4,7 +4,10 @@ use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use outrider_certs::SpiffeId;
 
-use super::runtime::{ClusterRuntime, EndpointRuntime};
+use super::{
+    dns::DnsSettings,
+    runtime::{ClusterRuntime, EndpointRuntime},
+};
 
 /// The name of a cluster: unique in a configuration, 1 to 128 printable ASCII characters (checked by `config`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -69,6 +72,8 @@ pub enum EndpointSource {
         /// Who endpoints that name no SPIFFE ID of their own must be.
         default_spiffe_ids: Arc<[SpiffeId]>,
     },
+    /// A name that is resolved.
+    Dns(DnsSettings),
 }
 
 /// One address of a cluster, as discovery gives it.

@@ -3,7 +3,6 @@
 use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc, time::Instant};
 
 use http::{Request, Response};
-use hyper::body::Incoming;
 
 use super::{error::ProxyError, respond, worker::Worker};
 use crate::{
@@ -11,14 +10,15 @@ use crate::{
     connect::{
         self,
         dial::Speak,
-        http_client::{Http1, SendError, StreamSlot},
+        http_client::{Http1, SendError},
+        http2::StreamSlot,
         place::Target,
         pool::Lease,
     },
     headers::framing,
     model::cluster::{PeerKind, Transport},
     net::Net,
-    relay::replay::RequestBody,
+    relay::{received::Received, replay::RequestBody},
     resilience::retry::Processed,
 };
 
@@ -26,7 +26,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Answer {
     /// The response.
-    pub response: Response<Incoming>,
+    pub response: Response<Received>,
     /// What the endpoint's sidecar says if it answered itself: whether its app has seen the request.
     pub processed: Option<Processed>,
     /// What is held for the response.
@@ -97,7 +97,7 @@ fn judge<N: Net>(
     Ok((Response::from_parts(head, body), http1, slot))
 }
 
-type Sent = (Response<Incoming>, Option<Http1>, Option<StreamSlot>);
+type Sent = (Response<Received>, Option<Http1>, Option<StreamSlot>);
 
 async fn send<N: Net>(
     worker: &Worker<N>,
@@ -124,7 +124,7 @@ async fn send_on(lease: Lease, request: Request<RequestBody>) -> Result<Sent, Se
             let response = connection.send(request).await?;
             Ok((response, Some(connection), None))
         }
-        Lease::Http2 { mut connection, slot } => {
+        Lease::Http2 { connection, slot } => {
             let response = connection.send(request).await?;
             Ok((response, None, Some(slot)))
         }

@@ -9,6 +9,8 @@ pub mod door;
 pub mod error;
 mod head;
 pub mod http;
+mod http_connection;
+mod pulse;
 pub mod respond;
 pub mod serve;
 pub mod tcp;

@@ -190,10 +190,10 @@ enum Begun<S> {
 async fn begin<S: Stream>(connection: Connection<S>) -> Begun<S> {
     let cut = connection.cut();
     let mut session = Session::new(connection);
-    if session.writer.control(Kind::Open, OPAQUE).await.is_err() {
+    if session.control(Kind::Open, OPAQUE).await.is_err() {
         return Begun::Broken;
     }
-    match session.reader.next().await {
+    match session.next().await {
         Ok(Some((Kind::Accepted, _))) => Begun::Accepted(session, cut),
         Ok(Some((Kind::NotProcessed, _))) => Begun::Refused(session.into_stream()),
         Ok(Some(_) | None) | Err(_) => Begun::Broken,
@@ -259,7 +259,7 @@ pub async fn inbound_framed<N, S>(
     loop {
         let opened = tokio::select! {
             biased;
-            opened = tokio::time::timeout(SESSION_IDLE, session.reader.next()) => opened,
+            opened = tokio::time::timeout(SESSION_IDLE, session.next()) => opened,
             () = watcher.reached(Phase::Draining) => return,
         };
         match opened {
@@ -292,10 +292,10 @@ where
         Ok(app) => app,
         Err(error) => {
             record.set_flag(error.flag());
-            return session.writer.control(Kind::NotProcessed, error.reason().as_bytes()).await.is_ok();
+            return session.control(Kind::NotProcessed, error.reason().as_bytes()).await.is_ok();
         }
     };
-    if session.writer.control(Kind::Accepted, &[]).await.is_err() {
+    if session.control(Kind::Accepted, &[]).await.is_err() {
         record.set_flag(ResponseFlag::DC);
         return false;
     }

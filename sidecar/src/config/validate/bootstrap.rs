@@ -224,7 +224,7 @@ fn limits(raw: Option<&Spanned<raw::Limits>>, faults: &mut Faults) -> Limits {
 }
 
 /// The place of a top-level section that may be missing.
-fn section<T>(raw: Option<&Spanned<T>>, key: &str) -> Place {
+pub(super) fn section<T>(raw: Option<&Spanned<T>>, key: &str) -> Place {
     let place = Place::root().key(key);
     raw.map_or_else(|| place.clone(), |raw| place.at(raw))
 }
