@@ -12,23 +12,26 @@ use std::{io, net::SocketAddr, sync::Arc};
 
 use futures_util::future::join_all;
 use indexmap::IndexMap;
-use outrider_certs::SpiffeId;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    accept,
+    accept::{self, Admission},
     clock::Clock,
     connect::{connector::Connector, dial::Dialer, reclaim::Hub},
     discovery::{Configured, Sources},
     drain::{self, Drains, Phase},
-    identity::{self, source::Source},
+    identity::{self, public::PublicFiles, source::Source, tls_configs::TlsBase},
+    memory,
     model::{
-        EndpointSettings, Listener, Settings, file::parse_endpoints, runtime::ListenerRuntime,
-        snapshot::Snapshots, status::IdentityStatus,
+        EndpointSettings, Listener, Settings, file::parse_endpoints, load::Load, runtime::ListenerRuntime,
+        settings::Limits, snapshot::Snapshots, status::IdentityStatus, transport::ExpectedIds,
     },
-    net::{Listener as _, Net},
-    pipeline::{serve, worker::Worker},
+    net::{self, Listener as _, Net},
+    pipeline::{
+        serve,
+        worker::{Shared, Worker},
+    },
     publish,
     readiness::Readiness,
     tls::trust,
@@ -119,6 +122,8 @@ pub struct App {
     pub identity: Arc<IdentityStatus>,
     /// Where workers ask each other for room under a shared cap.
     pub hub: Hub,
+    /// What the process carries, and may carry.
+    pub load: Arc<Load>,
     /// Cancelled when a worker ended that should not have: nothing can be served rightly any more.
     pub broken: CancellationToken,
 }
@@ -144,8 +149,11 @@ impl App {
             settings: watch::Sender::new(Arc::clone(&settings)).subscribe(),
             identity: identity.identity,
             sources: parts.sources,
+            public: PublicFiles::new(TlsBase::new(&bootstrap.tls, &clock)?, &clock),
         };
         publish::start(inputs, snapshots.clone(), &clock, &readiness);
+        let load = Arc::new(load(&bootstrap.limits, world.workers));
+        memory::watch(&load);
         let listeners = settings.listeners.iter().map(|l| (Arc::clone(&l.name), Arc::default())).collect();
         Ok(Self {
             clock,
@@ -155,6 +163,7 @@ impl App {
             listeners: Arc::new(listeners),
             identity: identity.status,
             hub: Hub::default(),
+            load,
             broken: CancellationToken::new(),
             settings,
         })
@@ -233,10 +242,13 @@ impl App {
         }
         // A panic of ours in here ends the thread; the process must not go on without it.
         let broken = self.broken.clone().drop_guard();
-        let (settings, snapshots) = (Arc::clone(&self.settings), self.snapshots.clone());
+        let (settings, snapshots, load) =
+            (Arc::clone(&self.settings), self.snapshots.clone(), Arc::clone(&self.load));
         let trust = trust::Registry::new(self.clock.clone(), Arc::clone(&self.identity));
         let connector = Connector::new(Dialer { net, trust }, &self.hub, &self.clock);
-        let worker = Worker::start(connector, settings, snapshots, self.clock.clone(), self.drains.clone());
+        let shared =
+            Shared { settings, snapshots, clock: self.clock.clone(), drains: self.drains.clone(), load };
+        let worker = Worker::start(connector, shared);
         let accepting =
             listeners.into_iter().map(|(listener, socket)| self.accept(&worker, listener, socket));
         join_all(accepting).await;
@@ -261,8 +273,13 @@ impl App {
     async fn accept<N: Net>(&self, worker: &Arc<Worker<N>>, listener: Arc<Listener>, socket: N::Listener) {
         let counts = self.listeners.get(&listener.name).cloned().unwrap_or_default();
         let drain = self.drains.of(&listener).clone();
-        let max = self.settings.bootstrap.limits.max_connections;
-        accept::run(socket, max, Arc::clone(&counts), drain, |stream, peer| {
+        let admission = Admission {
+            max_connections: self.settings.bootstrap.limits.max_connections,
+            counts: Arc::clone(&counts),
+            load: Arc::clone(&self.load),
+            sheds_on_memory: listener.is_inbound(),
+        };
+        accept::run(socket, admission, drain, |stream, peer| {
             serve::serve(Arc::clone(worker), Arc::clone(&listener), Arc::clone(&counts), stream, peer)
         })
         .await;
@@ -298,7 +315,25 @@ impl App {
 
 type Bound<N> = Vec<(Arc<Listener>, <N as Net>::Listener)>;
 
-fn parse(text: &str, default_ids: &Arc<[SpiffeId]>) -> Result<Vec<EndpointSettings>, String> {
-    parse_endpoints(text, default_ids)
+/// The process's bounds. Simulated sidecars have no memory of their own to look at.
+fn load(limits: &Limits, workers: Workers) -> Load {
+    let budget = match workers {
+        Workers::Threads => memory::budget(limits.memory),
+        Workers::Tasks => None,
+    };
+    let descriptors = net::descriptor_limit();
+    let max_open = accept::max_open(descriptors);
+    if max_open < limits.max_connections {
+        tracing::warn!(
+            descriptors,
+            max_open,
+            "limits.max_connections is above what the process may open; raise its limit of open files (`ulimit -Hn`, LimitNOFILE)"
+        );
+    }
+    Load::new(max_open, budget)
+}
+
+fn parse(text: &str, expected: &ExpectedIds) -> Result<Vec<EndpointSettings>, String> {
+    parse_endpoints(text, expected)
         .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
 }

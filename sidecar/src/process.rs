@@ -14,7 +14,7 @@ use crate::{
     clock::Clock,
     drain,
     model::Settings,
-    net::{Bound, HandoverNet, Offers, TcpNet},
+    net::{self, Bound, HandoverNet, Offers, TcpNet},
     telemetry::{Metrics, ProcessFacts, log},
 };
 
@@ -42,6 +42,9 @@ pub fn run(settings: Settings, log: log::Control) -> anyhow::Result<()> {
 }
 
 async fn live(settings: Settings, log: log::Control) -> anyhow::Result<()> {
+    if let Err(error) = net::raise_descriptor_limit() {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
     let bootstrap = &settings.bootstrap;
     let handover = admin::handover_path(&bootstrap.admin.socket);
     let net = HandoverNet::new(handover.clone(), bootstrap.workers);
@@ -144,6 +147,7 @@ fn start_admin(
         readiness: app.readiness.clone(),
         drain: app.drains.clone(),
         clock: app.clock.clone(),
+        load: Arc::clone(&app.load),
     };
     let state = Arc::new(admin::State {
         snapshots: app.snapshots.clone(),

@@ -97,6 +97,14 @@ impl Http1 {
         Ok(Self { sender, wire, place, peer_idle: None, uses: 0, max_uses: u32::MAX })
     }
 
+    /// Waits until it can take a request.
+    ///
+    /// # Errors
+    /// [`Error::ClosedAtOnce`].
+    pub async fn ready(&mut self) -> Result<(), Error> {
+        self.sender.ready().await.map_err(|_closed| Error::ClosedAtOnce)
+    }
+
     /// What it occupies.
     #[must_use]
     pub fn place(&self) -> &Arc<Place> {

@@ -13,9 +13,9 @@ use super::dial::Speak;
 use crate::{
     model::{
         Cluster, ClusterName, ClusterSettings, Endpoint, Identity,
-        cluster::Transport,
         pool_counts::Closed,
         runtime::{ClusterRuntime, EndpointRuntime},
+        transport::{PeerKind, Transport},
     },
     resilience::circuit_breaker::ConnectionSlot,
 };
@@ -45,7 +45,30 @@ pub struct PoolKey {
     /// keeps the runtime alive, so it stays unique.
     endpoint: usize,
     speak: Speak,
-    transport: Transport,
+    route: Route,
+}
+
+/// What the transport adds to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Route {
+    App,
+    Outrider,
+    Standard,
+    /// Address of the settings: name, roots and certificate. Kept alive as the endpoint's runtime is.
+    Public(usize),
+    Plain,
+}
+
+impl Route {
+    fn of(transport: &Transport) -> Self {
+        match transport {
+            Transport::App => Self::App,
+            Transport::Mesh(PeerKind::Outrider, _) => Self::Outrider,
+            Transport::Mesh(PeerKind::Standard, _) => Self::Standard,
+            Transport::Public(settings) => Self::Public(Arc::as_ptr(settings) as usize),
+            Transport::Plain(_) => Self::Plain,
+        }
+    }
 }
 
 /// For [`PoolKey`]s: none of their parts comes from the network, so a fast hash does.
@@ -88,7 +111,7 @@ impl PoolKey {
         Self {
             endpoint: Arc::as_ptr(&target.endpoint.runtime) as usize,
             speak,
-            transport: target.cluster.settings.transport,
+            route: Route::of(&target.cluster.settings.transport),
         }
     }
 
@@ -144,6 +167,8 @@ pub struct Place {
     pub counts: Arc<ClusterRuntime>,
     /// Counters of its endpoint.
     pub endpoint: Arc<EndpointRuntime>,
+    /// Keeps what the key points to.
+    _transport: Transport,
     /// Its age.
     pub life: Life,
     /// Its slot under the cluster's cap, until it is closed or another connection gets it.
@@ -196,11 +221,21 @@ impl Seat {
             cluster: target.cluster.name().clone(),
             counts: Arc::clone(&target.cluster.runtime),
             endpoint: Arc::clone(&target.endpoint.runtime),
+            _transport: target.cluster.settings.transport.clone(),
             life,
             slot: Mutex::new(Some(slot)),
             is_open: AtomicBool::new(false),
             why: AtomicU8::new(NO_REASON),
         }))
+    }
+}
+
+impl Seat {
+    /// It was found out what is spoken. Only before anybody else holds the place.
+    pub(super) fn speaks(&mut self, speak: Speak) {
+        if let Some(place) = Arc::get_mut(&mut self.0) {
+            place.key.speak = speak;
+        }
     }
 }
 
@@ -212,7 +247,7 @@ impl Drop for Seat {
             let why = place.why.load(Ordering::Relaxed);
             let why = Closed::ALL.get(usize::from(why)).copied();
             place.counts.pool.close(why.unwrap_or(match place.key.speak {
-                Speak::Http1 | Speak::Tcp => Closed::InUse,
+                Speak::Http1 | Speak::Either | Speak::Tcp => Closed::InUse,
                 // Whoever closes a shared one says why, except for the peer.
                 Speak::Http2 => Closed::Peer,
             }));

@@ -86,7 +86,7 @@ impl<N: Net> Pool<N> {
     pub async fn fresh(&self, target: Target<'_>, speak: Speak, now: Instant) -> Result<Lease, Error> {
         match speak {
             Speak::Http2 => self.http2(target, now).await,
-            Speak::Http1 | Speak::Tcp => self.new_http1(target, now).await,
+            Speak::Http1 | Speak::Either | Speak::Tcp => self.new_http1(target, now).await,
         }
     }
 
@@ -114,6 +114,11 @@ impl<N: Net> Pool<N> {
         if connection.is_fit_to_keep() {
             self.connector.keep(Kept::Http1(connection), now);
         }
+    }
+
+    /// Takes a new HTTP/2 connection in, for whoever needs one.
+    pub(super) fn keep_http2(&self, target: Target<'_>, connection: Http2) {
+        self.connector.shared().add(target, connection);
     }
 
     async fn http2(&self, target: Target<'_>, now: Instant) -> Result<Lease, Error> {

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Error,
+    dial::Speak,
     http2::{Http2, StreamSlot},
     place::{KeyHash, Place, PoolKey, Target, Terms},
 };
@@ -18,6 +19,7 @@ use crate::{
         ClusterName,
         pool_counts::Closed,
         runtime::{ClusterRuntime, EndpointRuntime},
+        transport::Transport,
     },
     resilience::circuit_breaker::ConnectionSlot,
 };
@@ -32,8 +34,9 @@ pub(super) struct Shared {
 #[derive(Debug)]
 struct Entry {
     cluster: ClusterName,
-    /// Keeps the key's address from being used again.
+    /// These keep the key's addresses from being used again.
     endpoint: Arc<EndpointRuntime>,
+    _transport: Transport,
     connections: Vec<Connection>,
     /// The dial under way, for those who wait for it.
     dialing: Option<Dialing>,
@@ -89,12 +92,7 @@ impl Shared {
 
     /// A place on an open connection with room, or the one dial that may be under way for the key.
     pub(super) fn stream_or_dial(&mut self, target: Target<'_>, key: PoolKey) -> Way {
-        let entry = self.entries.entry(key).or_insert_with(|| Entry {
-            cluster: target.cluster.name().clone(),
-            endpoint: Arc::clone(&target.endpoint.runtime),
-            connections: Vec::new(),
-            dialing: None,
-        });
+        let entry = self.entry(target, key);
         if let Some(stream) = entry.stream() {
             return Way::Stream(stream);
         }
@@ -106,6 +104,22 @@ impl Shared {
         let dialing = Dialing { over: CancellationToken::new(), outcome: Arc::default() };
         entry.dialing = Some(dialing.clone());
         Way::Dial { dialing, is_new: true }
+    }
+
+    fn entry(&mut self, target: Target<'_>, key: PoolKey) -> &mut Entry {
+        self.entries.entry(key).or_insert_with(|| Entry {
+            cluster: target.cluster.name().clone(),
+            endpoint: Arc::clone(&target.endpoint.runtime),
+            _transport: target.cluster.settings.transport.clone(),
+            connections: Vec::new(),
+            dialing: None,
+        })
+    }
+
+    /// A connection that was made without a dial of [`Shared::stream_or_dial`].
+    pub(super) fn add(&mut self, target: Target<'_>, http2: Http2) {
+        let key = PoolKey::new(target, Speak::Http2);
+        self.entry(target, key).connections.push(Connection { http2, idle_since: None });
     }
 
     /// The end of the key's dial.

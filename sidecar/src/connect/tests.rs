@@ -22,12 +22,8 @@ use super::{
 use crate::{
     clock::Clock,
     model::{
-        Cluster, ClusterSettings, Endpoint, EndpointSettings,
-        cluster::{Caps, Transport},
-        fixture,
-        pool_counts::Closed,
-        runtime::EndpointRuntime,
-        status::IdentityStatus,
+        Cluster, ClusterSettings, Endpoint, EndpointSettings, cluster::Caps, fixture, pool_counts::Closed,
+        runtime::EndpointRuntime, status::IdentityStatus, transport::Transport,
     },
     net::TcpNet,
     relay::replay::RequestBody,
@@ -297,6 +293,7 @@ async fn a_failed_dial_is_told_to_all_who_wait_for_it() {
     let cluster = Arc::new(Cluster {
         settings: Arc::new(settings),
         endpoints: cluster.endpoints.clone(),
+        public: None,
         runtime: Arc::clone(&cluster.runtime),
     });
     let target = Target { cluster: &cluster, endpoint: &cluster.endpoints[0], identity: None };

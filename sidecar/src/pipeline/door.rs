@@ -7,14 +7,14 @@ use std::{
 
 use outrider_certs::Peer;
 
-use super::respond::Audience;
+use super::{misuse::Resets, respond::Audience};
 use crate::model::{
     Listener,
     runtime::{ListenerRuntime, PeerCount},
 };
 
 /// The door of one downstream connection.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Door {
     /// The listener that accepted it.
     pub listener: Arc<Listener>,
@@ -22,6 +22,8 @@ pub struct Door {
     pub counts: Arc<ListenerRuntime>,
     /// Who is there.
     pub from: From,
+    /// Streams reset before their answers, of HTTP/2.
+    pub resets: Resets,
 }
 
 /// Who is at the other end of a downstream connection.

@@ -1,31 +1,31 @@
 //! One downstream connection: from the socket to requests or bytes.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, PoisonError, atomic::Ordering},
 };
 
 use outrider_certs::verify::Role;
-use tokio_rustls::server::TlsStream;
 
 use super::{
     door::{Door, From},
     http_connection::{self, Wire},
+    misuse::Resets,
     tcp,
     worker::Worker,
 };
 use crate::{
-    buffer::ReadAhead,
     model::{
         Identity, Listener, ListenerKind,
-        cluster::PeerKind,
+        closed::{PeerSlot, Shed},
         listener::{Inbound, Protocol},
         runtime::{ListenerRuntime, Refusal},
+        transport::PeerKind,
         wire,
     },
     net::Net,
     tls::{
-        accept::{self, Accepted},
+        accept::{self, Accepted, Secured},
         trust::{Cut, Guard},
     },
 };
@@ -40,33 +40,78 @@ pub async fn serve<N: Net>(
 ) {
     match &listener.kind {
         ListenerKind::OutboundHttp { .. } => {
-            let door = Arc::new(Door { listener, counts, from: From::App });
-            http_connection::serve(worker, door, stream, Wire::Plain).await;
+            let door = Arc::new(Door { listener, counts, from: From::App, resets: Resets::default() });
+            http_connection::serve(worker, door, stream, Wire::Sniffed).await;
         }
         ListenerKind::OutboundTcp { cluster } => {
             let cluster = cluster.clone();
-            tcp::outbound(&worker, &counts, &cluster, stream).await;
+            Box::pin(tcp::outbound(&worker, &counts, &cluster, stream)).await;
         }
         ListenerKind::Inbound(inbound) => {
             let inbound = inbound.clone();
-            let identity = worker.snapshots.load().identity.clone();
-            match identify(&worker, &inbound, identity, stream).await {
-                Ok((accepted, trust)) => {
-                    let door = peer_door(listener, counts, &inbound, &accepted, address);
-                    let entered = enter(worker, door, &inbound, accepted.stream, trust.cut());
-                    tokio::select! {
-                        biased;
-                        () = entered => {}
-                        () = trust.cut() => {}
-                    }
-                }
-                Err((reason, cause)) => {
-                    counts.refuse(reason);
-                    tracing::debug!(listener = %listener.name, peer = %address, ?reason, cause, "peer refused");
-                }
-            }
+            Box::pin(serve_peer(worker, listener, counts, inbound, (stream, address))).await;
         }
     }
+}
+
+async fn serve_peer<N: Net>(
+    worker: Arc<Worker<N>>,
+    listener: Arc<Listener>,
+    counts: Arc<ListenerRuntime>,
+    inbound: Inbound,
+    (stream, address): (N::Stream, SocketAddr),
+) {
+    // Boxed for its own time: what a handshake takes is not kept.
+    let let_in = Box::pin(let_in(&worker, &inbound, &counts, stream, address.ip())).await;
+    match let_in {
+        Ok((accepted, trust, _slot)) => {
+            let door = peer_door(listener, counts, &inbound, &accepted, address);
+            let entered = enter(worker, door, &inbound, accepted.stream, trust.cut());
+            tokio::select! {
+                biased;
+                () = entered => {}
+                () = trust.cut() => {}
+            }
+        }
+        Err(Closed::Refused(reason, cause)) => {
+            counts.refuse(reason);
+            tracing::debug!(listener = %listener.name, peer = %address, ?reason, cause, "peer refused");
+        }
+        Err(Closed::Shed(reason)) => {
+            counts.closed.count_shed(reason);
+            tracing::debug!(listener = %listener.name, peer = %address, ?reason, "peer shed");
+        }
+    }
+}
+
+/// Why a peer's connection is not served.
+enum Closed {
+    /// It is not who may come in; in words for the log.
+    Refused(Refusal, String),
+    /// Some bound is reached.
+    Shed(Shed),
+}
+
+/// The handshake and the bounds around it: how many are under way, and how many connections the peer has then.
+async fn let_in<N: Net>(
+    worker: &Worker<N>,
+    inbound: &Inbound,
+    counts: &ListenerRuntime,
+    stream: N::Stream,
+    address: IpAddr,
+) -> Result<(Accepted<N::Stream>, Guard, PeerSlot), Closed> {
+    let place = worker.handshakes.begin(address, worker.now()).ok_or(Closed::Shed(Shed::Handshakes))?;
+    let identity = worker.snapshots.load().identity.clone();
+    let (accepted, trust) = tokio::select! {
+        biased;
+        identified = identify(worker, inbound, identity, stream) => {
+            identified.map_err(|(reason, cause)| Closed::Refused(reason, cause))?
+        }
+        () = place.given_up() => return Err(Closed::Shed(Shed::Handshakes)),
+    };
+    let max = worker.settings.bootstrap.limits.max_connections_per_peer;
+    let slot = counts.closed.open_for(accepted.peer.id(), max).ok_or(Closed::Shed(Shed::Peer))?;
+    Ok((accepted, trust, slot))
 }
 
 /// The handshake, and whether this peer may come in: for as long as it is trusted.
@@ -80,8 +125,8 @@ async fn identify<N: Net>(
     let Identity { tls, bundles, .. } = identity.as_deref().ok_or_else(no_identity)?;
     let config = match (inbound.peer, inbound.protocol) {
         (PeerKind::Outrider, _) => &tls.server_outrider,
-        (PeerKind::Standard(_), Protocol::Http) => &tls.server_standard_http,
-        (PeerKind::Standard(_), Protocol::Tcp) => &tls.server_standard_tcp,
+        (PeerKind::Standard, Protocol::Http) => &tls.server_standard_http,
+        (PeerKind::Standard, Protocol::Tcp) => &tls.server_standard_tcp,
     };
     let limit = worker.settings.bootstrap.limits.handshake_timeout;
     let accepted = accept::accept(stream, Arc::clone(config), limit).await?;
@@ -112,7 +157,7 @@ fn peer_door<S>(
     count.connections.fetch_add(1, Ordering::Relaxed);
     *count.tls.lock().unwrap_or_else(PoisonError::into_inner) = Some(accepted.facts.clone());
     let from = From::Peer { peer: accepted.peer.clone(), address: address.ip(), is_sidecar, count };
-    Arc::new(Door { listener, counts, from })
+    Arc::new(Door { listener, counts, from, resets: Resets::default() })
 }
 
 /// A verified peer is in: requests or bytes, as the application protocol says.
@@ -120,7 +165,7 @@ async fn enter<N: Net>(
     worker: Arc<Worker<N>>,
     door: Arc<Door>,
     inbound: &Inbound,
-    stream: TlsStream<ReadAhead<N::Stream>>,
+    stream: Secured<N::Stream>,
     cut: Cut,
 ) {
     let alpn = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
@@ -129,8 +174,14 @@ async fn enter<N: Net>(
         (Protocol::Http, Some(wire::ALPN_H2 | wire::ALPN_STANDARD_H2)) => {
             http_connection::serve(worker, door, stream, Wire::Http2).await;
         }
-        (Protocol::Http, None | Some(wire::ALPN_STANDARD_H1)) if !is_sidecar => {
+        (Protocol::Http, Some(wire::ALPN_H1)) => {
             http_connection::serve(worker, door, stream, Wire::Http1).await;
+        }
+        (Protocol::Http, Some(wire::ALPN_STANDARD_H1)) if !is_sidecar => {
+            http_connection::serve(worker, door, stream, Wire::Http1).await;
+        }
+        (Protocol::Http, None) if !is_sidecar => {
+            http_connection::serve(worker, door, stream, Wire::Sniffed).await;
         }
         (Protocol::Tcp, Some(wire::ALPN_TCP)) => {
             tcp::inbound_framed(&worker, &door, inbound, stream, cut).await

@@ -17,11 +17,7 @@ use crate::{
     connect::{dial::Connection, place::Target},
     drain::Phase,
     model::{
-        Cluster, ClusterName, Identity,
-        cluster::{PeerKind, Transport},
-        flag::ResponseFlag,
-        listener::Inbound,
-        runtime::ListenerRuntime,
+        Cluster, ClusterName, Identity, flag::ResponseFlag, listener::Inbound, runtime::ListenerRuntime,
     },
     net::{Net, Stream},
     relay::{
@@ -70,16 +66,17 @@ async fn outward<N: Net>(
     record: &mut RequestRecord,
 ) -> Result<(), ProxyError> {
     let snapshot = worker.snapshots.load();
-    let opened = async {
+    // Boxed for its own time: a stream may last for days.
+    let opened = Box::pin(async {
         let cluster =
             snapshot.cluster(name).ok_or_else(|| ProxyError::NoRoute { authority: name.to_string() })?;
         record.routed(Arc::clone(&cluster.runtime));
-        let slot = circuit_breaker::admit_request(cluster)
+        let slot = circuit_breaker::admit_request(cluster, worker.load.is_over())
             .map_err(|cap| ProxyError::Overflow { cluster: name.clone(), cap })?;
         retry_budget::record_request(&cluster.runtime.retry_budget, worker.now());
         let (way, in_flight) = open_somewhere(worker, cluster, snapshot.identity.as_ref()).await?;
         Ok((way, in_flight, slot))
-    }
+    })
     .await;
     let (way, mut in_flight, _slot) = match opened {
         Ok(opened) => opened,
@@ -168,7 +165,7 @@ async fn open<N: Net>(
         }
     }
     let connection = worker.tcp_pool.fresh(target, now).await.map_err(|e| connect_error(e, target))?;
-    if target.cluster.settings.transport != Transport::Mesh(PeerKind::Outrider) {
+    if !target.cluster.settings.transport.is_sidecar() {
         return Ok(Way::Bare(connection));
     }
     match tokio::time::timeout(limit, begin(connection)).await {
@@ -288,7 +285,7 @@ where
     N: Net,
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut app = match to_app(worker, &inbound.app, record).await {
+    let mut app = match Box::pin(to_app(worker, &inbound.app, record)).await {
         Ok(app) => app,
         Err(error) => {
             record.set_flag(error.flag());
@@ -329,7 +326,8 @@ pub async fn inbound_plain<N, S>(
 {
     door.count_request();
     let mut record = RequestRecord::new(Arc::clone(&door.counts), worker.now());
-    match to_app(worker, &inbound.app, &mut record).await {
+    let opened = Box::pin(to_app(worker, &inbound.app, &mut record)).await;
+    match opened {
         Ok(mut app) => {
             if carry_bare(&mut stream, &mut app.connection, cut).await.is_err() {
                 app.connection.reset_on_close();
@@ -356,7 +354,7 @@ async fn to_app<N: Net>(
     let cluster =
         snapshot.cluster(name).ok_or_else(|| ProxyError::NoRoute { authority: name.to_string() })?;
     record.routed(Arc::clone(&cluster.runtime));
-    let slot = circuit_breaker::admit_request(cluster)
+    let slot = circuit_breaker::admit_request(cluster, worker.load.is_over())
         .map_err(|cap| ProxyError::Overflow { cluster: name.clone(), cap })?;
     let now = worker.now();
     let endpoint = worker

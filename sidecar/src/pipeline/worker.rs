@@ -6,10 +6,11 @@ use std::{
 };
 
 use crate::{
+    accept::Handshakes,
     clock::Clock,
-    connect::{connector::Connector, pool::Pool, reclaim::Mailbox, tcp_pool::TcpPool},
+    connect::{connector::Connector, negotiate::Negotiator, pool::Pool, reclaim::Mailbox, tcp_pool::TcpPool},
     drain::{Drains, Phase},
-    model::{Settings, snapshot::Snapshots},
+    model::{Settings, load::Load, snapshot::Snapshots},
     net::Net,
     relay::body::Streams,
 };
@@ -30,33 +31,54 @@ pub struct Worker<N: Net> {
     pub drains: Drains,
     /// HTTP connections upstream.
     pub pool: Pool<N>,
+    /// What servers outside the mesh like to speak.
+    pub negotiator: Negotiator<N>,
     /// Framed connections upstream.
     pub tcp_pool: TcpPool<N>,
     /// Response bodies under way.
     pub streams: Streams,
-    /// What both pools keep, and how they come by more.
+    /// What the pools keep, and how they come by more.
     pub connector: Arc<Connector<N>>,
+    /// What the process carries, and may carry.
+    pub load: Arc<Load>,
+    /// Handshakes of peers under way.
+    pub handshakes: Handshakes,
     rng: Mutex<fastrand::Rng>,
 }
 
+/// What all workers have in common.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// What the configuration says.
+    pub settings: Arc<Settings>,
+    /// The newest facts.
+    pub snapshots: Snapshots,
+    /// Time.
+    pub clock: Clock,
+    /// Whether we are stopping.
+    pub drains: Drains,
+    /// What the process carries, and may carry.
+    pub load: Arc<Load>,
+}
+
 impl<N: Net> Worker<N> {
-    /// A worker without connections. Starts its sweeper and what answers other workers' asks for room, so call it inside the worker's runtime.
+    /// A worker without connections. Starts its sweeper, and what makes room for other workers, so call it inside the
+    /// worker's runtime.
     #[must_use]
-    pub fn start(
-        (connector, mailbox): (Arc<Connector<N>>, Mailbox),
-        settings: Arc<Settings>,
-        snapshots: Snapshots,
-        clock: Clock,
-        drains: Drains,
-    ) -> Arc<Self> {
+    pub fn start((connector, mailbox): (Arc<Connector<N>>, Mailbox), shared: Shared) -> Arc<Self> {
+        let Shared { settings, snapshots, clock, drains, load } = shared;
         let limits = Arc::new(settings.bootstrap.limits.clone());
+        let handshakes = Handshakes::new(limits.max_handshakes);
         let worker = Arc::new(Self {
             snapshots,
             settings,
-            pool: Pool::new(Arc::clone(&connector), limits),
+            pool: Pool::new(Arc::clone(&connector), Arc::clone(&limits)),
+            negotiator: Negotiator::new(Arc::clone(&connector), limits),
             tcp_pool: TcpPool::new(Arc::clone(&connector)),
             streams: Streams::default(),
             connector,
+            load,
+            handshakes,
             rng: Mutex::new(clock.fork_rng()),
             clock,
             drains,

@@ -28,10 +28,12 @@ use crate::{
     clock::Clock,
     discovery::{Discovery, Lists, Sources},
     drain,
+    identity::public::PublicFiles,
     model::{
         Cluster, ClusterName, ClusterSettings, Endpoint, EndpointSettings, Identity, Settings, Snapshot,
         runtime::{ClusterRuntime, EndpointRuntime},
         snapshot::Snapshots,
+        transport::Transport,
     },
     readiness::{BlockReady, Readiness},
 };
@@ -47,6 +49,8 @@ pub struct Inputs {
     pub identity: watch::Receiver<Option<Arc<Identity>>>,
     /// How endpoints are found.
     pub sources: Arc<dyn Sources>,
+    /// What clusters outside the mesh are reached with.
+    pub public: PublicFiles,
 }
 
 /// What one snapshot is made from.
@@ -56,6 +60,8 @@ pub struct Facts<'a> {
     pub clusters: &'a [Arc<ClusterSettings>],
     /// What discovery found.
     pub lists: &'a Lists,
+    /// What clusters outside the mesh are reached with.
+    pub public: &'a PublicFiles,
     /// Who we are.
     pub identity: Option<Arc<Identity>>,
 }
@@ -69,6 +75,7 @@ pub fn start(inputs: Inputs, snapshots: Snapshots, clock: &Clock, readiness: &Re
         discovery,
         settings: inputs.settings,
         identity: inputs.identity,
+        public: inputs.public,
         snapshots,
         clock: clock.clone(),
         guard: Some(readiness.block("endpoints")),
@@ -82,6 +89,7 @@ struct Publisher {
     lists: watch::Receiver<Lists>,
     settings: watch::Receiver<Arc<Settings>>,
     identity: watch::Receiver<Option<Arc<Identity>>>,
+    public: PublicFiles,
     snapshots: Snapshots,
     clock: Clock,
     guard: Option<BlockReady>,
@@ -97,6 +105,7 @@ impl Publisher {
                 () = changed(&mut self.settings) => {}
                 () = changed(&mut self.identity) => {}
                 () = changed(&mut self.lists) => {}
+                () = self.public.changed() => {}
             }
             tokio::time::sleep_until(quiet_until.into()).await;
             self.publish();
@@ -106,14 +115,16 @@ impl Publisher {
     fn publish(&mut self) {
         let settings = Arc::clone(&self.settings.borrow_and_update());
         self.discovery.reconcile(&settings.clusters);
+        self.public.reconcile(&settings.clusters);
         let identity = self.identity.borrow_and_update().clone();
         let previous = self.snapshots.load();
         let lists = self.lists.borrow_and_update();
-        let facts = Facts { clusters: &settings.clusters, lists: &lists, identity };
+        let facts = Facts { clusters: &settings.clusters, lists: &lists, public: &self.public, identity };
         let next = Arc::new(build(&previous, &facts, self.clock.now()));
         let is_complete = lists.is_complete();
         drop(lists);
         tracing::debug!(version = next.version, clusters = next.clusters.len(), "snapshot published");
+        warn_of_unencrypted(&previous, &next);
         self.snapshots.store(Arc::clone(&next));
         retire(&previous, &next);
         if is_complete && let Some(guard) = self.guard.take() {
@@ -137,7 +148,7 @@ pub fn build(previous: &Snapshot, facts: &Facts<'_>, now: Instant) -> Snapshot {
         .iter()
         .map(|settings| {
             let before = previous.cluster(&settings.name);
-            (settings.name.clone(), cluster(before, settings, facts.lists, now))
+            (settings.name.clone(), cluster(before, settings, facts, now))
         })
         .collect();
     Snapshot {
@@ -151,26 +162,30 @@ pub fn build(previous: &Snapshot, facts: &Facts<'_>, now: Instant) -> Snapshot {
 fn cluster(
     before: Option<&Arc<Cluster>>,
     settings: &Arc<ClusterSettings>,
-    lists: &Lists,
+    facts: &Facts<'_>,
     now: Instant,
 ) -> Arc<Cluster> {
-    let listed = lists.endpoints(&settings.name).map(|list| &**list).unwrap_or_default();
-    let endpoints = endpoints(before, listed, now);
+    let listed = facts.lists.endpoints(&settings.name).map(|list| &**list).unwrap_or_default();
+    // Another way to the same address is another endpoint: no connection that was made the old way may be used.
+    let same_way = before.filter(|before| before.settings.transport == settings.transport);
+    let endpoints = endpoints(same_way, listed, now);
+    let public = facts.public.of(&settings.name).cloned();
     if let Some(before) = before
         && *before.settings == **settings
         && is_same(&before.endpoints, &endpoints)
+        && before.public.as_ref().map(Arc::as_ptr) == public.as_ref().map(Arc::as_ptr)
     {
         return Arc::clone(before);
     }
     let runtime = before.map_or_else(
         || {
             let fresh = ClusterRuntime::new(now);
-            let discovery = lists.status(&settings.name).unwrap_or(&fresh.discovery);
+            let discovery = facts.lists.status(&settings.name).unwrap_or(&fresh.discovery);
             Arc::new(ClusterRuntime { discovery: Arc::clone(discovery), ..fresh })
         },
         |before| Arc::clone(&before.runtime),
     );
-    Arc::new(Cluster { settings: Arc::clone(settings), endpoints, runtime })
+    Arc::new(Cluster { settings: Arc::clone(settings), endpoints, runtime, public })
 }
 
 /// The listed endpoints in their order, each once; those that were there before are taken over with their counters.
@@ -211,6 +226,19 @@ fn routes(clusters: &[Arc<ClusterSettings>]) -> HashMap<Box<str>, ClusterName> {
         }
     }
     routes
+}
+
+/// Names every cluster whose traffic is not encrypted, once: nobody should find out by chance.
+fn warn_of_unencrypted(previous: &Snapshot, next: &Snapshot) {
+    let is_plain = |cluster: &Cluster| matches!(cluster.settings.transport, Transport::Plain(_));
+    for cluster in next.clusters.values().filter(|cluster| is_plain(cluster)) {
+        if !previous.cluster(cluster.name()).is_some_and(|before| is_plain(before)) {
+            tracing::warn!(
+                cluster = %cluster.name(),
+                "tls: none: requests to this cluster leave unencrypted, and nobody proves who answers them"
+            );
+        }
+    }
 }
 
 /// Marks the endpoints that `next` does not have any more, so that pooled connections to them are closed.

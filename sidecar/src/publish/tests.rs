@@ -8,8 +8,13 @@ use crate::{
         source::Material,
         start_with,
         testing::{ORDERS, Root, bundle, epoch, eventually, tls_settings},
+        tls_configs::TlsBase,
     },
-    model::{cluster::EndpointSource, fixture},
+    model::{
+        cluster::{AppProtocol, EndpointSource},
+        fixture,
+        transport::{HttpVersion, PeerKind},
+    },
 };
 
 const A: &str = "spiffe://test.mesh/a";
@@ -33,10 +38,15 @@ fn next(previous: &Snapshot, clusters: &[Arc<ClusterSettings>]) -> Snapshot {
     let mut discovery = Discovery::new(Arc::new(Programmable::new()), &clock);
     discovery.reconcile(clusters);
     let lists = discovery.lists();
-    let facts = Facts { clusters, lists: &lists.borrow(), identity: None };
+    let public = public_files(&clock);
+    let facts = Facts { clusters, lists: &lists.borrow(), public: &public, identity: None };
     let next = build(previous, &facts, clock.now());
     retire(previous, &next);
     next
+}
+
+fn public_files(clock: &Clock) -> PublicFiles {
+    PublicFiles::new(TlsBase::new(&tls_settings(), clock).unwrap(), clock)
 }
 
 fn at(snapshot: &Snapshot, index: usize) -> Arc<Endpoint> {
@@ -115,6 +125,22 @@ async fn a_cluster_without_changes_is_the_same_object() {
     assert!(!Arc::ptr_eq(&first.clusters[1], &second.clusters[1]));
 }
 
+#[tokio::test(start_paused = true)]
+async fn another_transport_to_the_same_address_is_another_endpoint() {
+    let reached = |transport| {
+        let orders = ClusterSettings::clone(&fixed("orders", &[endpoint(1, A)]));
+        Arc::new(ClusterSettings { transport, ..orders })
+    };
+    let plain = || reached(Transport::Plain(AppProtocol::Http1));
+    let first = next(&Snapshot::default(), &[plain()]);
+    let same = next(&first, &[plain()]);
+    assert!(Arc::ptr_eq(&at(&first, 0).runtime, &at(&same, 0).runtime));
+    let second = next(&first, &[reached(Transport::Mesh(PeerKind::Standard, HttpVersion::Http1))]);
+    assert!(!Arc::ptr_eq(&at(&first, 0).runtime, &at(&second, 0).runtime), "a pool would share connections");
+    assert!(at(&first, 0).runtime.is_removed.load(Ordering::Acquire));
+    assert!(Arc::ptr_eq(&first.clusters[0].runtime, &second.clusters[0].runtime), "the cluster counts on");
+}
+
 fn material(root: &Root) -> Material {
     let bundles = Arc::new(TrustBundles::single(bundle(&[root], 1)));
     Material { svid: root.day_svid(ORDERS), bundles }
@@ -142,6 +168,7 @@ impl Bench {
             settings: settings.subscribe(),
             identity: started.identity,
             sources: Arc::new(sources.clone()),
+            public: public_files(&clock),
         };
         start(inputs, snapshots.clone(), &clock, &readiness);
         Self { settings, sources, identity, snapshots, readiness, root: Root::new("root") }

@@ -16,6 +16,7 @@ use outrider::{
         Cluster, Endpoint, Identity, Settings, Snapshot,
         cluster::EndpointSource,
         flag::ResponseFlag,
+        load::Load,
         runtime::{ClusterRuntime, EndpointRuntime, ListenerRuntime, Refusal, TlsFacts},
         snapshot::Snapshots,
         status::{IdentityStatus, LookupOutcome},
@@ -42,6 +43,7 @@ clusters:
     spiffe_ids: [spiffe://demo.outrider/orders]
     endpoints: [{address: '10.0.0.7:4343'}]
   - {name: stock, spiffe_ids: [spiffe://demo.outrider/stock], endpoints_file: stock.yaml}
+  - {name: legacy, tls: none, endpoints: [{address: '192.0.2.7:80'}]}
   - {name: search, spiffe_ids: [spiffe://demo.outrider/search], dns: {name: search.test., port: 4343}}
 ";
 
@@ -78,6 +80,7 @@ pub(crate) fn state(log: Option<log::Control>) -> Arc<State> {
         clock: clock.clone(),
         drain: drain.clone(),
         readiness: readiness.clone(),
+        load: Arc::new(Load::new(1000, Some(1 << 30))),
     };
     Arc::new(State {
         metrics: Metrics::new(snapshots.clone(), Arc::clone(&listeners), process),
@@ -99,7 +102,7 @@ pub(crate) fn id(name: &str) -> SpiffeId {
 
 fn facts(peer: &str) -> TlsFacts {
     TlsFacts {
-        peer: id(peer),
+        peer: id(peer).as_str().into(),
         version: "TLSv1_3".to_owned(),
         cipher_suite: "TLS13_AES_128_GCM_SHA256".to_owned(),
         key_exchange: "X25519MLKEM768".to_owned(),
@@ -119,6 +122,7 @@ fn snapshot(settings: &Settings, clock: &Clock) -> Snapshot {
             settings: Arc::clone(settings),
             endpoints: endpoints.into_iter().map(|settings| Arc::new(endpoint(settings))).collect(),
             runtime: Arc::new(ClusterRuntime::new(now)),
+            public: None,
         };
         (settings.name.clone(), Arc::new(cluster))
     });

@@ -10,15 +10,13 @@ use outrider::model::pool_counts::Closed;
 use tokio::io::AsyncWriteExt;
 
 use super::{closed, opened, post};
-use crate::{
-    harness::{
-        HttpApp, TestMesh, body,
-        client::call,
-        eventually,
-        peer::{ALPN_H2, TlsPeer, server_config},
-        soon,
-    },
-    retries::raw_h2::{begin, frame, goaway, next_request},
+use crate::harness::{
+    HttpApp, TestMesh, body,
+    client::call,
+    eventually,
+    peer::{ALPN_H2, TlsPeer, server_config},
+    raw_h2::{begin, frame, goaway, next_request},
+    soon,
 };
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, regis
 use crate::{
     clock::Clock,
     drain::Drains,
-    model::{runtime::ListenerRuntime, snapshot::Snapshots, status::IdentityStatus},
+    model::{load::Load, runtime::ListenerRuntime, snapshot::Snapshots, status::IdentityStatus},
     readiness::Readiness,
 };
 
@@ -44,6 +44,8 @@ pub struct ProcessFacts {
     pub drain: Drains,
     /// What readiness waits for.
     pub readiness: Readiness,
+    /// What the process carries, and may carry.
+    pub load: Arc<Load>,
 }
 
 /// All metrics of the process.
