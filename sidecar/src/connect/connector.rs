@@ -9,7 +9,7 @@ use super::{
     Error,
     dial::{Connection, Dialer, Speak},
     http_client::Http1,
-    idle::{Bounds, Idles, Pooled, State},
+    idle::{Bounds, Idles, Pooled, Said, State},
     place::{AGE_PERMILLE, Life, Place, Seat, Target, Terms},
     reclaim::{Hub, Mailbox, Member},
     shared::Shared,
@@ -204,7 +204,7 @@ impl<S: Stream> Pooled for Kept<S> {
         }
     }
 
-    fn probe(&mut self) -> Option<Closed> {
+    fn probe(&mut self) -> Said {
         match self {
             Self::Http1(connection) => connection.probe(),
             Self::Framed(connection) => connection.probe(),

@@ -15,6 +15,7 @@ use tokio::{
 use super::{
     Error,
     counted::Counted,
+    idle::Said,
     place::{Place, Seat, Target},
     secure::{Secured, Way},
 };
@@ -157,18 +158,23 @@ impl<S: Stream> Connection<S> {
         }
     }
 
-    /// As [`Connection::unasked`], and by the operating system's knowledge.
-    pub fn probe(&mut self) -> Option<Closed> {
-        self.unasked().or_else(|| self.said())
+    /// As [`Connection::unasked`], and by the operating system's knowledge. A sidecar says nothing between two streams: what
+    /// is there unread is the alert that closes.
+    pub(super) fn probe(&mut self) -> Said {
+        match self.unasked().map_or_else(|| self.said(), Said::End) {
+            Said::Unread => Said::End(Closed::Peer),
+            said @ (Said::Nothing | Said::End(_)) => said,
+        }
     }
 
-    /// What waits to be read by the operating system's knowledge, as a reason to close the connection. On TLS, bytes are
-    /// most likely the alert that closes.
-    pub(super) fn said(&self) -> Option<Closed> {
+    /// What waits to be read, by the operating system's knowledge. On TLS, bytes may be of the protocol itself: tickets,
+    /// which are no reason for anything, or the alert that closes. Only TLS can tell.
+    pub(super) fn said(&self) -> Said {
         match (self.waiting(), &self.io) {
-            (Waiting::Nothing, _) => None,
-            (Waiting::Bytes, Io::Plain(_) | Io::Unencrypted(_)) => Some(Closed::UnexpectedBytes),
-            (Waiting::Bytes, Io::Tls(_)) | (Waiting::End, _) => Some(Closed::Peer),
+            (Waiting::Nothing, _) => Said::Nothing,
+            (Waiting::Bytes, Io::Plain(_) | Io::Unencrypted(_)) => Said::End(Closed::UnexpectedBytes),
+            (Waiting::Bytes, Io::Tls(_)) => Said::Unread,
+            (Waiting::End, _) => Said::End(Closed::Peer),
         }
     }
 }

@@ -10,7 +10,7 @@ use rustls::AlertDescription;
 use super::{
     Error,
     dial::Connection,
-    idle::State,
+    idle::{Said, State},
     keep_alive,
     place::Place,
     wire::{Look, Wire},
@@ -128,8 +128,8 @@ impl Http1 {
         }
     }
 
-    /// What the peer has said out of turn by the operating system's knowledge: a reason to close the connection.
-    pub(super) fn probe(&self) -> Option<Closed> {
+    /// What the peer has said out of turn, by the operating system's knowledge.
+    pub(super) fn probe(&self) -> Said {
         self.wire.said()
     }
 

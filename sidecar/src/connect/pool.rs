@@ -66,7 +66,8 @@ impl<N: Net> Pool<N> {
             return self.http2(target, now).await;
         }
         let taken = match self.take(target, now) {
-            // Their drivers are waiting for their turn on this thread, and have had it after this.
+            // Their drivers are waiting for their turn on this thread, and have had it after this, with all that the
+            // operating system knows.
             Taken::Busy => {
                 tokio::task::yield_now().await;
                 self.take(target, now)

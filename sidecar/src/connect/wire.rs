@@ -15,7 +15,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::dial::Connection;
+use super::{dial::Connection, idle::Said};
 use crate::{model::pool_counts::Closed, net::Stream};
 
 /// A connection and who looks at it. The lock is never waited for: driver and pool are on one thread.
@@ -24,8 +24,8 @@ pub(super) struct Wire<S>(Mutex<Option<Connection<S>>>);
 
 /// What the pool asks of a connection.
 pub(super) trait Look: std::fmt::Debug + Send + Sync {
-    /// What the peer has said, by the operating system's knowledge, as a reason to close the connection.
-    fn said(&self) -> Option<Closed>;
+    /// What the peer has said, by the operating system's knowledge.
+    fn said(&self) -> Said;
 }
 
 /// The driver's end. The connection is closed with it.
@@ -47,8 +47,8 @@ impl<S> Wire<S> {
 }
 
 impl<S: Stream> Look for Wire<S> {
-    fn said(&self) -> Option<Closed> {
-        self.lock().as_ref().map_or(Some(Closed::Peer), Connection::said)
+    fn said(&self) -> Said {
+        self.lock().as_ref().map_or(Said::End(Closed::Peer), Connection::said)
     }
 }
 

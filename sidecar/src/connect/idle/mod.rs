@@ -39,8 +39,19 @@ pub(super) trait Pooled {
     /// What is known of it without asking the operating system.
     fn state(&mut self) -> State;
 
-    /// Asks the operating system; the reason to close it, if there is one.
-    fn probe(&mut self) -> Option<Closed>;
+    /// Asks the operating system whether the peer has said anything.
+    fn probe(&mut self) -> Said;
+}
+
+/// What a peer has said on an unused connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    /// Nothing.
+    Nothing,
+    /// Something that whoever reads the connection has yet to make sense of.
+    Unread,
+    /// What ends the connection.
+    End(Closed),
 }
 
 /// What is known of a connection.
@@ -143,8 +154,12 @@ impl<C: Pooled> Idles<C> {
                     }
                     State::Ended => Closed::Peer,
                     State::Ready => match idle.connection.probe() {
-                        Some(why) => why,
-                        None => {
+                        Said::End(why) => why,
+                        Said::Unread => {
+                            busy += 1;
+                            continue;
+                        }
+                        Said::Nothing => {
                             self.total -= 1;
                             return stack
                                 .remove(index)

@@ -20,7 +20,7 @@ const TERMS: Terms = Terms { idle: Duration::from_secs(10), age: Duration::from_
 #[derive(Debug)]
 struct Wire {
     state: Cell<State>,
-    said: Cell<Option<Closed>>,
+    said: Cell<Said>,
 }
 
 /// A connection without a network.
@@ -53,7 +53,7 @@ impl Pooled for Fake {
         self.wire.state.get()
     }
 
-    fn probe(&mut self) -> Option<Closed> {
+    fn probe(&mut self) -> Said {
         self.wire.said.get()
     }
 }
@@ -94,7 +94,7 @@ impl World {
         Fake {
             number: self.made,
             seat,
-            wire: Rc::new(Wire { state: Cell::new(State::Ready), said: Cell::new(None) }),
+            wire: Rc::new(Wire { state: Cell::new(State::Ready), said: Cell::new(Said::Nothing) }),
             peer_idle: None,
             dropped: Rc::clone(&self.dropped),
         }
@@ -177,7 +177,7 @@ fn one_on_which_the_peer_has_said_something_is_closed_and_counted() {
     let (_, ended) = world.put(HOME, now);
     let (_, bytes) = world.put(HOME, now);
     ended.state.set(State::Ended);
-    bytes.said.set(Some(Closed::UnexpectedBytes));
+    bytes.said.set(Said::End(Closed::UnexpectedBytes));
     assert_eq!(world.taken(HOME, now), Some(good));
     assert_eq!((world.closed_for(Closed::Peer), world.closed_for(Closed::UnexpectedBytes)), (1, 1));
 }
@@ -193,6 +193,17 @@ fn one_whose_message_is_just_ending_is_passed_over_and_kept() {
     assert!(matches!(world.take(HOME, now), Taken::Busy));
     wire.state.set(State::Ready);
     assert_eq!(world.taken(HOME, now), Some(busy));
+}
+
+#[test]
+fn one_with_something_unread_is_passed_over_until_it_has_been_read() {
+    let mut world = World::new();
+    let now = world.start;
+    let (number, wire) = world.put(HOME, now);
+    wire.said.set(Said::Unread);
+    assert!(matches!(world.take(HOME, now), Taken::Busy));
+    wire.said.set(Said::Nothing);
+    assert_eq!(world.taken(HOME, now), Some(number));
 }
 
 #[test]
@@ -269,7 +280,7 @@ enum Event {
     Drop(usize),
     Reclaim(usize),
     Forget(Home),
-    PeerSays(usize, Closed),
+    PeerSays(usize, Said),
     PeerEnds(usize),
     IsBusy(usize),
     Pass(u64),
@@ -290,7 +301,8 @@ fn event() -> impl Strategy<Value = Event> {
         1 => any.clone().prop_map(Event::Drop),
         1 => (0..2_usize).prop_map(Event::Reclaim),
         1 => home().prop_map(Event::Forget),
-        1 => any.clone().prop_map(|one| Event::PeerSays(one, Closed::UnexpectedBytes)),
+        1 => any.clone().prop_map(|one| Event::PeerSays(one, Said::End(Closed::UnexpectedBytes))),
+        1 => any.clone().prop_map(|one| Event::PeerSays(one, Said::Unread)),
         1 => any.clone().prop_map(Event::PeerEnds),
         1 => any.prop_map(Event::IsBusy),
         2 => (0..9_u64).prop_map(Event::Pass),
@@ -331,7 +343,11 @@ impl Model {
         assert_eq!(*of, home, "lent to somebody else");
         let since = since.take().expect("lent twice");
         assert!(now - since < TERMS.idle, "lent past its time");
-        assert_eq!((wire.state.get(), wire.said.get()), (State::Ready, None), "lent though it is no good");
+        assert_eq!(
+            (wire.state.get(), wire.said.get()),
+            (State::Ready, Said::Nothing),
+            "lent though it is no good"
+        );
         self.lent.push(connection);
     }
 
@@ -369,7 +385,7 @@ impl Model {
                 world.idles.forget(&key, Closed::Distrusted);
             }
             Event::PeerSays(one, what) => {
-                self.wire(one).inspect(|wire| wire.said.set(Some(what)));
+                self.wire(one).inspect(|wire| wire.said.set(what));
             }
             Event::PeerEnds(one) => {
                 self.wire(one).inspect(|wire| wire.state.set(State::Ended));
