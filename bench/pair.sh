@@ -11,7 +11,7 @@ esac
 
 config="$BENCH_RUN_DIR/$BENCH_SIDE.yaml"
 # The caps are as high as the other proxies' are here: the counting is on, nothing is refused.
-caps='max_requests: 1000000, max_connections: 1000000'
+caps='max_requests: 1000000, max_connections: 1000000, max_pending: 1000000'
 
 cat > "$config" <<YAML
 service: $BENCH_SIDE

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     accept::{self, Admission},
     clock::Clock,
-    connect::dial::Dialer,
+    connect::{connector::Connector, dial::Dialer, reclaim::Hub},
     discovery::{Configured, Sources},
     drain::{self, Drains, Phase},
     identity::{self, public::PublicFiles, source::Source, tls_configs::TlsBase},
@@ -120,6 +120,8 @@ pub struct App {
     pub listeners: Arc<IndexMap<Arc<str>, Arc<ListenerRuntime>>>,
     /// How it goes with the certificate.
     pub identity: Arc<IdentityStatus>,
+    /// Where workers ask each other for room under a shared cap.
+    pub hub: Hub,
     /// What the process carries, and may carry.
     pub load: Arc<Load>,
     /// Cancelled when a worker ended that should not have: nothing can be served rightly any more.
@@ -160,6 +162,7 @@ impl App {
             drains: Drains::default(),
             listeners: Arc::new(listeners),
             identity: identity.status,
+            hub: Hub::default(),
             load,
             broken: CancellationToken::new(),
             settings,
@@ -242,16 +245,15 @@ impl App {
         let (settings, snapshots, load) =
             (Arc::clone(&self.settings), self.snapshots.clone(), Arc::clone(&self.load));
         let trust = trust::Registry::new(self.clock.clone(), Arc::clone(&self.identity));
-        let dialer = Dialer { net, trust };
+        let connector = Connector::new(Dialer { net, trust }, &self.hub, &self.clock);
         let shared =
             Shared { settings, snapshots, clock: self.clock.clone(), drains: self.drains.clone(), load };
-        let worker = Worker::start(dialer, shared);
+        let worker = Worker::start(connector, shared);
         let accepting =
             listeners.into_iter().map(|(listener, socket)| self.accept(&worker, listener, socket));
         join_all(accepting).await;
         self.drains.finished().await;
-        worker.pool.clear();
-        worker.tcp_pool.clear();
+        worker.connector.clear();
         broken.disarm();
     }
 

@@ -18,6 +18,7 @@ mod dns;
 mod foreign;
 mod generated_code;
 mod harness;
+mod pools;
 mod processes;
 mod protocols;
 mod request_path_docs;

@@ -45,6 +45,7 @@ fn one_of_each(http: &Arc<Broken>) -> Vec<ProxyError> {
         ProxyError::NoEndpoint { cluster: cluster.clone() },
         overflow(Overflow::Requests),
         overflow(Overflow::Connections),
+        overflow(Overflow::Pending),
         overflow(Overflow::Memory),
         ProxyError::Connect { endpoint, source: refused() },
         ProxyError::Identity { endpoint, source: refused() },
@@ -72,6 +73,9 @@ fn event(error: &ProxyError) -> &'static str {
         ProxyError::Overflow { cap: Overflow::Requests, .. } => "The cluster's cap on requests is reached.",
         ProxyError::Overflow { cap: Overflow::Connections, .. } => {
             "The cluster's cap on connections is reached."
+        }
+        ProxyError::Overflow { cap: Overflow::Pending, .. } => {
+            "The cluster's cap on requests that wait for a connection is reached."
         }
         ProxyError::Overflow { cap: Overflow::Memory, .. } => {
             "The process is over its memory budget, and the cluster has some requests in flight."

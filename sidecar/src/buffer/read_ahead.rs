@@ -9,7 +9,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::scratch::{BUFFER_BYTES, Buffer, Held};
-use crate::net::Stream;
+use crate::net::{Stream, Waiting};
 
 /// Reads as much as there is, and hands it out as it is asked for.
 #[derive(Debug)]
@@ -82,6 +82,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ReadAhead<S> {
 impl<S: Stream> Stream for ReadAhead<S> {
     fn reset_on_close(&self) {
         self.inner.reset_on_close();
+    }
+
+    fn waiting(&self) -> Waiting {
+        if self.held.is_some() { Waiting::Bytes } else { self.inner.waiting() }
     }
 }
 

@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use rustls::{CipherSuite, NamedGroup};
 
-use super::units::{Bytes, Unit};
+use super::{
+    row::{Row, names, plain},
+    units::Bytes,
+};
 use crate::model::{
     cluster::{AppProtocol, Balance},
     dns::Family,
@@ -50,21 +53,6 @@ pub enum Tls {
     Public,
     /// No encryption, to a service outside the mesh.
     None,
-}
-
-/// A key's row in `docs/config.md`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Row {
-    /// The section: `limits`, `clusters[].retry`; empty for the top.
-    pub section: &'static str,
-    /// The key.
-    pub name: &'static str,
-    /// What may stand there.
-    pub kind: String,
-    /// What holds if nothing stands there; `required` if something must.
-    pub default: String,
-    /// The smallest and largest value; empty if there is no such thing.
-    pub range: String,
 }
 
 /// What stands in for "never": model times are durations, and a year is longer than any process of ours lives.
@@ -173,10 +161,15 @@ pub const STREAM_IDLE_TIMEOUT: Key<Duration> =
 pub const POOL_IDLE_TIMEOUT: Key<Duration> = key("pool_idle_timeout", secs(60), millis(100), secs(24 * HOUR));
 /// An unused connection to the own app (as Linkerd).
 pub const APP_POOL_IDLE_TIMEOUT: Key<Duration> = Key { default: Some(secs(3)), ..POOL_IDLE_TIMEOUT };
+/// Age at which a connection takes nothing new (Envoy, gRPC: none): handshakes cost nothing then, certificates live a day.
+pub const MAX_CONNECTION_AGE: Key<Duration> =
+    or_none("max_connection_age", Some(secs(HOUR)), secs(1), secs(24 * HOUR));
 /// Requests under way in a cluster (as Envoy).
 pub const MAX_REQUESTS: Key<u64> = key("max_requests", 1024, 1, 1_000_000);
 /// Connections of a cluster (as Envoy).
 pub const MAX_CONNECTIONS: Key<u64> = key("max_connections", 1024, 1, 1_000_000);
+/// Requests of a cluster that wait for a connection (as Envoy).
+pub const MAX_PENDING: Key<u64> = key("max_pending", 1024, 1, 1_000_000);
 
 /// Attempts beyond the first.
 pub const MAX_RETRIES: Key<u64> = key("max_retries", 2, 0, 10);
@@ -318,6 +311,7 @@ fn listener_rows() -> Vec<Row> {
         APP_POOL_IDLE_TIMEOUT.row("inbound[]"),
         MAX_REQUESTS.row("inbound[]"),
         MAX_CONNECTIONS.row("inbound[]"),
+        MAX_PENDING.row("inbound[]"),
         plain("outbound[]", "name", "name", "outbound-<index>"),
         plain("outbound[]", "listen", "`IP:port`", "required"),
         PROTOCOL.row("outbound[]"),
@@ -344,9 +338,11 @@ fn cluster_rows() -> Vec<Row> {
         REQUEST_TIMEOUT.row("clusters[]"),
         STREAM_IDLE_TIMEOUT.row("clusters[]"),
         POOL_IDLE_TIMEOUT.row("clusters[]"),
+        MAX_CONNECTION_AGE.row("clusters[]"),
         plain("clusters[]", "retry", "section", ""),
         MAX_REQUESTS.row("clusters[]"),
         MAX_CONNECTIONS.row("clusters[]"),
+        MAX_PENDING.row("clusters[]"),
         plain("clusters[].endpoints[]", "address", "`IP:port`", "required"),
         plain("clusters[].endpoints[]", "spiffe_id", "SPIFFE ID", "the cluster's `spiffe_ids`"),
         plain("clusters[].public", "server_name", "DNS name or IP address", "required"),
@@ -360,39 +356,4 @@ fn cluster_rows() -> Vec<Row> {
         REPLAY_BYTES.row("clusters[].retry"),
         BACKOFF_BASE.row("clusters[].retry"),
     ]
-}
-
-fn plain(section: &'static str, name: &'static str, kind: &str, default: &str) -> Row {
-    Row { section, name, kind: kind.to_owned(), default: default.to_owned(), range: String::new() }
-}
-
-fn names<T>(named: &[(&'static str, T)]) -> String {
-    named.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
-}
-
-impl<T: Unit> Key<T> {
-    fn row(&self, section: &'static str) -> Row {
-        let or_none = if self.may_be_none { " or `none`" } else { "" };
-        Row {
-            section,
-            name: self.name,
-            kind: format!("{}{or_none}", T::WHAT),
-            default: self.default.map_or_else(|| "none".to_owned(), T::show),
-            range: format!("{}..={}", self.min.show(), self.max.show()),
-        }
-    }
-}
-
-impl<T: Copy> Choice<T> {
-    /// All words, the default first.
-    #[must_use]
-    pub fn words(&self) -> Vec<(&'static str, T)> {
-        [&[self.default], self.others].concat()
-    }
-
-    fn row(&self, section: &'static str) -> Row {
-        let words: Vec<String> = self.words().iter().map(|(word, _)| format!("`{word}`")).collect();
-        let default = self.default.0.to_owned();
-        Row { section, name: self.name, kind: words.join(" or "), default, range: String::new() }
-    }
 }

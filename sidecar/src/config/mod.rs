@@ -13,6 +13,7 @@
 pub mod defaults;
 mod load;
 mod raw;
+mod row;
 mod units;
 mod validate;
 mod value;
@@ -21,5 +22,6 @@ mod value;
 mod tests;
 
 pub use load::{Error, load, parse};
+pub use row::Row;
 
 pub use crate::model::{Settings, file::Fault};

@@ -109,6 +109,7 @@ section! {
         pool_idle_timeout: String,
         max_requests: String,
         max_connections: String,
+        max_pending: String,
     }
 }
 
@@ -140,9 +141,11 @@ section! {
         request_timeout: String,
         stream_idle_timeout: String,
         pool_idle_timeout: String,
+        max_connection_age: String,
         retry: Retry,
         max_requests: String,
         max_connections: String,
+        max_pending: String,
     }
 }
 

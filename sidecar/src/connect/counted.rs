@@ -9,7 +9,10 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::{model::runtime::ClusterRuntime, net::Stream};
+use crate::{
+    model::runtime::ClusterRuntime,
+    net::{Stream, Waiting},
+};
 
 /// A plain stream to a service outside the mesh.
 #[derive(Debug)]
@@ -80,5 +83,9 @@ impl<S: Stream> AsyncWrite for Counted<S> {
 impl<S: Stream> Stream for Counted<S> {
     fn reset_on_close(&self) {
         self.stream.reset_on_close();
+    }
+
+    fn waiting(&self) -> Waiting {
+        self.stream.waiting()
     }
 }

@@ -3,8 +3,8 @@
 use std::{
     io,
     pin::Pin,
-    sync::{Arc, atomic::Ordering},
-    task::{Context, Poll},
+    sync::Arc,
+    task::{Context, Poll, Waker},
 };
 
 use tokio::{
@@ -15,12 +15,13 @@ use tokio::{
 use super::{
     Error,
     counted::Counted,
+    idle::Said,
+    place::{Place, Seat, Target},
     secure::{Secured, Way},
 };
 use crate::{
-    model::{Cluster, Endpoint, identity::Identity, transport::Transport, wire::ALPN_STANDARD_H2},
-    net::{Net, Stream},
-    resilience::circuit_breaker::{self, ConnectionSlot},
+    model::{pool_counts::Closed, transport::Transport, wire::ALPN_STANDARD_H2},
+    net::{Net, Stream, Waiting},
     tls::trust::{Cut, Guard, Registry},
 };
 
@@ -45,8 +46,8 @@ pub struct Connection<S> {
     is_sidecar: bool,
     /// Told when the first byte has come; `None` once it has, or if nobody asked.
     heard: Option<oneshot::Sender<()>>,
-    /// Holds the connection's place under the cluster's cap, and its count at the endpoint.
-    _slot: Slot,
+    /// Its slot under the cluster's cap, and its count at the endpoint. Last: they are free when the rest is gone.
+    seat: Seat,
 }
 
 #[derive(Debug)]
@@ -55,18 +56,6 @@ enum Io<S> {
     Unencrypted(Counted<S>),
     // Boxed: a TLS session is over a kilobyte and plain connections to the app are as many.
     Tls(Box<Secured<S>>),
-}
-
-#[derive(Debug)]
-struct Slot {
-    endpoint: Arc<Endpoint>,
-    _connection: ConnectionSlot,
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.endpoint.runtime.connections.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// Makes connections. Clones share what they make them with.
@@ -79,41 +68,35 @@ pub struct Dialer<N> {
 }
 
 impl<N: Net> Dialer<N> {
-    /// Connects to `endpoint`, within the cluster's connect timeout, under its cap on connections.
+    /// Connects to the target. The caller bounds the time: the connect timeout of the cluster.
     ///
     /// # Errors
     /// [`Error`]; nothing of any request was sent.
     pub async fn dial(
         &self,
-        cluster: &Arc<Cluster>,
-        endpoint: &Arc<Endpoint>,
-        identity: Option<&Arc<Identity>>,
+        target: Target<'_>,
         speak: Speak,
+        seat: Seat,
     ) -> Result<Connection<N::Stream>, Error> {
+        let Target { cluster, endpoint, identity } = target;
         if matches!(cluster.settings.transport, Transport::Public(_)) && cluster.public.is_none() {
             return Err(Error::NoPublicTls);
         }
-        let connection = circuit_breaker::admit_connection(cluster).map_err(|_overflow| Error::Overflow)?;
-        endpoint.runtime.connections.fetch_add(1, Ordering::Relaxed);
-        let slot = Slot { endpoint: Arc::clone(endpoint), _connection: connection };
-
         let limit = cluster.settings.timeouts.connect;
-        let connecting = async {
-            let stream = self.net.connect(endpoint.address(), limit).await.map_err(tcp_error)?;
-            let way = Way { cluster, endpoint, speak };
-            match &cluster.settings.transport {
-                Transport::App => Ok(Io::Plain(stream)),
-                Transport::Plain(_) => Ok(Io::Unencrypted(Counted::new(stream, &cluster.runtime))),
-                Transport::Public(_) => Ok(Io::Tls(Box::new(way.public(stream).await?))),
-                Transport::Mesh(peer, _) => {
-                    let identity = identity.ok_or(Error::NoIdentity)?;
-                    Ok(Io::Tls(Box::new(way.mesh(stream, identity, *peer, &self.trust).await?)))
-                }
+        let stream = self.net.connect(endpoint.address(), limit).await.map_err(tcp_error)?;
+        let way = Way { cluster, endpoint, speak };
+        let io = match &cluster.settings.transport {
+            Transport::App => Io::Plain(stream),
+            Transport::Plain(_) => Io::Unencrypted(Counted::new(stream, &cluster.runtime)),
+            Transport::Public(_) => Io::Tls(Box::new(way.public(stream).await?)),
+            Transport::Mesh(peer, _) => {
+                let identity = identity.ok_or(Error::NoIdentity)?;
+                Io::Tls(Box::new(way.mesh(stream, identity, *peer, &self.trust).await?))
             }
         };
-        let io = tokio::time::timeout(limit, connecting).await.map_err(|_elapsed| Error::Timeout)??;
+        seat.0.opened();
         let is_sidecar = cluster.settings.transport.is_sidecar();
-        Ok(Connection { io, is_sidecar, heard: None, _slot: slot })
+        Ok(Connection { io, is_sidecar, heard: None, seat })
     }
 }
 
@@ -143,13 +126,56 @@ impl<S> Connection<S> {
         self.is_sidecar
     }
 
-    /// What HTTP the other end chose by ALPN; one that chose nothing speaks HTTP/1.1.
-    pub(super) fn chosen(&self) -> Speak {
+    /// What HTTP the other end chose by ALPN; one that chose nothing speaks HTTP/1.1. From here on the connection is one of
+    /// those that speak it.
+    pub(super) fn chosen(&mut self) -> Speak {
         let alpn = match &self.io {
             Io::Plain(_) | Io::Unencrypted(_) => None,
             Io::Tls(tls) => tls.stream.get_ref().1.alpn_protocol(),
         };
-        if alpn == Some(ALPN_STANDARD_H2) { Speak::Http2 } else { Speak::Http1 }
+        let speak = if alpn == Some(ALPN_STANDARD_H2) { Speak::Http2 } else { Speak::Http1 };
+        self.seat.speaks(speak);
+        speak
+    }
+
+    /// What it occupies.
+    #[must_use]
+    pub fn place(&self) -> &Arc<Place> {
+        &self.seat.0
+    }
+}
+
+impl<S: Stream> Connection<S> {
+    /// What came while nobody had asked for anything, as far as the runtime knows; the reason to close the connection.
+    /// Only for a connection that no task reads.
+    pub fn unasked(&mut self) -> Option<Closed> {
+        let mut byte = [0];
+        let mut buf = ReadBuf::new(&mut byte);
+        match Pin::new(self).poll_read(&mut Context::from_waker(Waker::noop()), &mut buf) {
+            Poll::Pending => None,
+            Poll::Ready(Ok(())) if !buf.filled().is_empty() => Some(Closed::UnexpectedBytes),
+            Poll::Ready(Ok(()) | Err(_)) => Some(Closed::Peer),
+        }
+    }
+
+    /// As [`Connection::unasked`], and by the operating system's knowledge. A sidecar says nothing between two streams: what
+    /// is there unread is the alert that closes.
+    pub(super) fn probe(&mut self) -> Said {
+        match self.unasked().map_or_else(|| self.said(), Said::End) {
+            Said::Unread => Said::End(Closed::Peer),
+            said @ (Said::Nothing | Said::End(_)) => said,
+        }
+    }
+
+    /// What waits to be read, by the operating system's knowledge. On TLS, bytes may be of the protocol itself: tickets,
+    /// which are no reason for anything, or the alert that closes. Only TLS can tell.
+    pub(super) fn said(&self) -> Said {
+        match (self.waiting(), &self.io) {
+            (Waiting::Nothing, _) => Said::Nothing,
+            (Waiting::Bytes, Io::Plain(_) | Io::Unencrypted(_)) => Said::End(Closed::UnexpectedBytes),
+            (Waiting::Bytes, Io::Tls(_)) => Said::Unread,
+            (Waiting::End, _) => Said::End(Closed::Peer),
+        }
     }
 }
 
@@ -247,6 +273,14 @@ impl<S: Stream> Stream for Connection<S> {
             Io::Plain(stream) => stream.reset_on_close(),
             Io::Unencrypted(stream) => stream.reset_on_close(),
             Io::Tls(tls) => tls.stream.get_ref().0.reset_on_close(),
+        }
+    }
+
+    fn waiting(&self) -> Waiting {
+        match &self.io {
+            Io::Plain(stream) => stream.waiting(),
+            Io::Unencrypted(stream) => stream.waiting(),
+            Io::Tls(tls) => tls.stream.get_ref().0.waiting(),
         }
     }
 }

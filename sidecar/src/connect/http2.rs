@@ -28,6 +28,7 @@ use super::{
     Error,
     dial::Connection,
     http_client::{SendError, is_refusal},
+    place::Place,
 };
 use crate::{
     buffer::{self, Batch, Flusher},
@@ -76,6 +77,7 @@ struct Shared {
     /// Streams that the peer allows (its SETTINGS_MAX_CONCURRENT_STREAMS), as the driver last saw it.
     allowed: Arc<AtomicU32>,
     max_streams: u32,
+    place: Arc<Place>,
 }
 
 /// A stream's place on a multiplexed connection, given back on drop.
@@ -95,6 +97,7 @@ impl Http2 {
     /// [`Error::Http2`], or [`Error::Refused`] if the peer closes instead of speaking. The caller bounds the time.
     pub async fn start<S: Stream>(mut connection: Connection<S>, limits: &Limits) -> Result<Self, Error> {
         let first_byte = connection.first_byte();
+        let place = Arc::clone(connection.place());
         let may_ping = connection.may_ping();
         let (io, flusher) = buffer::batch(connection);
         let (sender, mut connection) = client::Builder::new()
@@ -126,7 +129,13 @@ impl Http2 {
         // A server's first frame is SETTINGS (RFC 9113 §3.4): before it, nothing is known to have been accepted.
         first_byte.await.map_err(|_ended| Error::Refused)?;
         let (sender, streams) = (Mutex::new(sender), Arc::default());
-        Ok(Self(Arc::new(Shared { sender, streams, allowed, max_streams: limits.max_streams })))
+        Ok(Self(Arc::new(Shared { sender, streams, allowed, max_streams: limits.max_streams, place })))
+    }
+
+    /// What it occupies.
+    #[must_use]
+    pub fn place(&self) -> &Place {
+        &self.0.place
     }
 
     /// Whether it can take another stream now.

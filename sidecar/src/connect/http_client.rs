@@ -1,16 +1,23 @@
 //! An HTTP/1 connection to one endpoint, and one request over it.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use hyper::client::conn::{TrySendError, http1};
 use hyper_util::rt::TokioIo;
 use rustls::AlertDescription;
 
-use super::{Error, dial::Connection};
+use super::{
+    Error,
+    dial::Connection,
+    idle::{Said, State},
+    keep_alive,
+    place::Place,
+    wire::{Look, Wire},
+};
 use crate::{
     drain,
-    model::settings::Limits,
+    model::{pool_counts::Closed, settings::Limits},
     net::Stream,
     relay::{
         received::{Broken, Received},
@@ -40,6 +47,14 @@ pub enum SendError {
 #[derive(Debug)]
 pub struct Http1 {
     sender: http1::SendRequest<RequestBody>,
+    wire: Arc<dyn Look>,
+    place: Arc<Place>,
+    /// How long the peer lets it be unused, if it said so, our margin taken off.
+    peer_idle: Option<Duration>,
+    /// Requests sent on it.
+    uses: u32,
+    /// Requests that the peer takes on it in all.
+    max_uses: u32,
 }
 
 impl Http1 {
@@ -49,6 +64,8 @@ impl Http1 {
     /// [`Error::Http`].
     pub async fn start<S: Stream>(connection: Connection<S>, limits: &Limits) -> Result<Self, Error> {
         let cut = connection.cut();
+        let place = Arc::clone(connection.place());
+        let (connection, wire) = Wire::split(connection);
         let (sender, driver) = http1::Builder::new()
             .max_headers(limits.header_count)
             .max_buf_size(MAX_READ_BUFFER_BYTES.max(limits.header_bytes))
@@ -56,18 +73,29 @@ impl Http1 {
             .await
             .map_err(|error| Error::Http(Arc::new(error)))?;
         let driver = driver.with_upgrades();
+        let driven = Arc::clone(&place);
         drain::spawn_background(async move {
+            // The connection goes with the driver: not before it is said why.
+            let mut driver = std::pin::pin!(driver);
             // While nobody takes a response's body, the driver does not read, and would not see the cut.
             let ended = tokio::select! {
                 biased;
-                ended = driver => ended,
+                ended = &mut driver => ended,
                 () = cut => return,
             };
-            if let Err(error) = ended {
-                tracing::debug!(%error, "upstream HTTP/1 connection ended");
+            match ended {
+                Ok(()) => driven.closing(Closed::Peer),
+                Err(error) => {
+                    tracing::debug!(%error, "upstream HTTP/1 connection ended");
+                    if is_unasked(&error) {
+                        driven.closing(Closed::UnexpectedBytes);
+                    } else if error.is_user() || error.is_body_write_aborted() {
+                        driven.closing(Closed::InUse);
+                    }
+                }
             }
         });
-        Ok(Self { sender })
+        Ok(Self { sender, wire, place, peer_idle: None, uses: 0, max_uses: u32::MAX })
     }
 
     /// Waits until it can take a request.
@@ -78,16 +106,47 @@ impl Http1 {
         self.sender.ready().await.map_err(|_closed| Error::ClosedAtOnce)
     }
 
-    /// Whether the message before is over in both directions and the peer has not closed.
+    /// What it occupies.
     #[must_use]
-    pub fn is_ready(&self) -> bool {
-        self.sender.is_ready()
+    pub fn place(&self) -> &Arc<Place> {
+        &self.place
     }
 
-    /// Whether it is gone for good.
+    /// How long the peer lets it be unused, if it said so.
     #[must_use]
-    pub fn is_closed(&self) -> bool {
-        self.sender.is_closed()
+    pub fn peer_idle(&self) -> Option<Duration> {
+        self.peer_idle
+    }
+
+    /// Whether the message before is over in both directions, and the peer has not closed as far as the driver knows.
+    pub(super) fn state(&self) -> State {
+        if self.sender.is_closed() {
+            State::Ended
+        } else if self.sender.is_ready() {
+            State::Ready
+        } else {
+            State::Busy
+        }
+    }
+
+    /// What the peer has said out of turn, by the operating system's knowledge.
+    pub(super) fn probe(&self) -> Said {
+        self.wire.said()
+    }
+
+    /// Whether there is anything to gain by keeping it; the reason is noted if there is not.
+    pub(super) fn is_fit_to_keep(&self) -> bool {
+        let why = if self.sender.is_closed() {
+            Closed::Peer
+        } else if self.uses >= self.max_uses {
+            Closed::Age
+        } else if self.peer_idle.is_some_and(|idle| idle.is_zero()) {
+            Closed::Idle
+        } else {
+            return true;
+        };
+        self.place.closing(why);
+        false
     }
 
     /// Sends a request and waits for the response's head. Dropping the future closes the connection.
@@ -95,9 +154,37 @@ impl Http1 {
     /// # Errors
     /// [`SendError`].
     pub async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Received>, SendError> {
+        self.uses = self.uses.saturating_add(1);
         let response = self.sender.try_send_request(request).await.map_err(send_error)?;
+        let said = keep_alive::parse(response.headers());
+        self.peer_idle = said.idle.or(self.peer_idle);
+        if let Some(more) = said.max {
+            // Apache counts down, Node repeats the whole: the smallest sum is right for both.
+            self.max_uses = self.max_uses.min(self.uses.saturating_add(more));
+        }
         Ok(response.map(Received::Http1))
     }
+}
+
+impl Drop for Http1 {
+    fn drop(&mut self) {
+        // The driver ends orderly when nobody sends any more, which is not the peer's doing.
+        self.place.closing(Closed::InUse);
+    }
+}
+
+/// Whether the driver ended because of bytes that no request had asked for. hyper has no name for that one: it is what
+/// is left when all others are ruled out.
+fn is_unasked(error: &hyper::Error) -> bool {
+    let is_other = error.is_parse()
+        || error.is_user()
+        || error.is_canceled()
+        || error.is_closed()
+        || error.is_incomplete_message()
+        || error.is_body_write_aborted()
+        || error.is_shutdown()
+        || error.is_timeout();
+    !is_other && std::error::Error::source(error).is_none()
 }
 
 fn send_error(mut failed: TrySendError<Request<RequestBody>>) -> SendError {

@@ -1,17 +1,26 @@
 //! The connect stage: upstream connections, made, kept and lent.
 
+pub mod connector;
 mod counted;
 pub mod dial;
 pub mod http2;
 pub mod http_client;
+mod idle;
+mod keep_alive;
 pub mod negotiate;
+pub mod place;
 pub mod pool;
+pub mod reclaim;
 mod secure;
+mod shared;
 pub mod tcp_pool;
+#[cfg(test)]
+mod tests;
+mod wire;
 
 use std::{io, sync::Arc};
 
-use crate::tls::connect as tls;
+use crate::{resilience::circuit_breaker::Overflow, tls::connect as tls};
 
 /// Why no connection to an endpoint could be had. The request was not sent.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -41,9 +50,9 @@ pub enum Error {
     /// HTTP/2 could not be set up.
     #[error("setting up HTTP/2 failed")]
     Http2(#[source] Arc<h2::Error>),
-    /// The cluster's connection cap is reached.
-    #[error("the cluster's cap on connections is reached")]
-    Overflow,
+    /// One of the cluster's caps is reached.
+    #[error(transparent)]
+    Overflow(#[from] Overflow),
     /// The endpoint closed the connection before anything could be sent on it.
     #[error("the new connection was closed at once")]
     ClosedAtOnce,

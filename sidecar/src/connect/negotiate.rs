@@ -15,11 +15,7 @@ use indexmap::IndexMap;
 use tokio::sync::oneshot;
 
 use super::{
-    Error,
-    dial::{Dialer, Speak},
-    http_client::Http1,
-    http2::Http2,
-    pool::{Pool, Target},
+    Error, connector::Connector, dial::Speak, http_client::Http1, http2::Http2, place::Target, pool::Pool,
 };
 use crate::{
     model::{runtime::EndpointRuntime, settings::Limits},
@@ -35,8 +31,8 @@ type Answer = Shared<oneshot::Receiver<Result<Speak, Error>>>;
 
 /// The questions of one worker.
 #[derive(Debug)]
-pub struct Negotiator<N> {
-    dialer: Dialer<N>,
+pub struct Negotiator<N: Net> {
+    connector: Arc<Connector<N>>,
     limits: Arc<Limits>,
     /// By endpoint (the address of its runtime, which whoever asks keeps alive).
     under_way: UnderWay,
@@ -53,10 +49,10 @@ struct Turn<'a> {
 }
 
 impl<N: Net> Negotiator<N> {
-    /// Asks by `dialer`.
+    /// Asks over connections of `connector`.
     #[must_use]
-    pub fn new(dialer: Dialer<N>, limits: Arc<Limits>) -> Self {
-        Self { dialer, limits, under_way: UnderWay::default() }
+    pub fn new(connector: Arc<Connector<N>>, limits: Arc<Limits>) -> Self {
+        Self { connector, limits, under_way: UnderWay::default() }
     }
 
     /// What is spoken with this endpoint: [`Speak::Http1`] or [`Speak::Http2`]. A connection that was made to find out
@@ -66,7 +62,7 @@ impl<N: Net> Negotiator<N> {
     /// [`Error`]; nothing was sent.
     pub async fn learn(
         &self,
-        target: &Target,
+        target: Target<'_>,
         pool: &Pool<N>,
         now: impl Fn() -> Instant,
     ) -> Result<Speak, Error> {
@@ -89,9 +85,14 @@ impl<N: Net> Negotiator<N> {
         }
     }
 
-    async fn ask(&self, target: &Target, pool: &Pool<N>, now: impl Fn() -> Instant) -> Result<Speak, Error> {
-        let Target { cluster, endpoint, identity } = target;
-        let connection = self.dialer.dial(cluster, endpoint, identity.as_ref(), Speak::Either).await?;
+    async fn ask(
+        &self,
+        target: Target<'_>,
+        pool: &Pool<N>,
+        now: impl Fn() -> Instant,
+    ) -> Result<Speak, Error> {
+        let Target { cluster, endpoint, .. } = target;
+        let mut connection = self.connector.open_for_one(target, Speak::Either, now()).await?;
         let speak = connection.chosen();
         let version = if speak == Speak::Http2 {
             let started = Http2::start(connection, &self.limits);
@@ -101,7 +102,7 @@ impl<N: Net> Negotiator<N> {
             let mut connection = Http1::start(connection, &self.limits).await?;
             // So that the first who comes can have it.
             connection.ready().await?;
-            pool.give_back(target, connection, now());
+            pool.give_back(connection, now());
             HTTP1
         };
         endpoint.runtime.http_version.store(version, Ordering::Relaxed);

@@ -1,98 +1,36 @@
 //! Reusable HTTP connections of one worker, per endpoint.
 //!
 //! Workers do not share connections: what a worker lends it also takes back, and no lock is ever waited for. Many
-//! requests that find no connection make one together (one dial at a time per endpoint and protocol for HTTP/2).
+//! requests that find no connection make one together (one dial at a time per endpoint for HTTP/2).
 //!
 //! # Invariants
 //! - A connection is lent for the endpoint it was made for: the key is the endpoint's runtime, which a recycled
 //!   address does not share.
-//! - An HTTP/1 connection is lent again only after its message ended in both directions.
+//! - An HTTP/1 connection is lent again only after its message ended in both directions, and only if the peer has said
+//!   nothing since.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     time::Instant,
 };
 
-use indexmap::IndexMap;
-use tokio_util::sync::CancellationToken;
-
 use super::{
     Error,
-    dial::{Dialer, Speak},
+    connector::{Connector, Kept},
+    dial::Speak,
     http_client::Http1,
     http2::{Http2, StreamSlot},
+    idle::Taken,
+    place::{PoolKey, Target, Terms},
+    shared::{Dialing, Stream, Way},
 };
-use crate::{
-    drain,
-    model::{Cluster, Endpoint, Identity, settings::Limits},
-    net::Net,
-};
+use crate::{drain, model::settings::Limits, net::Net, resilience::circuit_breaker};
 
 /// The HTTP connections of one worker.
 #[derive(Debug)]
-pub struct Pool<N> {
-    dialer: Dialer<N>,
+pub struct Pool<N: Net> {
+    connector: Arc<Connector<N>>,
     limits: Arc<Limits>,
-    // In order of first use, not of a hash: what the sweeper closes, it closes in the same order in every run.
-    entries: Arc<Mutex<IndexMap<Key, Entry>>>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Key {
-    /// Address of the endpoint's runtime; the entry keeps that alive, so it stays unique.
-    endpoint: usize,
-    speak: Speak,
-}
-
-#[derive(Debug)]
-struct Entry {
-    cluster: Arc<Cluster>,
-    endpoint: Arc<Endpoint>,
-    http1: Vec<IdleHttp1>,
-    http2: Vec<SharedHttp2>,
-    /// The dial under way, for those who wait for it.
-    dialing: Option<Dialing>,
-}
-
-/// A dial under way. Those who wait go on in the order in which they came: a `watch` would wake them in random order,
-/// and with them the draws of their next decisions.
-#[derive(Clone, Debug)]
-struct Dialing {
-    /// Cancelled when the dial has ended, however it ended.
-    over: CancellationToken,
-    /// Stays empty if the dial was given up.
-    outcome: Arc<OnceLock<Result<(), Error>>>,
-}
-
-impl Dialing {
-    async fn ended(&self) -> Result<(), Error> {
-        self.over.cancelled().await;
-        self.outcome.get().cloned().unwrap_or(Err(Error::GivenUp))
-    }
-}
-
-#[derive(Debug)]
-struct IdleHttp1 {
-    connection: Http1,
-    since: Instant,
-}
-
-#[derive(Debug)]
-struct SharedHttp2 {
-    connection: Http2,
-    /// When the sweeper first found it without streams.
-    idle_since: Option<Instant>,
-}
-
-/// Whom a connection is wanted for: one endpoint of one snapshot.
-#[derive(Clone, Debug)]
-pub struct Target {
-    /// The cluster, for its timeouts and caps.
-    pub cluster: Arc<Cluster>,
-    /// The endpoint.
-    pub endpoint: Arc<Endpoint>,
-    /// Our identity in that snapshot.
-    pub identity: Option<Arc<Identity>>,
 }
 
 /// A connection on loan.
@@ -113,198 +51,143 @@ pub enum Lease {
 }
 
 impl<N: Net> Pool<N> {
-    /// An empty pool that dials by `dialer`.
+    /// A pool of the connector's HTTP connections.
     #[must_use]
-    pub fn new(dialer: Dialer<N>, limits: Arc<Limits>) -> Self {
-        Self { dialer, limits, entries: Arc::default() }
+    pub fn new(connector: Arc<Connector<N>>, limits: Arc<Limits>) -> Self {
+        Self { connector, limits }
     }
 
     /// A connection to the target: a kept one if there is, else a new one.
     ///
     /// # Errors
     /// [`Error`]; nothing was sent.
-    pub async fn lease(&self, target: &Target, speak: Speak) -> Result<Lease, Error> {
-        if speak != Speak::Http2
-            && let Some(connection) = self.take_idle(target)
-        {
-            return Ok(Lease::Http1 { connection });
+    pub async fn lease(&self, target: Target<'_>, speak: Speak, now: Instant) -> Result<Lease, Error> {
+        if speak == Speak::Http2 {
+            return self.http2(target, now).await;
         }
-        self.fresh(target, speak).await
+        let taken = match self.take(target, now) {
+            // Their drivers are waiting for their turn on this thread, and have had it after this, with all that the
+            // operating system knows.
+            Taken::Busy => {
+                tokio::task::yield_now().await;
+                self.take(target, now)
+            }
+            taken @ (Taken::Ready(_) | Taken::None) => taken,
+        };
+        match taken {
+            Taken::Ready(connection) => Ok(Lease::Http1 { connection }),
+            Taken::Busy | Taken::None => self.new_http1(target, now).await,
+        }
     }
 
     /// A new HTTP/1 connection, never a kept one, or a place on a shared one: for a request that a kept one just failed.
     ///
     /// # Errors
     /// [`Error`]; nothing was sent.
-    pub async fn fresh(&self, target: &Target, speak: Speak) -> Result<Lease, Error> {
+    pub async fn fresh(&self, target: Target<'_>, speak: Speak, now: Instant) -> Result<Lease, Error> {
         match speak {
-            Speak::Http2 => self.http2(target).await,
-            Speak::Http1 | Speak::Either | Speak::Tcp => self.new_http1(target).await,
+            Speak::Http2 => self.http2(target, now).await,
+            Speak::Http1 | Speak::Either | Speak::Tcp => self.new_http1(target, now).await,
         }
     }
 
-    async fn new_http1(&self, target: &Target) -> Result<Lease, Error> {
-        let connection = self
-            .dialer
-            .dial(&target.cluster, &target.endpoint, target.identity.as_ref(), Speak::Http1)
-            .await?;
+    async fn new_http1(&self, target: Target<'_>, now: Instant) -> Result<Lease, Error> {
+        let connection = self.connector.open_for_one(target, Speak::Http1, now).await?;
         let connection = Http1::start(connection, &self.limits).await?;
         Ok(Lease::Http1 { connection })
     }
 
-    fn take_idle(&self, target: &Target) -> Option<Http1> {
-        let mut entries = lock(&self.entries);
-        let entry = entries.get_mut(&Key::new(target, Speak::Http1))?;
-        // Newest first: the oldest are the likeliest to be closed by the peer, and may run into the idle timeout.
-        // One whose driver has not yet seen the end of its message is left for later.
-        entry.http1.retain(|idle| !idle.connection.is_closed());
-        let ready = entry.http1.iter().rposition(|idle| idle.connection.is_ready())?;
-        Some(entry.http1.remove(ready).connection)
+    fn take(&self, target: Target<'_>, now: Instant) -> Taken<Http1> {
+        let terms = Terms::of(&target.cluster.settings);
+        match self.connector.idles().take(&PoolKey::new(target, Speak::Http1), terms, now) {
+            Taken::Ready(Kept::Http1(connection)) => {
+                target.cluster.runtime.pool.reused.fetch_add(1, Ordering::Relaxed);
+                Taken::Ready(connection)
+            }
+            // Under this key there is only HTTP/1.
+            Taken::Ready(Kept::Framed(_)) | Taken::None => Taken::None,
+            Taken::Busy => Taken::Busy,
+        }
     }
 
     /// Takes an HTTP/1 connection back after its response has ended.
-    pub fn give_back(&self, target: &Target, connection: Http1, now: Instant) {
-        if connection.is_closed() || target.endpoint.runtime.is_removed.load(Ordering::Relaxed) {
-            return;
+    pub fn give_back(&self, connection: Http1, now: Instant) {
+        if connection.is_fit_to_keep() {
+            self.connector.keep(Kept::Http1(connection), now);
         }
-        let mut entries = lock(&self.entries);
-        entry(&mut entries, target, Speak::Http1).http1.push(IdleHttp1 { connection, since: now });
     }
 
-    /// Takes a new connection in, for whoever needs one.
-    pub(super) fn keep_http2(&self, target: &Target, connection: Http2) {
-        let shared = SharedHttp2 { connection, idle_since: None };
-        entry(&mut lock(&self.entries), target, Speak::Http2).http2.push(shared);
+    /// Takes a new HTTP/2 connection in, for whoever needs one.
+    pub(super) fn keep_http2(&self, target: Target<'_>, connection: Http2) {
+        self.connector.shared().add(target, connection);
     }
 
-    async fn http2(&self, target: &Target) -> Result<Lease, Error> {
-        loop {
-            let dialing = match self.shared_or_dial(target) {
-                Ok(lease) => return Ok(lease),
-                Err(dialing) => dialing,
-            };
-            match dialing.ended().await {
-                // A peer that closes what it has just accepted must not be dialled for ever by one request.
-                Ok(()) if self.any_open(target).is_none() => return Err(Error::ClosedAtOnce),
-                Ok(()) => {}
-                Err(Error::Overflow) => return self.any_open(target).ok_or(Error::Overflow),
-                Err(error) => return Err(error),
+    async fn http2(&self, target: Target<'_>, now: Instant) -> Result<Lease, Error> {
+        let key = PoolKey::new(target, Speak::Http2);
+        let stream = self.connector.shared().stream(&key);
+        let (connection, slot) = match stream {
+            Some(stream) => {
+                target.cluster.runtime.pool.reused.fetch_add(1, Ordering::Relaxed);
+                stream
             }
-        }
+            // In a box: it is larger than the rest of a request's future, and rarely needed.
+            None => Box::pin(self.wait_for_http2(target, key, now)).await?,
+        };
+        Ok(Lease::Http2 { connection, slot })
     }
 
-    /// A place on an open connection, or the dial to wait for.
-    fn shared_or_dial(&self, target: &Target) -> Result<Lease, Dialing> {
-        let mut entries = lock(&self.entries);
-        let entry = entry(&mut entries, target, Speak::Http2);
-        entry.http2.retain(|shared| shared.connection.is_open());
-        if let Some(shared) = entry.http2.iter_mut().find(|shared| shared.connection.has_room()) {
-            shared.idle_since = None;
-            let slot = shared.connection.slot();
-            return Ok(Lease::Http2 { connection: shared.connection.clone(), slot });
-        }
-        // One that was given up has left nothing behind: it is as if there were none.
-        if let Some(dialing) = entry.dialing.as_ref().filter(|dialing| !dialing.over.is_cancelled()) {
-            return Err(dialing.clone());
-        }
-        let dialing = Dialing { over: CancellationToken::new(), outcome: Arc::default() };
-        entry.dialing = Some(dialing.clone());
-        drop(entries);
-        self.start_dial(target, dialing.clone());
-        Err(dialing)
+    /// Waits for a connection with room; the request counts as pending meanwhile.
+    async fn wait_for_http2(&self, target: Target<'_>, key: PoolKey, now: Instant) -> Result<Stream, Error> {
+        let _pending = circuit_breaker::admit_pending(target.cluster)?;
+        let waiting = async {
+            loop {
+                let way = self.connector.shared().stream_or_dial(target, key);
+                let (dialing, is_new) = match way {
+                    Way::Stream(stream) => return Ok(stream),
+                    Way::Dial { dialing, is_new } => (dialing, is_new),
+                };
+                if is_new {
+                    self.start_dial(target, dialing.clone(), now);
+                }
+                let outcome = dialing.ended().await;
+                let open = self.connector.shared().any_open(&key);
+                match (outcome, open) {
+                    (Ok(()), Some(_)) => {}
+                    // A peer that closes what it has just accepted must not be dialled for ever by one request.
+                    (Ok(()), None) => return Err(Error::ClosedAtOnce),
+                    // Better a stream that waits for its turn than none.
+                    (Err(Error::Overflow(_)), Some(stream)) => return Ok(stream),
+                    (Err(error), _) => return Err(error),
+                }
+            }
+        };
+        let limit = target.cluster.settings.timeouts.connect;
+        tokio::time::timeout(limit, waiting).await.map_err(|_elapsed| Error::Timeout)?
     }
 
     /// Dials in a task of its own: a request that goes away must not take the others' connection with it.
-    fn start_dial(&self, target: &Target, dialing: Dialing) {
-        let (dialer, limits, entries) =
-            (self.dialer.clone(), Arc::clone(&self.limits), Arc::clone(&self.entries));
-        let target = target.clone();
+    fn start_dial(&self, target: Target<'_>, dialing: Dialing, now: Instant) {
+        let (connector, limits) = (Arc::clone(&self.connector), Arc::clone(&self.limits));
+        let (cluster, endpoint) = (Arc::clone(target.cluster), Arc::clone(target.endpoint));
+        let identity = target.identity.cloned();
         let over = dialing.over.drop_guard();
         drain::spawn_background(async move {
             // Dropped last, and also if this task is.
             let _over = over;
+            let target = Target { cluster: &cluster, endpoint: &endpoint, identity: identity.as_ref() };
+            let limit = cluster.settings.timeouts.connect;
             let dialed = async {
-                let identity = target.identity.as_ref();
-                let connection =
-                    dialer.dial(&target.cluster, &target.endpoint, identity, Speak::Http2).await?;
-                let limit = target.cluster.settings.timeouts.connect;
-                let started = tokio::time::timeout(limit, Http2::start(connection, &limits));
-                started.await.unwrap_or(Err(Error::Timeout))
-            }
-            .await;
-            let outcome = {
-                let mut entries = lock(&entries);
-                let entry = entry(&mut entries, &target, Speak::Http2);
-                entry.dialing = None;
-                dialed.map(|connection| entry.http2.push(SharedHttp2 { connection, idle_since: None }))
+                let connection = connector.open(target, Speak::Http2, now).await?;
+                Http2::start(connection, &limits).await
             };
+            let dialed = tokio::time::timeout(limit, dialed).await.unwrap_or(Err(Error::Timeout));
+            let (connection, outcome) = match dialed {
+                Ok(connection) => (Some(connection), Ok(())),
+                Err(error) => (None, Err(error)),
+            };
+            connector.shared().dialed(&PoolKey::new(target, Speak::Http2), connection);
             // Only this task sets it.
             dialing.outcome.get_or_init(|| outcome);
         });
     }
-
-    fn any_open(&self, target: &Target) -> Option<Lease> {
-        let entries = lock(&self.entries);
-        let shared = entries
-            .get(&Key::new(target, Speak::Http2))?
-            .http2
-            .iter()
-            .find(|shared| shared.connection.is_open())?;
-        let slot = shared.connection.slot();
-        Some(Lease::Http2 { connection: shared.connection.clone(), slot })
-    }
-
-    /// Closes what was idle for too long and what belongs to removed endpoints. Call it about once a second. Streams
-    /// under way are not touched.
-    pub fn sweep(&self, now: Instant) {
-        lock(&self.entries).retain(|_key, entry| {
-            entry.sweep(now);
-            entry.dialing.is_some() || !entry.http1.is_empty() || !entry.http2.is_empty()
-        });
-    }
-
-    /// Closes every kept connection; streams under way end in their own time.
-    pub fn clear(&self) {
-        lock(&self.entries).clear();
-    }
-}
-
-impl Entry {
-    fn sweep(&mut self, now: Instant) {
-        if self.endpoint.runtime.is_removed.load(Ordering::Relaxed) {
-            self.http1.clear();
-            self.http2.clear();
-            return;
-        }
-        let limit = self.cluster.settings.timeouts.pool_idle;
-        let is_over = |since: Instant| now.saturating_duration_since(since) >= limit;
-        self.http1.retain(|idle| !idle.connection.is_closed() && !is_over(idle.since));
-        self.http2.retain_mut(|shared| {
-            if shared.connection.streams() > 0 {
-                shared.idle_since = None;
-                return shared.connection.is_open();
-            }
-            shared.connection.is_open() && !is_over(*shared.idle_since.get_or_insert(now))
-        });
-    }
-}
-
-impl Key {
-    fn new(target: &Target, speak: Speak) -> Self {
-        Self { endpoint: Arc::as_ptr(&target.endpoint.runtime) as usize, speak }
-    }
-}
-
-fn entry<'a>(entries: &'a mut IndexMap<Key, Entry>, target: &Target, speak: Speak) -> &'a mut Entry {
-    entries.entry(Key::new(target, speak)).or_insert_with(|| Entry {
-        cluster: Arc::clone(&target.cluster),
-        endpoint: Arc::clone(&target.endpoint),
-        http1: Vec::new(),
-        http2: Vec::new(),
-        dialing: None,
-    })
-}
-
-fn lock(entries: &Mutex<IndexMap<Key, Entry>>) -> MutexGuard<'_, IndexMap<Key, Entry>> {
-    entries.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,112 +1,62 @@
 //! Kept `outrider-tcp/1` connections of one worker: a short stream then costs no handshake.
 
 use std::{
-    future::poll_fn,
-    pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
-    task::{Context, Poll, Waker},
+    sync::{Arc, atomic::Ordering},
     time::Instant,
 };
 
-use indexmap::IndexMap;
-use tokio::io::{AsyncRead, ReadBuf};
-
 use super::{
     Error,
-    dial::{Connection, Dialer, Speak},
-    pool::Target,
+    connector::{Connector, Kept},
+    dial::{Connection, Speak},
+    idle::Taken,
+    place::{PoolKey, Target, Terms},
 };
-use crate::{
-    model::{Cluster, Endpoint},
-    net::{Net, Stream},
-};
-
-/// Kept connections per endpoint and worker; more are closed when their stream ends.
-const MAX_IDLE_PER_ENDPOINT: usize = 64;
+use crate::{model::pool_counts::Closed, net::Net};
 
 /// The framed connections of one worker.
 #[derive(Debug)]
 pub struct TcpPool<N: Net> {
-    dialer: Dialer<N>,
-    entries: Mutex<IndexMap<usize, Entry<N::Stream>>>,
-}
-
-#[derive(Debug)]
-struct Entry<S> {
-    cluster: Arc<Cluster>,
-    endpoint: Arc<Endpoint>,
-    idle: Vec<(Connection<S>, Instant)>,
+    connector: Arc<Connector<N>>,
 }
 
 impl<N: Net> TcpPool<N> {
-    /// An empty pool that dials by `dialer`.
+    /// A pool of the connector's framed connections.
     #[must_use]
-    pub fn new(dialer: Dialer<N>) -> Self {
-        Self { dialer, entries: Mutex::default() }
+    pub fn new(connector: Arc<Connector<N>>) -> Self {
+        Self { connector }
     }
 
-    /// A connection on which no stream is under way.
+    /// A kept connection on which no stream is under way, and of which the peer has neither closed its side nor said
+    /// anything out of turn.
+    #[must_use]
+    pub fn take(&self, target: Target<'_>, now: Instant) -> Option<Connection<N::Stream>> {
+        let terms = Terms::of(&target.cluster.settings);
+        match self.connector.idles().take(&PoolKey::new(target, Speak::Tcp), terms, now) {
+            Taken::Ready(Kept::Framed(connection)) => {
+                target.cluster.runtime.pool.reused.fetch_add(1, Ordering::Relaxed);
+                Some(connection)
+            }
+            // Under this key there is only what carries frames.
+            Taken::Ready(Kept::Http1(_)) | Taken::Busy | Taken::None => None,
+        }
+    }
+
+    /// A new connection.
     ///
     /// # Errors
     /// [`Error`]; nothing was sent.
-    pub async fn lease(&self, target: &Target) -> Result<Connection<N::Stream>, Error> {
-        while let Some(mut kept) = self.take(target) {
-            if poll_fn(|cx| Poll::Ready(is_quiet(&mut kept, cx))).await {
-                return Ok(kept);
-            }
-        }
-        self.dialer.dial(&target.cluster, &target.endpoint, target.identity.as_ref(), Speak::Tcp).await
-    }
-
-    fn take(&self, target: &Target) -> Option<Connection<N::Stream>> {
-        self.lock().get_mut(&key(target))?.idle.pop().map(|(connection, _since)| connection)
+    pub async fn fresh(&self, target: Target<'_>, now: Instant) -> Result<Connection<N::Stream>, Error> {
+        self.connector.open_for_one(target, Speak::Tcp, now).await
     }
 
     /// Takes a connection back whose stream has ended in both directions.
-    pub fn give_back(&self, target: &Target, connection: Connection<N::Stream>, now: Instant) {
-        if target.endpoint.runtime.is_removed.load(Ordering::Relaxed) {
-            return;
-        }
-        let mut entries = self.lock();
-        let entry = entries.entry(key(target)).or_insert_with(|| Entry {
-            cluster: Arc::clone(&target.cluster),
-            endpoint: Arc::clone(&target.endpoint),
-            idle: Vec::new(),
-        });
-        if entry.idle.len() < MAX_IDLE_PER_ENDPOINT {
-            entry.idle.push((connection, now));
-        }
+    pub fn give_back(&self, connection: Connection<N::Stream>, now: Instant) {
+        self.connector.keep(Kept::Framed(connection), now);
     }
 
-    /// Closes what was idle for too long, what the peer closed, and what belongs to removed endpoints.
-    pub fn sweep(&self, now: Instant) {
-        let mut cx = Context::from_waker(Waker::noop());
-        self.lock().retain(|_key, entry| {
-            let limit = entry.cluster.settings.timeouts.pool_idle;
-            let is_removed = entry.endpoint.runtime.is_removed.load(Ordering::Relaxed);
-            entry.idle.retain_mut(|(connection, since)| {
-                !is_removed && now.saturating_duration_since(*since) < limit && is_quiet(connection, &mut cx)
-            });
-            !entry.idle.is_empty()
-        });
+    /// Closes the target's kept connections: one of them got no answer, and the others are as old.
+    pub fn distrust(&self, target: Target<'_>) {
+        self.connector.idles().forget(&PoolKey::new(target, Speak::Tcp), Closed::Distrusted);
     }
-
-    /// Closes every kept connection.
-    pub fn clear(&self) {
-        self.lock().clear();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, IndexMap<usize, Entry<N::Stream>>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Whether the peer has neither closed the connection nor said anything out of turn.
-fn is_quiet<S: Stream>(connection: &mut Connection<S>, cx: &mut Context<'_>) -> bool {
-    let mut byte = [0];
-    Pin::new(connection).poll_read(cx, &mut ReadBuf::new(&mut byte)).is_pending()
-}
-
-fn key(target: &Target) -> usize {
-    Arc::as_ptr(&target.endpoint.runtime) as usize
 }

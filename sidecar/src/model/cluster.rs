@@ -125,6 +125,8 @@ pub struct Timeouts {
     pub stream_idle: Duration,
     /// An unused pooled connection is closed after this.
     pub pool_idle: Duration,
+    /// A connection takes nothing new after this, give or take a tenth, and closes when what is under way has ended.
+    pub connection_age: Duration,
 }
 
 /// What may be repeated, and how often.
@@ -149,6 +151,8 @@ pub struct Caps {
     pub max_requests: u32,
     /// Upstream connections, over all endpoints and workers.
     pub max_connections: u32,
+    /// Requests or streams that wait for a connection, over all workers.
+    pub max_pending: u32,
 }
 
 /// A cluster as the data side sees it: settings, endpoints and counters of one snapshot.

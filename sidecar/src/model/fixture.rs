@@ -68,6 +68,7 @@ pub(crate) fn settings(name: &str) -> ClusterSettings {
             request: None,
             stream_idle: Duration::from_secs(300),
             pool_idle: Duration::from_secs(60),
+            connection_age: Duration::from_secs(3600),
         },
         retry: RetryPolicy {
             max_retries: 2,
@@ -76,7 +77,7 @@ pub(crate) fn settings(name: &str) -> ClusterSettings {
             replay_bytes: 64 << 10,
             backoff_base: Duration::from_millis(25),
         },
-        caps: Caps { max_requests: 1024, max_connections: 1024 },
+        caps: Caps { max_requests: 1024, max_connections: 1024, max_pending: 1024 },
     }
 }
 

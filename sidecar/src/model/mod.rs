@@ -15,6 +15,7 @@ pub mod histogram;
 pub mod identity;
 pub mod listener;
 pub mod load;
+pub mod pool_counts;
 pub mod runtime;
 pub mod settings;
 pub mod snapshot;

@@ -15,7 +15,8 @@ use indexmap::IndexMap;
 use outrider_certs::SpiffeId;
 
 use super::{
-    closed::Closed, flag::ResponseFlag, handshake::TlsFailure, histogram::Histogram, status::DiscoveryStatus,
+    closed::Closed, flag::ResponseFlag, handshake::TlsFailure, histogram::Histogram, pool_counts::PoolCounts,
+    status::DiscoveryStatus,
 };
 
 /// Callers counted by name on one inbound listener; the rest share one bucket, so that no peer can grow our memory.
@@ -28,6 +29,10 @@ pub struct ClusterRuntime {
     pub in_flight: AtomicU32,
     /// Upstream connections that are open or being opened, over all workers.
     pub connections: AtomicU32,
+    /// Requests or streams that wait for a connection, over all workers.
+    pub pending: AtomicU32,
+    /// What became of connections.
+    pub pool: PoolCounts,
     /// Next turn of round-robin.
     pub cursor: AtomicUsize,
     /// State of the retry budget.
@@ -114,6 +119,8 @@ impl ClusterRuntime {
         Self {
             in_flight: AtomicU32::new(0),
             connections: AtomicU32::new(0),
+            pending: AtomicU32::new(0),
+            pool: PoolCounts::default(),
             cursor: AtomicUsize::new(0),
             retry_budget: BudgetState { slots: Default::default(), epoch: now },
             counts: RequestCounts::default(),

@@ -49,6 +49,23 @@ pub trait Net: Clone + std::fmt::Debug + Send + Sync + 'static {
 pub trait Stream: AsyncRead + AsyncWrite + std::fmt::Debug + Unpin + Send + 'static {
     /// Makes the next close of this stream a reset, so that an abort reaches the peer as an abort.
     fn reset_on_close(&self);
+
+    /// What waits to be read, as the operating system knows it at this moment, whatever the runtime has been told yet.
+    /// Reads nothing and wakes nobody. A stream that cannot tell says that nothing waits.
+    fn waiting(&self) -> Waiting {
+        Waiting::Nothing
+    }
+}
+
+/// What waits to be read on a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// Nothing, and more may come.
+    Nothing,
+    /// Bytes.
+    Bytes,
+    /// The stream's end, or its failure.
+    End,
 }
 
 impl<S: Stream> Stream for Box<S> {

@@ -7,12 +7,12 @@
 //! gives up repeating them (`net.ipv4.tcp_retries2`: about 15 minutes), for keepalive rests while there are such.
 //! HTTP/2 between sidecars does not wait for that: its pings notice within seconds.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, mem::MaybeUninit, net::SocketAddr, time::Duration};
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{BACKLOG, Listener, Net, Stream};
+use super::{BACKLOG, Listener, Net, Stream, Waiting};
 
 /// A connection silent for so long is probed, so that one whose other end is gone does not stay for good. Shorter than
 /// anything on the way forgets silent connections (cloud load balancers: 350 s).
@@ -106,6 +106,15 @@ impl Stream for TcpStream {
         // Best effort: if the option cannot be set, the peer sees an orderly close instead of a reset.
         if let Err(error) = SockRef::from(self).set_linger(Some(Duration::ZERO)) {
             tracing::debug!(%error, "connection will close instead of reset");
+        }
+    }
+
+    fn waiting(&self) -> Waiting {
+        match SockRef::from(self).peek(&mut [MaybeUninit::uninit()]) {
+            Ok(0) => Waiting::End,
+            Ok(_) => Waiting::Bytes,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Waiting::Nothing,
+            Err(_) => Waiting::End,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! One try at one endpoint: the retry loop's body.
 
-use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc};
+use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use h2::SendStream;
@@ -19,7 +19,8 @@ use crate::{
         dial::Speak,
         http_client::{Http1, SendError},
         http2::{Opened, StreamSlot},
-        pool::{Lease, Target},
+        place::Target,
+        pool::Lease,
     },
     headers::framing,
     net::Net,
@@ -27,7 +28,7 @@ use crate::{
         received::{Broken, Received},
         replay::RequestBody,
     },
-    resilience::{circuit_breaker, retry::Processed},
+    resilience::retry::Processed,
 };
 
 /// What an attempt speaks, and what it wishes for.
@@ -57,8 +58,8 @@ pub struct Answer {
 pub struct Held {
     /// The endpoint's load.
     pub in_flight: InFlight,
-    /// An HTTP/1 connection to give back, with whom it belongs to. Dropped earlier it ends with its response.
-    pub http1: Option<(Target, Http1)>,
+    /// An HTTP/1 connection to give back. Dropped earlier it ends with its response.
+    pub http1: Option<Http1>,
     /// A place on an HTTP/2 connection.
     _slot: Option<StreamSlot>,
 }
@@ -70,15 +71,16 @@ pub struct Held {
 /// [`ProxyError`] of this attempt; the caller decides whether to make another.
 pub(super) async fn attempt<N: Net>(
     worker: &Worker<N>,
-    target: &Target,
+    target: Target<'_>,
     way: Way<'_>,
     request: Request<RequestBody>,
     expiry: Pin<&mut impl Future<Output = ProxyError>>,
 ) -> Result<Answer, ProxyError> {
-    let mut in_flight = InFlight::start(&target.endpoint, worker.now());
+    let now = worker.now();
+    let mut in_flight = InFlight::start(target.endpoint, now);
     let sent = tokio::select! {
         biased;
-        sent = send(worker, target, way, request) => sent,
+        sent = send(worker, target, (way, now), request) => sent,
         expired = expiry => Err(expired),
     };
     let sent = sent.and_then(|sent| judge(worker, target, way, sent));
@@ -94,7 +96,7 @@ pub(super) async fn attempt<N: Net>(
             }
             // Nor is a connection kept that carried such a wish: whether both ends still speak HTTP there is not for us to
             // find out.
-            let http1 = http1.filter(|_| way.wish.is_none()).map(|connection| (target.clone(), connection));
+            let http1 = http1.filter(|_| way.wish.is_none());
             Ok(Answer { response, processed, held: Held { in_flight, http1, _slot: slot }, switch })
         }
         Err(error) => {
@@ -118,7 +120,7 @@ struct Sent {
 /// Refuses a response that the two sides might read differently. Its connection is not used again.
 fn judge<N: Net>(
     worker: &Worker<N>,
-    target: &Target,
+    target: Target<'_>,
     way: Way<'_>,
     mut sent: Sent,
 ) -> Result<(Sent, Option<Box<Switch>>), ProxyError> {
@@ -144,8 +146,8 @@ fn judge<N: Net>(
 
 async fn send<N: Net>(
     worker: &Worker<N>,
-    target: &Target,
-    way: Way<'_>,
+    target: Target<'_>,
+    (way, now): (Way<'_>, Instant),
     mut request: Request<RequestBody>,
 ) -> Result<Sent, ProxyError> {
     let endpoint = target.endpoint.address();
@@ -161,7 +163,7 @@ async fn send<N: Net>(
             wish.dress(&mut request, way.speak);
         }
     }
-    let lease = worker.pool.lease(target, way.speak).await.map_err(|e| connect_error(e, target))?;
+    let lease = worker.pool.lease(target, way.speak, now).await.map_err(|e| connect_error(e, target))?;
     let unsent = match send_on(lease, way, request).await? {
         Err(SendError::NotSent(request)) => request,
         Err(error) => return Err(send_error(error, endpoint)),
@@ -169,7 +171,7 @@ async fn send<N: Net>(
     };
     // The kept connection was just being closed and nothing of the request was written: that is no failure of the
     // endpoint yet, a new connection tells.
-    let lease = worker.pool.fresh(target, way.speak).await.map_err(|e| connect_error(e, target))?;
+    let lease = worker.pool.fresh(target, way.speak, now).await.map_err(|e| connect_error(e, target))?;
     send_on(lease, way, *unsent).await?.map_err(|error| send_error(error, endpoint))
 }
 
@@ -205,10 +207,9 @@ async fn send_on(
 }
 
 /// Why no connection could be had, as an error of the request.
-pub(super) fn connect_error(source: connect::Error, target: &Target) -> ProxyError {
+pub(super) fn connect_error(source: connect::Error, target: Target<'_>) -> ProxyError {
     let endpoint = target.endpoint.address();
-    if matches!(source, connect::Error::Overflow) {
-        let cap = circuit_breaker::Overflow::Connections;
+    if let connect::Error::Overflow(cap) = source {
         ProxyError::Overflow { cluster: target.cluster.name().clone(), cap }
     } else if source.is_identity() {
         ProxyError::Identity { endpoint, source }

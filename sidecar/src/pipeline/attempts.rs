@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     balance::{self, Tried},
-    connect::{dial::Speak, pool::Target},
+    connect::{dial::Speak, place::Target},
     headers::framing::FramingError,
     model::{Cluster, Snapshot, wire},
     net::Net,
@@ -105,14 +105,11 @@ impl<N: Net> Attempts<'_, N> {
                 .with_rng(|rng| balance::pick(self.cluster, &tried, now, rng))
                 .ok_or_else(|| ProxyError::NoEndpoint { cluster: self.cluster.name().clone() })?;
             tried.insert(endpoint.address());
-            let target = Target {
-                cluster: Arc::clone(self.cluster),
-                endpoint,
-                identity: self.snapshot.identity.clone(),
-            };
+            let identity = self.snapshot.identity.as_ref();
+            let target = Target { cluster: self.cluster, endpoint: &endpoint, identity };
             let request = self.request(&head, replay.attempt(), attempt)?;
             let way = Way { speak: self.speak, wish: self.wish };
-            let outcome = attempt::attempt(self.worker, &target, way, request, expiry.as_mut()).await;
+            let outcome = attempt::attempt(self.worker, target, way, request, expiry.as_mut()).await;
             // What follows the request would be taken for its body, or the other way round.
             let outcome = match outcome {
                 Ok(answer) if answer.switch.is_some() && !replay.is_over() => {

@@ -173,7 +173,9 @@ impl ProxyError {
             Self::NoRoute { .. } => ResponseFlag::NR,
             Self::NoEndpoint { .. } => ResponseFlag::UH,
             Self::Overflow { cap: Overflow::Memory, .. } => ResponseFlag::OM,
-            Self::Overflow { cap: Overflow::Requests | Overflow::Connections, .. } => ResponseFlag::UO,
+            Self::Overflow {
+                cap: Overflow::Requests | Overflow::Connections | Overflow::Pending, ..
+            } => ResponseFlag::UO,
             Self::Connect { .. } => ResponseFlag::UF,
             Self::Identity { .. } => ResponseFlag::ID,
             Self::NotProcessed { .. } | Self::Reset { .. } => ResponseFlag::UC,
@@ -197,6 +199,7 @@ impl ProxyError {
             Self::NoEndpoint { .. } => "no_endpoint",
             Self::Overflow { cap: Overflow::Requests, .. } => "max_requests",
             Self::Overflow { cap: Overflow::Connections, .. } => "max_connections",
+            Self::Overflow { cap: Overflow::Pending, .. } => "max_pending",
             Self::Overflow { cap: Overflow::Memory, .. } => "overload",
             Self::Connect { .. } => "connect_failed",
             Self::Identity { .. } => "identity_mismatch",

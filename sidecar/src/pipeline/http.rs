@@ -249,8 +249,8 @@ impl<N: Net> OnEnd for Ending<N> {
         let (Some(mut record), Some(mut held)) = (self.record.take(), self.held.take()) else { return None };
         match result {
             Ok(()) => {
-                if let Some((target, connection)) = held.http1 {
-                    self.worker.pool.give_back(&target, connection, self.worker.now());
+                if let Some(connection) = held.http1 {
+                    self.worker.pool.give_back(connection, self.worker.now());
                 }
             }
             Err(body::Error::Upstream(_)) => {

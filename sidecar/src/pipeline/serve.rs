@@ -139,7 +139,7 @@ async fn identify<N: Net>(
         return Err((Refusal::NotAllowed, format!("{id} may not call here")));
     }
     let chain = accepted.stream.get_ref().1.peer_certificates().unwrap_or_default();
-    let trust = worker.dialer.trust.hold(chain, Role::Client, bundles);
+    let trust = worker.connector.dialer.trust.hold(chain, Role::Client, bundles);
     Ok((accepted, trust))
 }
 

@@ -3,19 +3,22 @@
 //! The way to the upstream is opened before a byte is read from the downstream, so an attempt that fails can be
 //! repeated at another endpoint whatever the stream would have carried.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{attempt::connect_error, attempts, door::Door, error::ProxyError, respond, worker::Worker};
 use crate::{
     balance::{self, InFlight, Tried},
-    connect::{
-        dial::{Connection, Speak},
-        pool::Target,
-    },
+    connect::{dial::Connection, place::Target},
     drain::Phase,
-    model::{Cluster, ClusterName, flag::ResponseFlag, listener::Inbound, runtime::ListenerRuntime},
+    model::{
+        Cluster, ClusterName, Identity, flag::ResponseFlag, listener::Inbound, runtime::ListenerRuntime,
+    },
     net::{Net, Stream},
     relay::{
         copy::{self, End},
@@ -71,11 +74,11 @@ async fn outward<N: Net>(
         let slot = circuit_breaker::admit_request(cluster, worker.load.is_over())
             .map_err(|cap| ProxyError::Overflow { cluster: name.clone(), cap })?;
         retry_budget::record_request(&cluster.runtime.retry_budget, worker.now());
-        let (target, way, in_flight) = open_somewhere(worker, cluster, &snapshot.identity).await?;
-        Ok((target, way, in_flight, slot))
+        let (way, in_flight) = open_somewhere(worker, cluster, snapshot.identity.as_ref()).await?;
+        Ok((way, in_flight, slot))
     })
     .await;
-    let (target, way, mut in_flight, _slot) = match opened {
+    let (way, mut in_flight, _slot) = match opened {
         Ok(opened) => opened,
         Err(error) => {
             // The app is told as TCP tells it: there is nobody.
@@ -87,7 +90,7 @@ async fn outward<N: Net>(
     record.head_received(worker.now());
     match way {
         Way::Framed(mut session, cut) => match carry(&mut stream, &mut session, cut).await {
-            End::Orderly => worker.tcp_pool.give_back(&target, session.into_stream(), worker.now()),
+            End::Orderly => worker.tcp_pool.give_back(session.into_stream(), worker.now()),
             End::PlainReset => record.set_flag(ResponseFlag::DC),
             End::FarReset => record.set_flag(ResponseFlag::UC),
             End::Stalled => record.set_flag(ResponseFlag::SI),
@@ -106,8 +109,8 @@ async fn outward<N: Net>(
 async fn open_somewhere<N: Net>(
     worker: &Arc<Worker<N>>,
     cluster: &Arc<Cluster>,
-    identity: &Option<Arc<crate::model::Identity>>,
-) -> Result<(Target, Way<N::Stream>, InFlight), ProxyError> {
+    identity: Option<&Arc<Identity>>,
+) -> Result<(Way<N::Stream>, InFlight), ProxyError> {
     let policy = &cluster.settings.retry;
     let mut tried = Tried::default();
     let mut attempt = 1;
@@ -117,10 +120,10 @@ async fn open_somewhere<N: Net>(
             .with_rng(|rng| balance::pick(cluster, &tried, now, rng))
             .ok_or_else(|| ProxyError::NoEndpoint { cluster: cluster.name().clone() })?;
         tried.insert(endpoint.address());
-        let target = Target { cluster: Arc::clone(cluster), endpoint, identity: identity.clone() };
-        let mut in_flight = InFlight::start(&target.endpoint, now);
-        let error = match open(worker, &target).await {
-            Ok(way) => return Ok((target, way, in_flight)),
+        let target = Target { cluster, endpoint: &endpoint, identity };
+        let mut in_flight = InFlight::start(&endpoint, now);
+        let error = match open(worker, target, now).await {
+            Ok(way) => return Ok((way, in_flight)),
             Err(error) => error,
         };
         if error.is_endpoints_fault() {
@@ -142,23 +145,69 @@ async fn open_somewhere<N: Net>(
     }
 }
 
-async fn open<N: Net>(worker: &Worker<N>, target: &Target) -> Result<Way<N::Stream>, ProxyError> {
-    let endpoint = target.endpoint.address();
-    let connection = worker.tcp_pool.lease(target).await.map_err(|e| connect_error(e, target))?;
+async fn open<N: Net>(
+    worker: &Worker<N>,
+    target: Target<'_>,
+    now: Instant,
+) -> Result<Way<N::Stream>, ProxyError> {
+    let limit = target.cluster.settings.timeouts.connect;
+    if let Some(kept) = worker.tcp_pool.take(target, now) {
+        match tokio::time::timeout(limit, begin(kept)).await {
+            Ok(Begun::Accepted(session, cut)) => return Ok(Way::Framed(session, cut)),
+            Ok(Begun::Refused(connection)) => return refused(worker, target, connection),
+            // It was just being closed: that is no failure of the endpoint yet, a new connection tells.
+            Ok(Begun::Broken) => {}
+            // The way there is dead, and the other kept ones went the same way.
+            Err(_elapsed) => {
+                worker.tcp_pool.distrust(target);
+                return Err(not_processed(target));
+            }
+        }
+    }
+    let connection = worker.tcp_pool.fresh(target, now).await.map_err(|e| connect_error(e, target))?;
     if !target.cluster.settings.transport.is_sidecar() {
         return Ok(Way::Bare(connection));
     }
+    match tokio::time::timeout(limit, begin(connection)).await {
+        Ok(Begun::Accepted(session, cut)) => Ok(Way::Framed(session, cut)),
+        Ok(Begun::Refused(connection)) => refused(worker, target, connection),
+        Ok(Begun::Broken) | Err(_) => Err(not_processed(target)),
+    }
+}
+
+/// How a peer's sidecar takes a stream. No byte of the stream has been sent: unless it is accepted, the app there has not
+/// seen it.
+enum Begun<S> {
+    Accepted(Session<Connection<S>>, Cut),
+    /// Its app is not to be had; the connection is as good as before.
+    Refused(Connection<S>),
+    Broken,
+}
+
+async fn begin<S: Stream>(connection: Connection<S>) -> Begun<S> {
     let cut = connection.cut();
     let mut session = Session::new(connection);
-    let asked = async {
-        session.control(Kind::Open, OPAQUE).await?;
-        Ok::<_, io::Error>(matches!(session.next().await?, Some((Kind::Accepted, _))))
-    };
-    // No byte of the stream has been sent: whatever went wrong, the app there has not seen it.
-    match tokio::time::timeout(target.cluster.settings.timeouts.connect, asked).await {
-        Ok(Ok(true)) => Ok(Way::Framed(session, cut)),
-        Ok(Ok(false) | Err(_)) | Err(_) => Err(ProxyError::NotProcessed { endpoint }),
+    if session.control(Kind::Open, OPAQUE).await.is_err() {
+        return Begun::Broken;
     }
+    match session.next().await {
+        Ok(Some((Kind::Accepted, _))) => Begun::Accepted(session, cut),
+        Ok(Some((Kind::NotProcessed, _))) => Begun::Refused(session.into_stream()),
+        Ok(Some(_) | None) | Err(_) => Begun::Broken,
+    }
+}
+
+fn refused<N: Net>(
+    worker: &Worker<N>,
+    target: Target<'_>,
+    connection: Connection<N::Stream>,
+) -> Result<Way<N::Stream>, ProxyError> {
+    worker.tcp_pool.give_back(connection, worker.now());
+    Err(not_processed(target))
+}
+
+fn not_processed(target: Target<'_>) -> ProxyError {
+    ProxyError::NotProcessed { endpoint: target.endpoint.address() }
 }
 
 /// Relays between an app and a peer's sidecar until both directions have ended, or until the peer is no longer trusted.
@@ -311,9 +360,9 @@ async fn to_app<N: Net>(
     let endpoint = worker
         .with_rng(|rng| balance::pick(cluster, &Tried::default(), now, rng))
         .ok_or_else(|| ProxyError::NoEndpoint { cluster: name.clone() })?;
-    let target = Target { cluster: Arc::clone(cluster), endpoint, identity: None };
-    let dialed = worker.dialer.dial(&target.cluster, &target.endpoint, None, Speak::Tcp).await;
-    let connection = dialed.map_err(|error| connect_error(error, &target))?;
+    let target = Target { cluster, endpoint: &endpoint, identity: None };
+    let dialed = worker.tcp_pool.fresh(target, now).await;
+    let connection = dialed.map_err(|error| connect_error(error, target))?;
     record.head_received(worker.now());
     Ok(App { connection, _slot: slot })
 }

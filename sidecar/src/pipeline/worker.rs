@@ -8,7 +8,7 @@ use std::{
 use crate::{
     accept::Handshakes,
     clock::Clock,
-    connect::{dial::Dialer, negotiate::Negotiator, pool::Pool, tcp_pool::TcpPool},
+    connect::{connector::Connector, negotiate::Negotiator, pool::Pool, reclaim::Mailbox, tcp_pool::TcpPool},
     drain::{Drains, Phase},
     model::{Settings, load::Load, snapshot::Snapshots},
     net::Net,
@@ -37,8 +37,8 @@ pub struct Worker<N: Net> {
     pub tcp_pool: TcpPool<N>,
     /// Response bodies under way.
     pub streams: Streams,
-    /// For connections that are not kept.
-    pub dialer: Dialer<N>,
+    /// What the pools keep, and how they come by more.
+    pub connector: Arc<Connector<N>>,
     /// What the process carries, and may carry.
     pub load: Arc<Load>,
     /// Handshakes of peers under way.
@@ -62,20 +62,21 @@ pub struct Shared {
 }
 
 impl<N: Net> Worker<N> {
-    /// A worker without connections. Starts the sweeper, so call it inside the worker's runtime.
+    /// A worker without connections. Starts its sweeper, and what makes room for other workers, so call it inside the
+    /// worker's runtime.
     #[must_use]
-    pub fn start(dialer: Dialer<N>, shared: Shared) -> Arc<Self> {
+    pub fn start((connector, mailbox): (Arc<Connector<N>>, Mailbox), shared: Shared) -> Arc<Self> {
         let Shared { settings, snapshots, clock, drains, load } = shared;
         let limits = Arc::new(settings.bootstrap.limits.clone());
         let handshakes = Handshakes::new(limits.max_handshakes);
         let worker = Arc::new(Self {
             snapshots,
             settings,
-            pool: Pool::new(dialer.clone(), Arc::clone(&limits)),
-            negotiator: Negotiator::new(dialer.clone(), limits),
-            tcp_pool: TcpPool::new(dialer.clone()),
+            pool: Pool::new(Arc::clone(&connector), Arc::clone(&limits)),
+            negotiator: Negotiator::new(Arc::clone(&connector), limits),
+            tcp_pool: TcpPool::new(Arc::clone(&connector)),
             streams: Streams::default(),
-            dialer,
+            connector,
             load,
             handshakes,
             rng: Mutex::new(clock.fork_rng()),
@@ -83,6 +84,7 @@ impl<N: Net> Worker<N> {
             drains,
         });
         crate::drain::spawn_background(sweep(Arc::clone(&worker)));
+        crate::drain::spawn_background(make_room(Arc::clone(&worker), mailbox));
         worker
     }
 
@@ -106,13 +108,22 @@ async fn sweep<N: Net>(worker: Arc<Worker<N>>) {
             () = watcher.reached(Phase::Forced) => return,
             () = tokio::time::sleep(SWEEP_INTERVAL) => {}
         }
-        let identity = worker.snapshots.load().identity.clone();
-        if let Some(identity) = identity {
-            worker.dialer.trust.judge(&identity.bundles).await;
+        let snapshot = worker.snapshots.load();
+        if let Some(identity) = &snapshot.identity {
+            worker.connector.dialer.trust.judge(&identity.bundles).await;
         }
         let now = worker.now();
-        worker.pool.sweep(now);
-        worker.tcp_pool.sweep(now);
+        worker.connector.sweep(now, &snapshot);
         worker.streams.sweep(now);
+    }
+}
+
+/// Closes unused connections where another worker needs their slots under a cluster's cap.
+async fn make_room<N: Net>(worker: Arc<Worker<N>>, mailbox: Mailbox) {
+    let mut watcher = worker.drains.outbound.watcher();
+    tokio::select! {
+        biased;
+        () = watcher.reached(Phase::Forced) => {}
+        () = mailbox.answer(|cluster| worker.connector.reclaim(cluster)) => {}
     }
 }

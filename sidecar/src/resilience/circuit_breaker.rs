@@ -19,6 +19,9 @@ pub enum Overflow {
     /// `max_connections`.
     #[error("the cluster's cap on connections is reached")]
     Connections,
+    /// `max_pending`.
+    #[error("the cluster's cap on requests that wait for a connection is reached")]
+    Pending,
     /// The memory of the process, of which the cluster's requests are a part.
     #[error("this process is short of memory, and the cluster has requests in flight")]
     Memory,
@@ -35,6 +38,13 @@ pub struct RequestSlot {
 #[derive(Debug)]
 #[must_use = "the connection stops counting when this is dropped"]
 pub struct ConnectionSlot {
+    runtime: Arc<ClusterRuntime>,
+}
+
+/// Counts one request or stream that waits for a connection until dropped.
+#[derive(Debug)]
+#[must_use = "the wait stops counting when this is dropped"]
+pub struct PendingSlot {
     runtime: Arc<ClusterRuntime>,
 }
 
@@ -63,6 +73,17 @@ pub fn admit_connection(cluster: &Arc<Cluster>) -> Result<ConnectionSlot, Overfl
     Ok(ConnectionSlot { runtime: Arc::clone(&cluster.runtime) })
 }
 
+/// Admits one more request or stream that waits for a connection.
+///
+/// # Errors
+/// [`Overflow::Pending`] if `max_pending` wait.
+pub fn admit_pending(cluster: &Arc<Cluster>) -> Result<PendingSlot, Overflow> {
+    if !raise(&cluster.runtime.pending, cluster.settings.caps.max_pending) {
+        return Err(Overflow::Pending);
+    }
+    Ok(PendingSlot { runtime: Arc::clone(&cluster.runtime) })
+}
+
 /// Raises a counter unless it is at its cap.
 fn raise(counter: &AtomicU32, cap: u32) -> bool {
     counter
@@ -84,6 +105,20 @@ impl Drop for ConnectionSlot {
     }
 }
 
+impl Drop for PendingSlot {
+    fn drop(&mut self) {
+        self.runtime.pending.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl ConnectionSlot {
+    /// Whether the cap still has room for the connection that this counts: a reload may have lowered it.
+    #[must_use]
+    pub fn is_within(&self, cluster: &Cluster) -> bool {
+        self.runtime.connections.load(Ordering::Relaxed) <= cluster.settings.caps.max_connections
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::{sync::Barrier, thread, time::Instant};
@@ -92,7 +127,7 @@ mod tests {
     use crate::model::{ClusterSettings, cluster::Caps, fixture};
 
     fn cluster(max_requests: u32, max_connections: u32) -> Arc<Cluster> {
-        let caps = Caps { max_requests, max_connections };
+        let caps = Caps { max_requests, max_connections, max_pending: 1 };
         let settings = ClusterSettings { caps, ..fixture::settings("orders") };
         Arc::new(fixture::cluster(settings, 1, Instant::now()))
     }
@@ -116,6 +151,15 @@ mod tests {
         drop(connection);
         assert!(admit_connection(&cluster).is_ok());
         assert_eq!(cluster.runtime.in_flight.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn so_many_may_wait_and_a_wait_that_is_over_makes_room() {
+        let cluster = cluster(1, 1);
+        let waiting = admit_pending(&cluster).unwrap();
+        assert_eq!(admit_pending(&cluster).unwrap_err(), Overflow::Pending);
+        drop(waiting);
+        assert!(admit_pending(&cluster).is_ok());
     }
 
     #[test]

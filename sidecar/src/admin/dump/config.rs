@@ -129,6 +129,7 @@ fn cluster(cluster: &Arc<ClusterSettings>) -> Value {
         "request_timeout": cluster.timeouts.request.map(duration),
         "stream_idle_timeout": duration(cluster.timeouts.stream_idle),
         "pool_idle_timeout": duration(cluster.timeouts.pool_idle),
+        "max_connection_age": duration(cluster.timeouts.connection_age),
         "retry": {
             "max_retries": cluster.retry.max_retries,
             "budget_ratio": cluster.retry.budget_ratio,
@@ -138,6 +139,7 @@ fn cluster(cluster: &Arc<ClusterSettings>) -> Value {
         },
         "max_requests": cluster.caps.max_requests,
         "max_connections": cluster.caps.max_connections,
+        "max_pending": cluster.caps.max_pending,
     })
 }
 

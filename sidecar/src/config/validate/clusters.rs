@@ -60,12 +60,17 @@ fn cluster(
     let source = source(raw, transport.as_ref(), around, place, faults);
     let max_requests = quantity(raw.max_requests.as_ref(), &defaults::MAX_REQUESTS, place, faults);
     let max_connections = quantity(raw.max_connections.as_ref(), &defaults::MAX_CONNECTIONS, place, faults);
+    let max_pending = quantity(raw.max_pending.as_ref(), &defaults::MAX_PENDING, place, faults);
     Some(ClusterSettings {
         transport: transport?,
         balance: choice(raw.balance.as_ref(), &defaults::BALANCE, place, faults),
         timeouts: timeouts(raw, place, faults),
         retry: retry(raw.retry.as_ref(), place, faults),
-        caps: Caps { max_requests: to_u32(max_requests), max_connections: to_u32(max_connections) },
+        caps: Caps {
+            max_requests: to_u32(max_requests),
+            max_connections: to_u32(max_connections),
+            max_pending: to_u32(max_pending),
+        },
         name: ClusterName::new(&name?),
         authorities,
         source: source?,
@@ -181,11 +186,13 @@ fn timeouts(raw: &raw::Cluster, place: &Place, faults: &mut Faults) -> Timeouts 
     let stream_idle =
         quantity_or_none(raw.stream_idle_timeout.as_ref(), &defaults::STREAM_IDLE_TIMEOUT, place, faults);
     let pool_idle = quantity(raw.pool_idle_timeout.as_ref(), &defaults::POOL_IDLE_TIMEOUT, place, faults);
+    let age = quantity_or_none(raw.max_connection_age.as_ref(), &defaults::MAX_CONNECTION_AGE, place, faults);
     Timeouts {
         connect: quantity(raw.connect_timeout.as_ref(), &defaults::CONNECT_TIMEOUT, place, faults),
         request: quantity_or_none(raw.request_timeout.as_ref(), &defaults::REQUEST_TIMEOUT, place, faults),
         stream_idle: stream_idle.unwrap_or(defaults::NEVER),
         pool_idle,
+        connection_age: age.unwrap_or(defaults::NEVER),
     }
 }
 

@@ -151,9 +151,12 @@ fn app_cluster(
         request: None,
         stream_idle: stream_idle.unwrap_or(defaults::NEVER),
         pool_idle,
+        // Nothing is gained by a new connection to the app beside us.
+        connection_age: defaults::NEVER,
     };
     let max_requests = quantity(raw.max_requests.as_ref(), &defaults::MAX_REQUESTS, place, faults);
     let max_connections = quantity(raw.max_connections.as_ref(), &defaults::MAX_CONNECTIONS, place, faults);
+    let max_pending = quantity(raw.max_pending.as_ref(), &defaults::MAX_PENDING, place, faults);
     Some(ClusterSettings {
         name,
         authorities: Vec::new(),
@@ -168,7 +171,11 @@ fn app_cluster(
             replay_bytes: 0,
             backoff_base: defaults::BACKOFF_BASE.default.unwrap_or(defaults::BACKOFF_BASE.min),
         },
-        caps: Caps { max_requests: to_u32(max_requests), max_connections: to_u32(max_connections) },
+        caps: Caps {
+            max_requests: to_u32(max_requests),
+            max_connections: to_u32(max_connections),
+            max_pending: to_u32(max_pending),
+        },
     })
 }
 

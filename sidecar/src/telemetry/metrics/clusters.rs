@@ -14,6 +14,7 @@ use crate::model::{
     cluster::EndpointSource,
     flag::ResponseFlag,
     handshake::TlsFailure,
+    pool_counts::Closed,
     runtime::{ClusterRuntime, EndpointRuntime},
     status::LookupOutcome,
     transport::Transport,
@@ -99,7 +100,26 @@ fn encode_clusters(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> 
     metric("cluster_in_flight", "Requests and streams under way")
         .gauges(encoder, gauges(|c| &c.in_flight))?;
     metric("cluster_connections", "Upstream connections, those being opened included")
-        .gauges(encoder, gauges(|c| &c.connections))
+        .gauges(encoder, gauges(|c| &c.connections))?;
+    metric("cluster_pending", "Requests and streams that wait for a connection")
+        .gauges(encoder, gauges(|c| &c.pending))?;
+    metric("connections_opened", "Upstream connections made")
+        .counters(encoder, counters(|c| &c.pool.opened))?;
+    metric("connections_reused", "Requests and streams that went over a connection that was there already")
+        .counters(encoder, counters(|c| &c.pool.reused))?;
+    encode_closed(encoder, snapshot)
+}
+
+fn encode_closed(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+    metric("connections_closed", "Upstream connections closed, by reason").counters(
+        encoder,
+        clusters(snapshot).flat_map(|cluster| {
+            let [direction, name] = labels(cluster);
+            Closed::ALL.into_iter().map(move |why| {
+                ([direction, name, ("reason", why.label())], cluster.runtime.pool.closed_for(why))
+            })
+        }),
+    )
 }
 
 /// What leaves and comes unencrypted; clusters with `tls: none` alone have these.
