@@ -18,7 +18,7 @@ use std::{
 use bytes::Bytes;
 use h2::{
     Ping, PingPong, Reason, SendStream,
-    client::{self, SendRequest},
+    client::{self, ResponseFuture, SendRequest},
 };
 use http::{HeaderValue, Method, Request, Response, header};
 use http_body::Body;
@@ -175,15 +175,22 @@ impl Http2 {
         self.0.sender.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends a request and waits for the response's head. Dropping the future resets the stream.
-    ///
-    /// # Errors
-    /// [`SendError`].
-    pub async fn send(&self, request: Request<RequestBody>) -> Result<Response<Received>, SendError> {
+    /// A sender for one stream; `None` if the connection takes no more.
+    fn ready(&self) -> Option<SendRequest<Bytes>> {
         let mut sender = self.sender().clone();
-        if poll_fn(|cx| sender.poll_ready(cx)).await.is_err() {
-            return Err(SendError::NotSent(Box::new(request)));
+        // Waits for nothing, as a new sender has no stream of its own.
+        match sender.poll_ready(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(())) => Some(sender),
+            Poll::Ready(Err(_)) | Poll::Pending => None,
         }
+    }
+
+    /// Writes a request's head down. Not a part of `send`, whose future would keep room for all that passes here.
+    fn begin(
+        &self,
+        request: Box<Request<RequestBody>>,
+    ) -> Result<(ResponseFuture, Option<Upload>), SendError> {
+        let Some(mut sender) = self.ready() else { return Err(SendError::NotSent(request)) };
         let (mut head, body) = request.into_parts();
         let is_whole = body.is_end_stream();
         if let Some(length) = body.size_hint().exact()
@@ -191,11 +198,18 @@ impl Http2 {
         {
             head.headers.entry(header::CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
         }
-        let (mut response, stream) = sender
+        let (response, stream) = sender
             .send_request(Request::from_parts(head, ()), is_whole)
             .map_err(|_closed| SendError::Refused)?;
-        drop(sender);
-        let mut upload = (!is_whole).then_some(Upload { body, stream });
+        Ok((response, (!is_whole).then_some(Upload { body, stream })))
+    }
+
+    /// Sends a request and waits for the response's head. Dropping the future resets the stream.
+    ///
+    /// # Errors
+    /// [`SendError`].
+    pub async fn send(&self, request: Box<Request<RequestBody>>) -> Result<Response<Received>, SendError> {
+        let (mut response, mut upload) = self.begin(request)?;
         let answered = poll_fn(|cx| {
             if let Some(Poll::Ready(ended)) = upload.as_mut().map(|upload| upload.poll(cx)) {
                 upload = None;
@@ -227,11 +241,8 @@ impl Http2 {
     ///
     /// # Errors
     /// [`SendError`].
-    pub async fn open(&self, request: Request<RequestBody>) -> Result<Opened, SendError> {
-        let mut sender = self.sender().clone();
-        if poll_fn(|cx| sender.poll_ready(cx)).await.is_err() {
-            return Err(SendError::NotSent(Box::new(request)));
-        }
+    pub async fn open(&self, request: Box<Request<RequestBody>>) -> Result<Opened, SendError> {
+        let Some(mut sender) = self.ready() else { return Err(SendError::NotSent(request)) };
         // Such a request has no body: what follows its head is the stream's.
         let (response, stream) =
             sender.send_request(request.map(drop), false).map_err(|_closed| SendError::Refused)?;

@@ -153,9 +153,12 @@ impl Http1 {
     ///
     /// # Errors
     /// [`SendError`].
-    pub async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Received>, SendError> {
+    pub async fn send(
+        &mut self,
+        request: Box<Request<RequestBody>>,
+    ) -> Result<Response<Received>, SendError> {
         self.uses = self.uses.saturating_add(1);
-        let response = self.sender.try_send_request(request).await.map_err(send_error)?;
+        let response = self.sender.try_send_request(*request).await.map_err(send_error)?;
         let said = keep_alive::parse(response.headers());
         self.peer_idle = said.idle.or(self.peer_idle);
         if let Some(more) = said.max {

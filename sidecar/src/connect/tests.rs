@@ -108,7 +108,7 @@ async fn exchange(connection: &mut Http1, app: &mut TcpStream, answer: &str) {
         until(|| app.read(&mut head).is_ok()).await;
         app.write_all(answer.as_bytes()).unwrap();
     };
-    let (answered, ()) = tokio::join!(connection.send(request()), answering);
+    let (answered, ()) = tokio::join!(connection.send(Box::new(request())), answering);
     answered.unwrap().into_body().collect().await.unwrap();
 }
 

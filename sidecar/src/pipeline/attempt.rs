@@ -73,7 +73,7 @@ pub(super) async fn attempt<N: Net>(
     worker: &Worker<N>,
     target: Target<'_>,
     way: Way<'_>,
-    request: Request<RequestBody>,
+    request: Box<Request<RequestBody>>,
     expiry: Pin<&mut impl Future<Output = ProxyError>>,
 ) -> Result<Answer, ProxyError> {
     let now = worker.now();
@@ -148,7 +148,7 @@ async fn send<N: Net>(
     worker: &Worker<N>,
     target: Target<'_>,
     (way, now): (Way<'_>, Instant),
-    mut request: Request<RequestBody>,
+    mut request: Box<Request<RequestBody>>,
 ) -> Result<Sent, ProxyError> {
     let endpoint = target.endpoint.address();
     let mut way = way;
@@ -172,13 +172,13 @@ async fn send<N: Net>(
     // The kept connection was just being closed and nothing of the request was written: that is no failure of the
     // endpoint yet, a new connection tells.
     let lease = worker.pool.fresh(target, way.speak, now).await.map_err(|e| connect_error(e, target))?;
-    send_on(lease, way, *unsent).await?.map_err(|error| send_error(error, endpoint))
+    send_on(lease, way, unsent).await?.map_err(|error| send_error(error, endpoint))
 }
 
 async fn send_on(
     lease: Lease,
     way: Way<'_>,
-    request: Request<RequestBody>,
+    request: Box<Request<RequestBody>>,
 ) -> Result<Result<Sent, SendError>, ProxyError> {
     let sent = match lease {
         Lease::Http1 { mut connection } => match connection.send(request).await {

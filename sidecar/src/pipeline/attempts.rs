@@ -63,7 +63,7 @@ impl<N: Net> Attempts<'_, N> {
     /// All attempts, within the cluster's timeouts.
     pub(super) async fn run(
         self,
-        head: Parts,
+        head: &mut Parts,
         replay: Replay,
         activity: &Activity,
     ) -> Result<(Answer, Rest), ProxyError> {
@@ -91,7 +91,7 @@ impl<N: Net> Attempts<'_, N> {
 
     async fn repeat(
         self,
-        head: Parts,
+        head: &mut Parts,
         mut replay: Replay,
         mut expiry: Pin<&mut impl Future<Output = ProxyError>>,
     ) -> Result<(Answer, Rest), ProxyError> {
@@ -107,7 +107,7 @@ impl<N: Net> Attempts<'_, N> {
             tried.insert(endpoint.address());
             let identity = self.snapshot.identity.as_ref();
             let target = Target { cluster: self.cluster, endpoint: &endpoint, identity };
-            let request = self.request(&head, replay.attempt(), attempt)?;
+            let request = self.request(head, replay.attempt(), attempt)?;
             let way = Way { speak: self.speak, wish: self.wish };
             let outcome = attempt::attempt(self.worker, target, way, request, expiry.as_mut()).await;
             // What follows the request would be taken for its body, or the other way round.
@@ -167,13 +167,15 @@ impl<N: Net> Attempts<'_, N> {
     /// The request of one attempt, in the form that the upstream's HTTP version asks for.
     fn request(
         &self,
-        head: &Parts,
+        head: &mut Parts,
         body: RequestBody,
         attempt: u32,
-    ) -> Result<Request<RequestBody>, ProxyError> {
-        let mut request = Request::new(body);
+    ) -> Result<Box<Request<RequestBody>>, ProxyError> {
+        let mut request = Box::new(Request::new(body));
         *request.method_mut() = head.method.clone();
-        *request.headers_mut() = head.headers.clone();
+        let is_last = attempt > self.cluster.settings.retry.max_retries;
+        *request.headers_mut() =
+            if is_last { std::mem::take(&mut head.headers) } else { head.headers.clone() };
         let transport = &self.cluster.settings.transport;
         if transport.is_sidecar() {
             request.headers_mut().insert(wire::ATTEMPT, HeaderValue::from(attempt));

@@ -141,7 +141,7 @@ async fn carry<N: Net>(
     let authority = if authority.is_empty() { head::unnamed(worker, &cluster) } else { authority };
     let attempts =
         Attempts { worker, snapshot: &snapshot, cluster: &cluster, authority, speak, wish, previous_attempt };
-    let (answer, rest) = attempts.run(head, replay, &activity).await?;
+    let (answer, rest) = attempts.run(&mut head, replay, &activity).await?;
     Ok(Carried { answer, rest, cluster, activity, slot })
 }
 

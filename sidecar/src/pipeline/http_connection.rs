@@ -244,7 +244,8 @@ impl<N: Net> Connection<N> {
                 (Arc::clone(&self.worker), Arc::clone(&self.door), Arc::clone(&pulse));
             service_fn(move |request: Request<Incoming>| {
                 let beat = pulse.begin();
-                let answer = handle(Arc::clone(&worker), Arc::clone(&door), request);
+                // Boxed: hyper makes a task of it, and moves it several times on the way.
+                let answer = Box::pin(handle(Arc::clone(&worker), Arc::clone(&door), request));
                 async move { answer.await.map(|response| response.map(|body| Pulsed::new(body, beat))) }
             })
         };
