@@ -113,7 +113,7 @@ async fn send<N: Net>(
     let endpoint = target.endpoint.address();
     let mut speak = speak;
     if speak == Speak::Either {
-        let learned = worker.negotiator.learn(target, &worker.pool, || worker.now()).await;
+        let learned = Box::pin(worker.negotiator.learn(target, &worker.pool, || worker.now())).await;
         speak = learned.map_err(|e| connect_error(e, target))?;
         if speak == Speak::Http2 {
             form::make_http2(&mut request)?;
