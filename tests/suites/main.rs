@@ -15,6 +15,7 @@ mod architecture;
 mod bounds;
 mod discovery;
 mod dns;
+mod foreign;
 mod generated_code;
 mod harness;
 mod pools;

@@ -16,6 +16,7 @@ use std::{
 use http::StatusCode;
 use outrider::{
     app::Parts,
+    headers::websocket,
     identity::{
         fixed::{Fixed, FixedHandle},
         source::Material,
@@ -30,7 +31,7 @@ use tokio::{
 };
 
 use crate::harness::{
-    Client, HttpApp, Sidecar, TcpApp, TestCa, TestLeaf, body, ca, eventually, soon, within,
+    Client, HttpApp, Sidecar, TcpApp, TestCa, TestLeaf, body, ca, client::read_head, eventually, soon, within,
 };
 
 /// Long enough for two looks of the sweeper.
@@ -311,4 +312,65 @@ async fn a_peer_whose_certificate_ran_out_is_kept_until_its_root_goes() {
     hub.trust(&[&other], 3);
     eventually("its root is gone", || hub.cuts() == 2).await;
     assert!(echoes(&mut stream).await.is_err());
+}
+
+/// An app that switches protocols as asked and then echoes.
+async fn obliging() -> TcpApp {
+    TcpApp::start(async |mut stream| {
+        let (head, _) = read_head(&mut stream).await;
+        let key = head.lines().find_map(|line| line.strip_prefix("sec-websocket-key: "));
+        let (protocol, proof) = match key {
+            Some(key) => {
+                let accept = websocket::accept(&key.parse().unwrap());
+                ("websocket", format!("Sec-WebSocket-Accept: {}\r\n", accept.to_str().unwrap()))
+            }
+            None => ("foo", String::new()),
+        };
+        let answer = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n{proof}\r\n"
+        );
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        let (mut read, mut write) = stream.split();
+        drop(tokio::io::copy(&mut read, &mut write).await);
+    })
+    .await
+}
+
+#[tokio::test]
+async fn streams_that_have_left_http_are_cut_too_on_either_side() {
+    for is_hub_the_caller in [false, true] {
+        let (roots, app) = (Roots::new(), obliging().await);
+        let yaml = format!(
+            "inbound: [{{name: in, listen: '127.0.0.1:0', app: '{0}'}}, \
+             {{name: in-tcp, listen: '127.0.0.1:0', protocol: tcp, app: '{0}'}}]",
+            app.address(),
+        );
+        let orders = roots.start("orders", roots.b.leaf("orders"), &yaml).await;
+        let web = roots.caller("web", roots.a.leaf("web"), &[&orders]).await;
+        let mut streams = Vec::new();
+        // By HTTP/2, and by HTTP/1.1 on a connection of its own.
+        for wish in
+            ["websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "foo"]
+        {
+            let mut stream = TcpStream::connect(web.sidecar.address_of("out")).await.unwrap();
+            let head =
+                format!("GET / HTTP/1.1\r\nHost: orders\r\nConnection: Upgrade\r\nUpgrade: {wish}\r\n\r\n");
+            stream.write_all(head.as_bytes()).await.unwrap();
+            let (answer, _) = soon("the switch", read_head(&mut stream)).await;
+            assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
+            echoes(&mut stream).await.unwrap();
+            streams.push(stream);
+        }
+        assert_eq!(orders.open(), 2);
+        if is_hub_the_caller {
+            web.trust(&[&roots.a], 2);
+        } else {
+            orders.trust(&[&roots.b], 2);
+        }
+        for stream in &mut streams {
+            let ended = soon("the stream ends", stream.read(&mut [0])).await;
+            assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::ConnectionReset, "not as if all had come");
+        }
+        eventually("nothing is open", || orders.open() == 0).await;
+    }
 }

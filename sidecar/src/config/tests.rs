@@ -298,6 +298,8 @@ fn keys_of_another_transport_are_faults() {
     );
     let standard = format!("{ids}, peer: standard, mesh_protocol: http1");
     assert_faults(&clustered(&standard), &["clusters[0].mesh_protocol (5): is for sidecars only"]);
+    let by_name = "tls: none, dns: {name: out.test., port: 80}";
+    assert_faults(&clustered(by_name).replace("endpoints: [{address: '10.0.0.7:443'}], ", ""), &[]);
     let own_id = "outbound: [{listen: '127.0.0.1:4340'}]\nclusters: [{name: out, tls: none, endpoints: \
                   [{address: '10.0.0.7:443', spiffe_id: spiffe://demo.outrider/a}]}]";
     assert_faults(own_id, &["clusters[0].endpoints[0].spiffe_id (5): is for tls: mesh only"]);

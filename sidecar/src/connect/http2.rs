@@ -165,6 +165,12 @@ impl Http2 {
         StreamSlot(Arc::clone(&self.0.streams))
     }
 
+    /// Whether the peer takes extended CONNECTs, as its SETTINGS say (RFC 8441 §3).
+    #[must_use]
+    pub fn is_extended(&self) -> bool {
+        self.sender().is_extended_connect_protocol_enabled()
+    }
+
     fn sender(&self) -> MutexGuard<'_, SendRequest<Bytes>> {
         self.0.sender.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -204,6 +210,34 @@ impl Http2 {
             drain::spawn_background(async move { drop(poll_fn(|cx| upload.poll(cx)).await) });
         }
         Ok(response.map(Received::Http2))
+    }
+}
+
+/// An extended CONNECT that has been answered.
+#[derive(Debug)]
+pub struct Opened {
+    /// The answer, with what comes from the peer.
+    pub response: Response<Received>,
+    /// What goes to the peer.
+    pub stream: SendStream<Bytes>,
+}
+
+impl Http2 {
+    /// Sends an extended CONNECT (RFC 8441 §4) and waits for the head of its answer. Dropping the future resets the stream.
+    ///
+    /// # Errors
+    /// [`SendError`].
+    pub async fn open(&self, request: Request<RequestBody>) -> Result<Opened, SendError> {
+        let mut sender = self.sender().clone();
+        if poll_fn(|cx| sender.poll_ready(cx)).await.is_err() {
+            return Err(SendError::NotSent(Box::new(request)));
+        }
+        // Such a request has no body: what follows its head is the stream's.
+        let (response, stream) =
+            sender.send_request(request.map(drop), false).map_err(|_closed| SendError::Refused)?;
+        drop(sender);
+        let response = response.await.map_err(send_error)?;
+        Ok(Opened { response: response.map(Received::Http2), stream })
     }
 }
 

@@ -72,6 +72,7 @@ impl Http1 {
             .handshake(TokioIo::new(connection))
             .await
             .map_err(|error| Error::Http(Arc::new(error)))?;
+        let driver = driver.with_upgrades();
         let driven = Arc::clone(&place);
         drain::spawn_background(async move {
             // The connection goes with the driver: not before it is said why.

@@ -9,7 +9,7 @@
 //! hop_by_hop::strip  what was meant for this connection ends with it
 //! forwarded::…       what we know of the caller replaces what it claims
 //! ```
-//! An `Upgrade` or 101 that is to be honoured has to be read before `hop_by_hop` removes it.
+//! An `Upgrade` or 101 that is to be honoured has to be read (`upgrade`) before `hop_by_hop` removes it.
 
 pub mod cookie;
 pub mod forwarded;
@@ -17,3 +17,5 @@ pub mod framing;
 pub mod hop_by_hop;
 pub mod reserved;
 pub mod trailers;
+pub mod upgrade;
+pub mod websocket;

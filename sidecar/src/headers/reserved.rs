@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn the_names_on_the_wire_are_under_the_prefix() {
-        for name in [wire::APP_VERSION, wire::ATTEMPT, wire::REASON, wire::PROCESSED] {
+        for name in [wire::APP_VERSION, wire::ATTEMPT, wire::REASON, wire::PROCESSED, wire::DECLINED] {
             assert!(is_reserved(&HeaderName::from_static(name)));
         }
     }

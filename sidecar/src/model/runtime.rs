@@ -43,6 +43,8 @@ pub struct ClusterRuntime {
     pub retries: AtomicU64,
     /// Retries that policy allowed and the budget did not.
     pub retries_over_budget: AtomicU64,
+    /// Streams that left HTTP.
+    pub upgrades: UpgradeCounts,
     /// How finding its endpoints goes.
     pub discovery: Arc<DiscoveryStatus>,
     /// TLS handshakes with its endpoints that failed, by reason.
@@ -71,6 +73,21 @@ pub struct RequestCounts {
     pub by_flag: [AtomicU64; ResponseFlag::ALL.len()],
     /// From the request's arrival to the response's head.
     pub latency: Histogram,
+}
+
+/// Streams that left HTTP for another protocol, as WebSocket.
+#[derive(Debug, Default)]
+pub struct UpgradeCounts {
+    /// Those begun.
+    pub total: AtomicU64,
+    /// Those under way.
+    pub active: AtomicU32,
+    /// Bytes from callers, after the switch.
+    pub sent_bytes: AtomicU64,
+    /// Bytes to callers, after the switch.
+    pub received_bytes: AtomicU64,
+    /// How long those that ended lasted, in microseconds, as a sum.
+    pub duration_us: AtomicU64,
 }
 
 impl RequestCounts {
@@ -109,6 +126,7 @@ impl ClusterRuntime {
             counts: RequestCounts::default(),
             retries: AtomicU64::new(0),
             retries_over_budget: AtomicU64::new(0),
+            upgrades: UpgradeCounts::default(),
             discovery: Arc::new(DiscoveryStatus::new(now)),
             tls_failures: Default::default(),
             unencrypted: Unencrypted::default(),

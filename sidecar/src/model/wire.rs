@@ -22,6 +22,9 @@ pub const APP_VERSION: &str = "x-outrider-app-version";
 pub const ATTEMPT: &str = "x-outrider-attempt";
 /// Response: why a sidecar answered instead of the app, from the closed list of `pipeline::error`.
 pub const REASON: &str = "x-outrider-reason";
+/// Response, sidecar to sidecar: the status of an app that declined a switch of protocols with a success (200..=299). As the
+/// status of the answer to an extended CONNECT it would say that the switch was made.
+pub const DECLINED: &str = "x-outrider-declined";
 /// Response, sidecar to sidecar: whether the app may have seen the request (`no` or `maybe`).
 pub const PROCESSED: &str = "x-outrider-processed";
 

@@ -68,6 +68,12 @@ pub enum Waiting {
     End,
 }
 
+impl<S: Stream> Stream for Box<S> {
+    fn reset_on_close(&self) {
+        (**self).reset_on_close();
+    }
+}
+
 /// A listening socket of a [`Net`].
 pub trait Listener: Send + 'static {
     /// What it accepts.

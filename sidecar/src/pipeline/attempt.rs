@@ -2,16 +2,23 @@
 
 use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc, time::Instant};
 
+use bytes::Bytes;
+use h2::SendStream;
 use http::{Request, Response};
 
-use super::{error::ProxyError, form, respond, worker::Worker};
+use super::{
+    error::ProxyError,
+    form, respond,
+    wish::{Switch, Wish},
+    worker::Worker,
+};
 use crate::{
     balance::InFlight,
     connect::{
         self,
         dial::Speak,
         http_client::{Http1, SendError},
-        http2::StreamSlot,
+        http2::{Opened, StreamSlot},
         place::Target,
         pool::Lease,
     },
@@ -24,6 +31,15 @@ use crate::{
     resilience::retry::Processed,
 };
 
+/// What an attempt speaks, and what it wishes for.
+#[derive(Clone, Copy)]
+pub(super) struct Way<'a> {
+    /// What is spoken.
+    pub(super) speak: Speak,
+    /// The request's wish to switch protocols.
+    pub(super) wish: Option<&'a Wish>,
+}
+
 /// A response head, and what must live as long as its body.
 #[derive(Debug)]
 pub struct Answer {
@@ -33,6 +49,8 @@ pub struct Answer {
     pub processed: Option<Processed>,
     /// What is held for the response.
     pub held: Held,
+    /// The switch of protocols that the response is about.
+    pub(super) switch: Option<Box<Switch>>,
 }
 
 /// What an attempt holds until its response has ended.
@@ -40,7 +58,7 @@ pub struct Answer {
 pub struct Held {
     /// The endpoint's load.
     pub in_flight: InFlight,
-    /// An HTTP/1 connection to give back.
+    /// An HTTP/1 connection to give back. Dropped earlier it ends with its response.
     pub http1: Option<Http1>,
     /// A place on an HTTP/2 connection.
     _slot: Option<StreamSlot>,
@@ -51,10 +69,10 @@ pub struct Held {
 ///
 /// # Errors
 /// [`ProxyError`] of this attempt; the caller decides whether to make another.
-pub async fn attempt<N: Net>(
+pub(super) async fn attempt<N: Net>(
     worker: &Worker<N>,
     target: Target<'_>,
-    speak: Speak,
+    way: Way<'_>,
     request: Request<RequestBody>,
     expiry: Pin<&mut impl Future<Output = ProxyError>>,
 ) -> Result<Answer, ProxyError> {
@@ -62,13 +80,13 @@ pub async fn attempt<N: Net>(
     let mut in_flight = InFlight::start(target.endpoint, now);
     let sent = tokio::select! {
         biased;
-        sent = send(worker, target, (speak, now), request) => sent,
+        sent = send(worker, target, (way, now), request) => sent,
         expired = expiry => Err(expired),
     };
-    let sent = sent.and_then(|sent| judge(worker, target, sent));
+    let sent = sent.and_then(|sent| judge(worker, target, way, sent));
     let now = worker.now();
     match sent {
-        Ok((response, http1, slot)) => {
+        Ok((Sent { response, http1, slot, stream: _ }, switch)) => {
             let is_sidecar = target.cluster.settings.transport.is_sidecar();
             let processed = if is_sidecar { respond::processed(response.headers()) } else { None };
             // A sidecar whose app is down says so faster than any app answers: that must not attract requests.
@@ -76,7 +94,10 @@ pub async fn attempt<N: Net>(
                 Some(_failure) => in_flight.failed(now),
                 None => in_flight.answered(now),
             }
-            Ok(Answer { response, processed, held: Held { in_flight, http1, _slot: slot } })
+            // Nor is a connection kept that carried such a wish: whether both ends still speak HTTP there is not for us to
+            // find out.
+            let http1 = http1.filter(|_| way.wish.is_none());
+            Ok(Answer { response, processed, held: Held { in_flight, http1, _slot: slot }, switch })
         }
         Err(error) => {
             if error.is_endpoints_fault() {
@@ -87,61 +108,106 @@ pub async fn attempt<N: Net>(
     }
 }
 
+/// A response head as it came.
+struct Sent {
+    response: Response<Received>,
+    http1: Option<Http1>,
+    slot: Option<StreamSlot>,
+    /// What goes to the upstream behind an extended CONNECT.
+    stream: Option<SendStream<Bytes>>,
+}
+
 /// Refuses a response that the two sides might read differently. Its connection is not used again.
 fn judge<N: Net>(
     worker: &Worker<N>,
     target: Target<'_>,
-    (response, http1, slot): Sent,
-) -> Result<Sent, ProxyError> {
-    let (head, body) = response.into_parts();
+    way: Way<'_>,
+    mut sent: Sent,
+) -> Result<(Sent, Option<Box<Switch>>), ProxyError> {
     let (limits, endpoint) = (&worker.settings.bootstrap.limits, target.endpoint.address());
+    let bad = |source| ProxyError::BadResponse { endpoint, source };
+    let (head, body) = sent.response.into_parts();
     if !framing::fits(&head.headers, 0, limits.header_count, limits.header_bytes) {
         return Err(ProxyError::ResponseHeadersTooLarge { endpoint });
     }
-    framing::check_response(&head).map_err(|source| ProxyError::BadResponse { endpoint, source })?;
-    Ok((Response::from_parts(head, body), http1, slot))
+    let checked = match way.wish {
+        Some(_) => framing::check_switch(&head),
+        None => framing::check_response(&head),
+    };
+    checked.map_err(bad)?;
+    sent.response = Response::from_parts(head, body);
+    let is_sidecar = target.cluster.settings.transport.is_sidecar();
+    let switch = match way.wish {
+        Some(wish) => wish.settle(sent.stream.take(), is_sidecar, &mut sent.response).map_err(bad)?,
+        None => None,
+    };
+    Ok((sent, switch))
 }
-
-type Sent = (Response<Received>, Option<Http1>, Option<StreamSlot>);
 
 async fn send<N: Net>(
     worker: &Worker<N>,
     target: Target<'_>,
-    (speak, now): (Speak, Instant),
+    (way, now): (Way<'_>, Instant),
     mut request: Request<RequestBody>,
 ) -> Result<Sent, ProxyError> {
     let endpoint = target.endpoint.address();
-    let mut speak = speak;
-    if speak == Speak::Either {
+    let mut way = way;
+    if way.speak == Speak::Either {
+        // Boxed, so that other requests do not keep the room.
         let learned = Box::pin(worker.negotiator.learn(target, &worker.pool, || worker.now())).await;
-        speak = learned.map_err(|e| connect_error(e, target))?;
-        if speak == Speak::Http2 {
+        way.speak = learned.map_err(|e| connect_error(e, target))?;
+        if way.speak == Speak::Http2 {
             form::make_http2(&mut request)?;
         }
+        if let Some(wish) = way.wish {
+            wish.dress(&mut request, way.speak);
+        }
     }
-    let lease = worker.pool.lease(target, speak, now).await.map_err(|e| connect_error(e, target))?;
-    let unsent = match send_on(lease, request).await {
+    let lease = worker.pool.lease(target, way.speak, now).await.map_err(|e| connect_error(e, target))?;
+    let unsent = match send_on(lease, way, request).await? {
         Err(SendError::NotSent(request)) => request,
         Err(error) => return Err(send_error(error, endpoint)),
         Ok(sent) => return Ok(sent),
     };
     // The kept connection was just being closed and nothing of the request was written: that is no failure of the
     // endpoint yet, a new connection tells.
-    let lease = worker.pool.fresh(target, speak, now).await.map_err(|e| connect_error(e, target))?;
-    send_on(lease, *unsent).await.map_err(|error| send_error(error, endpoint))
+    // Boxed, as it is rare.
+    Box::pin(async {
+        let lease = worker.pool.fresh(target, way.speak, now).await.map_err(|e| connect_error(e, target))?;
+        send_on(lease, way, *unsent).await?.map_err(|error| send_error(error, endpoint))
+    })
+    .await
 }
 
-async fn send_on(lease: Lease, request: Request<RequestBody>) -> Result<Sent, SendError> {
-    match lease {
-        Lease::Http1 { mut connection } => {
-            let response = connection.send(request).await?;
-            Ok((response, Some(connection), None))
+async fn send_on(
+    lease: Lease,
+    way: Way<'_>,
+    request: Request<RequestBody>,
+) -> Result<Result<Sent, SendError>, ProxyError> {
+    let sent = match lease {
+        Lease::Http1 { mut connection } => match connection.send(request).await {
+            Ok(response) => Ok(Sent { response, http1: Some(connection), slot: None, stream: None }),
+            Err(error) => Err(error),
+        },
+        Lease::Http2 { connection, slot } if way.wish.is_some() => {
+            if !connection.is_extended() {
+                return Err(ProxyError::Unsupported("WebSocket over the endpoint's HTTP/2 (RFC 8441)"));
+            }
+            // Boxed, so that ordinary requests do not keep the room.
+            let opened = Box::pin(connection.open(request)).await;
+            opened.map(|Opened { response, stream }| Sent {
+                response,
+                http1: None,
+                slot: Some(slot),
+                stream: Some(stream),
+            })
         }
         Lease::Http2 { connection, slot } => {
-            let response = connection.send(request).await?;
-            Ok((response, None, Some(slot)))
+            let sent = connection.send(request).await;
+            sent.map(|response| Sent { response, http1: None, slot: Some(slot), stream: None })
         }
-    }
+    };
+    Ok(sent)
 }
 
 /// Why no connection could be had, as an error of the request.

@@ -18,14 +18,16 @@ use http::{
 };
 
 use super::{
-    attempt::{self, Answer},
+    attempt::{self, Answer, Way},
     error::ProxyError,
     form, respond,
+    wish::Wish,
     worker::Worker,
 };
 use crate::{
     balance::{self, Tried},
     connect::{dial::Speak, place::Target},
+    headers::framing::FramingError,
     model::{Cluster, Snapshot, wire},
     net::Net,
     relay::{
@@ -51,6 +53,8 @@ pub(super) struct Attempts<'a, N: Net> {
     pub(super) authority: String,
     /// What is spoken upstream.
     pub(super) speak: Speak,
+    /// The wish to switch protocols that is passed on.
+    pub(super) wish: Option<&'a Wish>,
     /// Which attempt the hop before said this is, counted from 1.
     pub(super) previous_attempt: u32,
 }
@@ -104,7 +108,16 @@ impl<N: Net> Attempts<'_, N> {
             let identity = self.snapshot.identity.as_ref();
             let target = Target { cluster: self.cluster, endpoint: &endpoint, identity };
             let request = self.request(&head, replay.attempt(), attempt)?;
-            let outcome = attempt::attempt(self.worker, target, self.speak, request, expiry.as_mut()).await;
+            let way = Way { speak: self.speak, wish: self.wish };
+            let outcome = attempt::attempt(self.worker, target, way, request, expiry.as_mut()).await;
+            // What follows the request would be taken for its body, or the other way round.
+            let outcome = match outcome {
+                Ok(answer) if answer.switch.is_some() && !replay.is_over() => {
+                    let (endpoint, source) = (target.endpoint.address(), FramingError::WrongSwitch);
+                    Err(ProxyError::BadResponse { endpoint, source })
+                }
+                outcome => outcome,
+            };
             let class = match &outcome {
                 Ok(answer) => answer.processed,
                 Err(error) => error.retry_class(),
@@ -117,7 +130,8 @@ impl<N: Net> Attempts<'_, N> {
             }
             let facts = RetryFacts {
                 processed,
-                is_idempotent: retry::is_idempotent(&head.method),
+                // What follows a switch is not known to be.
+                is_idempotent: self.wish.is_none() && retry::is_idempotent(&head.method),
                 is_replayable: replay.is_replayable(),
                 attempt,
                 max_retries: policy.max_retries,
@@ -172,6 +186,12 @@ impl<N: Net> Attempts<'_, N> {
                 form::for_http2(&mut request, &self.authority, scheme)?;
             }
             Speak::Http1 | Speak::Either | Speak::Tcp => form::for_http1(&mut request, &self.authority)?,
+        }
+        // Where it is not known yet what the server speaks, the attempt does it when it is.
+        if let Some(wish) = self.wish
+            && self.speak != Speak::Either
+        {
+            wish.dress(&mut request, self.speak);
         }
         Ok(request)
     }

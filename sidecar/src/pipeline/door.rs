@@ -2,12 +2,12 @@
 
 use std::{
     net::IpAddr,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
 };
 
 use outrider_certs::Peer;
 
-use super::{misuse::Resets, respond::Audience};
+use super::{misuse::Resets, respond::Audience, switched::Switched};
 use crate::model::{
     Listener,
     runtime::{ListenerRuntime, PeerCount},
@@ -24,6 +24,8 @@ pub struct Door {
     pub from: From,
     /// Streams reset before their answers, of HTTP/2.
     pub resets: Resets,
+    /// What the connection carries once it has left HTTP.
+    switched: Mutex<Option<Box<Switched>>>,
 }
 
 /// Who is at the other end of a downstream connection.
@@ -45,6 +47,27 @@ pub enum From {
 }
 
 impl Door {
+    /// The door of a new connection.
+    #[must_use]
+    pub fn new(listener: Arc<Listener>, counts: Arc<ListenerRuntime>, from: From) -> Self {
+        Self { listener, counts, from, resets: Resets::default(), switched: Mutex::new(None) }
+    }
+
+    /// The connection leaves HTTP when its answer has been sent, and carries this from then on.
+    pub(super) fn switch(&self, to: Box<Switched>) {
+        *self.switched.lock().unwrap_or_else(PoisonError::into_inner) = Some(to);
+    }
+
+    /// Whether the connection is to leave HTTP.
+    pub(super) fn is_switched(&self) -> bool {
+        self.switched.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// What a connection that has left HTTP carries.
+    pub(super) fn switched(&self) -> Option<Box<Switched>> {
+        self.switched.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// What our own answers may say here.
     #[must_use]
     pub fn audience(&self) -> Audience {

@@ -1,10 +1,12 @@
 //! The request's head, judged and made what the next hop may see.
 
 use http::{HeaderValue, Method, Version, header, request::Parts};
+use hyper::ext::Protocol;
 
 use super::{
     door::{Door, From},
     error::ProxyError,
+    wish::Wish,
     worker::Worker,
 };
 use crate::{
@@ -13,6 +15,7 @@ use crate::{
     model::{
         Cluster, ListenerKind, Snapshot,
         cluster::AppProtocol,
+        listener,
         settings::Limits,
         transport::{HttpVersion, PeerKind, Transport},
         wire,
@@ -24,7 +27,7 @@ use crate::{
 ///
 /// # Errors
 /// [`ProxyError::HeadersTooLarge`], [`ProxyError::BadRequest`], [`ProxyError::Unsupported`].
-pub(super) fn judge(head: &Parts, limits: &Limits) -> Result<String, ProxyError> {
+pub(super) fn judge(head: &Parts, wish: Option<&Wish>, limits: &Limits) -> Result<String, ProxyError> {
     let bad = |error: framing::FramingError| ProxyError::BadRequest(error.to_string());
     let target_bytes = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
     if !framing::fits(&head.headers, target_bytes, limits.header_count, limits.header_bytes) {
@@ -32,7 +35,15 @@ pub(super) fn judge(head: &Parts, limits: &Limits) -> Result<String, ProxyError>
     }
     framing::check_request(head).map_err(bad)?;
     if head.method == Method::CONNECT {
-        return Err(ProxyError::Unsupported("CONNECT"));
+        if wish.is_none() {
+            let is_extended = head.extensions.get::<Protocol>().is_some();
+            let what = if is_extended { "CONNECT with a :protocol other than websocket" } else { "CONNECT" };
+            return Err(ProxyError::Unsupported(what));
+        }
+        // RFC 8441 §4: an extended CONNECT has a path, as other requests have.
+        if !head.uri.path().starts_with('/') {
+            return Err(bad(framing::FramingError::Target));
+        }
     }
     framing::authority(head).map(str::to_owned).map_err(bad)
 }
@@ -83,7 +94,8 @@ pub(super) fn rewrite<N: Net>(
 }
 
 /// What to speak upstream. The far side restores what the calling app spoke.
-pub(super) fn speak(door: &Door, cluster: &Cluster, head: &mut Parts) -> Speak {
+pub(super) fn speak(door: &Door, cluster: &Cluster, wish: Option<&Wish>, head: &mut Parts) -> Speak {
+    let is_http1_only = wish.is_some_and(Wish::is_http1_only);
     let app_version = reserved::take(&mut head.headers, wire::APP_VERSION);
     let speak = match (&door.listener.kind, &cluster.settings.transport) {
         (_, Transport::Mesh(peer, version)) => {
@@ -92,6 +104,7 @@ pub(super) fn speak(door: &Door, cluster: &Cluster, head: &mut Parts) -> Speak {
                 head.headers.insert(wire::APP_VERSION, version_label(head.version));
             }
             match version {
+                HttpVersion::Http2 if is_http1_only && is_sidecar => Speak::Http1,
                 HttpVersion::Http2 => Speak::Http2,
                 // An HTTP/1 head must name its trailers, which gRPC never does: they would be lost.
                 HttpVersion::Http1 if is_sidecar && head.version == Version::HTTP_2 => Speak::Http2,
@@ -99,10 +112,17 @@ pub(super) fn speak(door: &Door, cluster: &Cluster, head: &mut Parts) -> Speak {
             }
         }
         (_, Transport::Public(public)) => match public.protocol {
+            // What both ends are sure to have a form for.
+            AppProtocol::Auto if wish.is_some() => Speak::Http1,
             AppProtocol::Auto => Speak::Either,
             AppProtocol::Http1 => Speak::Http1,
             AppProtocol::Http2 => Speak::Http2,
         },
+        (_, Transport::Plain(AppProtocol::Auto))
+        | (
+            ListenerKind::Inbound(listener::Inbound { app_protocol: AppProtocol::Auto, .. }),
+            Transport::App,
+        ) if is_http1_only => Speak::Http1,
         (_, Transport::Plain(protocol)) => app_speak(*protocol, None, head.version),
         (ListenerKind::Inbound(inbound), Transport::App) => {
             app_speak(inbound.app_protocol, app_version.as_ref(), head.version)

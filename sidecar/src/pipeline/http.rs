@@ -9,7 +9,7 @@
 
 use std::{convert::Infallible, sync::Arc};
 
-use http::{HeaderValue, Request, Response, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 
 use super::{
@@ -19,9 +19,12 @@ use super::{
     error::ProxyError,
     head,
     respond::{self, Audience},
+    switched::{Near, Switched},
+    wish::{Switch, Wish},
     worker::Worker,
 };
 use crate::{
+    connect::dial::Speak,
     drain::Phase,
     headers::{hop_by_hop, reserved},
     model::{Cluster, ListenerKind, Snapshot, flag::ResponseFlag, wire},
@@ -49,19 +52,26 @@ const MAX_SHOWN_AUTHORITY: usize = 100;
 pub async fn handle<N: Net>(
     worker: Arc<Worker<N>>,
     door: Arc<Door>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     door.count_request();
     let mut record = RequestRecord::new(Arc::clone(&door.counts), worker.now());
-    let is_grpc = respond::is_grpc(request.headers());
+    let wish = Wish::of(&worker, &door, &mut request);
+    // What follows the head may be meant for another protocol: it must not be taken for a request.
+    let is_leaving = wish.is_some() || request.method() == Method::CONNECT;
+    let is_grpc = !is_leaving && respond::is_grpc(request.headers());
     let version = request.version();
     let unanswered = Unanswered { worker: &worker, door: &door, is_http2: version == Version::HTTP_2 };
-    let carried = carry(&worker, &door, request, &mut record).await;
+    let carried = carry(&worker, &door, request, wish.as_deref(), &mut record).await;
     std::mem::forget(unanswered);
     // On doubt about the framing, the two sides may disagree about where the next request begins.
-    let is_in_doubt = matches!(carried, Err(ProxyError::BadRequest(_)));
+    let is_in_doubt = is_leaving || matches!(carried, Err(ProxyError::BadRequest(_)));
     let mut response = match carried {
-        Ok(carried) => deliver(&worker, carried, record),
+        Ok(carried) => {
+            // In HTTP/1, trailers would end the body as if it were whole.
+            let ends_in_status = is_grpc && version == Version::HTTP_2;
+            deliver(&worker, &door, carried, (wish, record), ends_in_status)
+        }
         Err(error) => {
             let response = respond::respond(&error, is_grpc, door.audience());
             record.set_flag(error.flag());
@@ -73,7 +83,8 @@ pub async fn handle<N: Net>(
         }
     };
     let is_draining = worker.drains.of(&door.listener).phase() >= Phase::Draining;
-    if version < Version::HTTP_2 && (is_draining || is_in_doubt) {
+    let is_switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if version < Version::HTTP_2 && !is_switched && (is_draining || is_in_doubt) {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)
@@ -101,7 +112,6 @@ struct Carried {
     cluster: Arc<Cluster>,
     activity: Activity,
     slot: RequestSlot,
-    audience: Audience,
 }
 
 /// Carries one request to an upstream and returns the answer: the stages in order.
@@ -109,12 +119,13 @@ async fn carry<N: Net>(
     worker: &Worker<N>,
     door: &Door,
     request: Request<Incoming>,
+    wish: Option<&Wish>,
     record: &mut RequestRecord,
 ) -> Result<Carried, ProxyError> {
     // One load for the whole request: a change in between must not pair an old route with a new cluster.
     let snapshot = worker.snapshots.load();
     let (mut head, body) = request.into_parts();
-    let authority = head::judge(&head, &worker.settings.bootstrap.limits)?;
+    let authority = head::judge(&head, wish, &worker.settings.bootstrap.limits)?;
     let cluster = find_cluster(&snapshot, door, &authority)?;
     record.routed(Arc::clone(&cluster.runtime));
     let slot = circuit_breaker::admit_request(&cluster, worker.load.is_over())
@@ -122,14 +133,16 @@ async fn carry<N: Net>(
     retry_budget::record_request(&cluster.runtime.retry_budget, worker.now());
 
     let previous_attempt = head::rewrite(worker, door, &snapshot, &cluster, &mut head);
-    let speak = head::speak(door, &cluster, &mut head);
+    let speak = head::speak(door, &cluster, wish, &mut head);
+    // RFC 9110 §7.8: a wish may be ignored. Where the next hop has no form for it, this is an ordinary request.
+    let wish = wish.filter(|wish| speak == Speak::Http1 || !wish.is_http1_only());
     let activity = Activity::new(&worker.clock);
     let replay = Replay::new(body, cluster.settings.retry.replay_bytes, activity.clone());
     let authority = if authority.is_empty() { head::unnamed(worker, &cluster) } else { authority };
     let attempts =
-        Attempts { worker, snapshot: &snapshot, cluster: &cluster, authority, speak, previous_attempt };
+        Attempts { worker, snapshot: &snapshot, cluster: &cluster, authority, speak, wish, previous_attempt };
     let (answer, rest) = attempts.run(head, replay, &activity).await?;
-    Ok(Carried { answer, rest, cluster, activity, slot, audience: door.audience() })
+    Ok(Carried { answer, rest, cluster, activity, slot })
 }
 
 fn find_cluster(snapshot: &Snapshot, door: &Door, authority: &str) -> Result<Arc<Cluster>, ProxyError> {
@@ -148,32 +161,73 @@ fn find_cluster(snapshot: &Snapshot, door: &Door, authority: &str) -> Result<Arc
 /// Makes an upstream's answer the downstream's.
 fn deliver<N: Net>(
     worker: &Arc<Worker<N>>,
-    carried: Carried,
-    mut record: RequestRecord,
+    door: &Door,
+    mut carried: Carried,
+    (wish, mut record): (Option<Box<Wish>>, RequestRecord),
+    ends_in_status: bool,
 ) -> Response<ResponseBody> {
-    let Carried { answer, rest, cluster, activity, slot, audience } = carried;
+    let response = &mut carried.answer.response;
+    clean(response.headers_mut(), &carried.cluster, door.audience());
+    *response.version_mut() = Version::default();
+    let wish = match (wish, carried.answer.switch.take()) {
+        (Some(wish), Some(switch)) => return switch_over(worker, door, carried, (*wish, *switch), record),
+        (wish, _) => wish,
+    };
+    let Carried { answer, rest, cluster, activity, slot } = carried;
     let (mut head, body) = answer.response.into_parts();
-    hop_by_hop::strip_response(&mut head.headers);
-    let is_sidecar = cluster.settings.transport.is_sidecar();
-    let reason = reserved::take(&mut head.headers, wire::REASON);
-    reserved::strip(&mut head.headers);
-    // The far sidecar's reason explains its answer to the app here. Apps have none: their sidecars take it off.
-    if let Some(reason) = reason.filter(|_| is_sidecar && audience == Audience::App) {
-        head.headers.insert(wire::REASON, reason);
-    }
     record.set_status(head.status.as_u16());
     record.head_received(worker.now());
+    if let Some(wish) = wish {
+        head.status = wish.refusal(&mut head.headers, head.status);
+    }
     let ending = Ending {
         worker: Arc::clone(worker),
         record: Some(record),
         held: Some(answer.held),
+        ends_in_status: ends_in_status && respond::is_grpc(&head.headers),
         _rest: rest,
         _slot: slot,
     };
     let idle = cluster.settings.timeouts.stream_idle;
     let body = worker.streams.watch(body, activity, idle, Box::new(ending));
-    head.version = Version::default();
     Response::from_parts(head, body)
+}
+
+/// Tells the downstream of a switch that the upstream has made; what follows is relayed.
+fn switch_over<N: Net>(
+    worker: &Arc<Worker<N>>,
+    door: &Door,
+    carried: Carried,
+    (wish, switch): (Wish, Switch),
+    mut record: RequestRecord,
+) -> Response<ResponseBody> {
+    let Carried { answer, rest, cluster, activity: _, slot } = carried;
+    let mut response = answer.response.map(|_taken| ResponseBody::local(""));
+    *response.status_mut() = wish.consent(response.headers_mut(), &switch);
+    record.set_status(response.status().as_u16());
+    record.head_received(worker.now());
+    let (upstream, held) = (switch.upstream, answer.held);
+    let switched = Box::new(Switched { upstream, cluster, record, held, rest, slot });
+    if wish.is_from_http1() {
+        door.switch(switched);
+    } else {
+        let drain = worker.drains.of(&door.listener);
+        let near = Near::<N::Stream>::Stream(wish.into_downstream());
+        drain.spawn(switched.relay(Arc::clone(worker), drain.watcher(), near));
+    }
+    response
+}
+
+/// Takes off an answer's head what was meant for us.
+fn clean(headers: &mut HeaderMap, cluster: &Cluster, audience: Audience) {
+    hop_by_hop::strip_response(headers);
+    let is_sidecar = cluster.settings.transport.is_sidecar();
+    let reason = reserved::take(headers, wire::REASON);
+    reserved::strip(headers);
+    // The far sidecar's reason explains its answer to the app here. Apps have none: their sidecars take it off.
+    if let Some(reason) = reason.filter(|_| is_sidecar && audience == Audience::App) {
+        headers.insert(wire::REASON, reason);
+    }
 }
 
 /// What lives as long as a response's body.
@@ -182,14 +236,17 @@ struct Ending<N: Net> {
     /// Dropped unfinished, it counts the downstream as gone.
     record: Option<RequestRecord>,
     held: Option<Held>,
+    /// Whether an answer that breaks off ends with a gRPC status: a call over a lost connection is `UNAVAILABLE`, and
+    /// of a reset gRPC's clients make something else.
+    ends_in_status: bool,
     /// With the answer's end, nobody wants the rest of the request.
     _rest: Rest,
     _slot: RequestSlot,
 }
 
 impl<N: Net> OnEnd for Ending<N> {
-    fn ended(&mut self, result: Result<(), &body::Error>) {
-        let (Some(mut record), Some(mut held)) = (self.record.take(), self.held.take()) else { return };
+    fn ended(&mut self, result: Result<(), &body::Error>) -> Option<HeaderMap> {
+        let (Some(mut record), Some(mut held)) = (self.record.take(), self.held.take()) else { return None };
         match result {
             Ok(()) => {
                 if let Some(connection) = held.http1 {
@@ -203,5 +260,6 @@ impl<N: Net> OnEnd for Ending<N> {
             Err(body::Error::Idle) => record.set_flag(ResponseFlag::SI),
         }
         record.finish();
+        result.err().filter(|_| self.ends_in_status).and_then(respond::broken_off)
     }
 }

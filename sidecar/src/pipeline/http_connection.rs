@@ -31,6 +31,7 @@ use super::{
     http::handle,
     misuse,
     pulse::{Pulse, Pulsed, State, Watched},
+    switched::Near,
     worker::Worker,
 };
 use crate::{
@@ -38,7 +39,7 @@ use crate::{
     connect::http2::{connection_window_bytes, header_list_bytes},
     drain::{Phase, Watcher},
     model::{closed::Misuse, settings::Limits, wire},
-    net::Net,
+    net::{Net, Stream},
 };
 
 /// Bytes of one response stream that wait to be sent.
@@ -74,7 +75,7 @@ pub(super) enum Wire {
 pub(super) async fn serve<N, S>(worker: Arc<Worker<N>>, door: Arc<Door>, mut stream: S, wire: Wire)
 where
     N: Net,
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Stream,
 {
     let watcher = worker.drains.of(&door.listener).watcher();
     let mut connection = Connection { worker, door, watcher };
@@ -98,6 +99,10 @@ where
         match Box::pin(connection.http1(Prefixed::new(first, stream))).await {
             Some((unread, back)) => (first, stream) = (unread, back),
             None => return,
+        }
+        if let Some(switched) = connection.door.switched() {
+            let Connection { worker, watcher, .. } = connection;
+            return Box::pin(switched.relay(worker, watcher, Near::Connection(stream, first))).await;
         }
         if first.is_empty() {
             match connection.parked(&mut stream).await {
@@ -163,8 +168,8 @@ impl<N: Net> Connection<N> {
         }
     }
 
-    /// Serves HTTP/1 requests until nothing is asked any more: then what was read and not used, and the stream. `None`
-    /// if the connection has ended.
+    /// Serves HTTP/1 requests until nothing is asked any more, or until a switch of protocols: then what was read and not
+    /// used, and the stream. `None` if the connection has ended.
     async fn http1<S>(&mut self, stream: Prefixed<S>) -> Option<(Bytes, S)>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -218,7 +223,7 @@ impl<N: Net> Connection<N> {
             self.broke(&error);
             return None;
         }
-        if !pulse.is_parked() {
+        if !pulse.is_parked() && !self.door.is_switched() {
             return None;
         }
         let parts = connection.into_parts();
@@ -324,6 +329,7 @@ fn http2_builder(limits: &Limits, wire: Wire) -> http2::Builder<TokioExecutor> {
         .max_local_error_reset_streams(MAX_ERROR_RESETS)
         .max_header_list_size(header_list_bytes(limits))
         .max_send_buf_size(MAX_SEND_BUFFER_BYTES)
+        .enable_connect_protocol()
         .auto_date_header(false);
     // Peers alone: the way to the own app cannot die without it, and one that is halted (a debugger) would be cut off.
     if wire == Wire::Http2 {

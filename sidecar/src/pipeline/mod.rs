@@ -15,7 +15,9 @@ pub mod misuse;
 mod pulse;
 pub mod respond;
 pub mod serve;
+mod switched;
 pub mod tcp;
+mod wish;
 pub mod worker;
 
 #[cfg(test)]

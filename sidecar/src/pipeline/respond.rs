@@ -5,7 +5,14 @@ use std::error::Error as _;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
 use super::error::ProxyError;
-use crate::{model::wire, relay::body::ResponseBody, resilience::retry::Processed};
+use crate::{
+    model::wire,
+    relay::{
+        body::{self, ResponseBody},
+        received::Broken,
+    },
+    resilience::retry::Processed,
+};
 
 /// Who gets the answer, and so what it may say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +71,30 @@ fn grpc(error: &ProxyError) -> Response<ResponseBody> {
     response
 }
 
-/// Whether a request speaks gRPC.
+/// The status that ends a gRPC answer which broke off: UNAVAILABLE, or DEADLINE_EXCEEDED where nothing moved. `None` if
+/// the upstream reset the stream itself: that reset is its answer, and goes on as one.
+#[must_use]
+pub fn broken_off(error: &body::Error) -> Option<HeaderMap> {
+    let (status, reason) = match error {
+        body::Error::Upstream(error) if is_reset(error) => return None,
+        body::Error::Upstream(_) => (14_u16, "reset_in_answer"),
+        body::Error::Idle => (4, "stream_idle"),
+    };
+    let mut trailers = HeaderMap::with_capacity(2);
+    trailers.insert("grpc-status", HeaderValue::from(status));
+    trailers.insert("grpc-message", HeaderValue::from_static(reason));
+    Some(trailers)
+}
+
+/// Whether the other end of an HTTP/2 connection reset this stream, and not the whole connection.
+fn is_reset(broken: &Broken) -> bool {
+    match broken {
+        Broken::Http1(_) => false,
+        Broken::Http2(error) => error.is_reset() && error.is_remote(),
+    }
+}
+
+/// Whether a request or an answer speaks gRPC.
 #[must_use]
 pub fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))

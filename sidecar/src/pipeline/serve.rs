@@ -10,7 +10,6 @@ use outrider_certs::verify::Role;
 use super::{
     door::{Door, From},
     http_connection::{self, Wire},
-    misuse::Resets,
     tcp,
     worker::Worker,
 };
@@ -40,7 +39,7 @@ pub async fn serve<N: Net>(
 ) {
     match &listener.kind {
         ListenerKind::OutboundHttp { .. } => {
-            let door = Arc::new(Door { listener, counts, from: From::App, resets: Resets::default() });
+            let door = Arc::new(Door::new(listener, counts, From::App));
             http_connection::serve(worker, door, stream, Wire::Sniffed).await;
         }
         ListenerKind::OutboundTcp { cluster } => {
@@ -157,7 +156,7 @@ fn peer_door<S>(
     count.connections.fetch_add(1, Ordering::Relaxed);
     *count.tls.lock().unwrap_or_else(PoisonError::into_inner) = Some(accepted.facts.clone());
     let from = From::Peer { peer: accepted.peer.clone(), address: address.ip(), is_sidecar, count };
-    Arc::new(Door { listener, counts, from, resets: Resets::default() })
+    Arc::new(Door::new(listener, counts, from))
 }
 
 /// A verified peer is in: requests or bytes, as the application protocol says.

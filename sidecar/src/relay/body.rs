@@ -12,6 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use slab::Slab;
@@ -22,7 +23,8 @@ use super::{
 };
 use crate::headers::trailers;
 
-/// Why a response body ended early. The downstream sees a reset stream or a connection closed before the end.
+/// Why a response body ended early. The downstream sees a reset stream or a connection closed before the end, unless
+/// trailers can tell it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The upstream broke off.
@@ -36,7 +38,10 @@ pub enum Error {
 /// Told how a response body ended; whatever it holds (slots, records, leases) is released with it.
 pub trait OnEnd: Send + 'static {
     /// The body has ended: whole, or with an error. Not called if the downstream dropped it.
-    fn ended(&mut self, result: Result<(), &Error>);
+    ///
+    /// After an error, trailers that tell the downstream what happened, where its protocol has such; they take the
+    /// place of the reset.
+    fn ended(&mut self, result: Result<(), &Error>) -> Option<HeaderMap>;
 }
 
 /// The response bodies under way of one worker: as many as its requests in flight, which are capped.
@@ -74,8 +79,8 @@ enum State {
     },
     /// Given out to its last frame, or failed.
     Ended,
-    /// Ended for idleness, not yet told.
-    Idle,
+    /// Ended for idleness, not yet told; with the trailers that tell it, if any.
+    Idle(Option<Box<HeaderMap>>),
 }
 
 impl std::fmt::Debug for Live {
@@ -145,15 +150,21 @@ impl Live {
     }
 
     fn expire(&self) {
-        let state = std::mem::replace(&mut *lock(&self.state), State::Idle);
-        match state {
-            State::Open { body, mut on_end } => {
-                on_end.ended(Err(&Error::Idle));
-                drop(body);
-                self.waiting.wake();
+        let mut guard = lock(&self.state);
+        if !matches!(*guard, State::Open { .. }) {
+            return;
+        }
+        let state = std::mem::replace(&mut *guard, State::Idle(None));
+        drop(guard);
+        if let State::Open { body, mut on_end } = state {
+            let trailers = on_end.ended(Err(&Error::Idle));
+            drop(body);
+            let mut guard = lock(&self.state);
+            if let State::Idle(told) = &mut *guard {
+                *told = trailers.map(Box::new);
             }
-            State::Ended => *lock(&self.state) = State::Ended,
-            State::Idle => {}
+            drop(guard);
+            self.waiting.wake();
         }
     }
 
@@ -173,17 +184,21 @@ impl Live {
                 None => (Ok(()), None),
             },
             State::Ended => return Poll::Ready(None),
-            State::Idle => {
+            State::Idle(trailers) => {
+                let trailers = trailers.take();
                 *guard = State::Ended;
-                return Poll::Ready(Some(Err(Arc::new(Error::Idle))));
+                let told = trailers.map(|trailers| Frame::trailers(*trailers));
+                return Poll::Ready(Some(told.ok_or_else(|| Arc::new(Error::Idle))));
             }
         };
         let state = std::mem::replace(&mut *guard, State::Ended);
         drop(guard);
-        if let State::Open { mut on_end, .. } = state {
-            on_end.ended(outcome.as_ref().copied());
-        }
-        Poll::Ready(frame.map(Ok).or_else(|| outcome.err().map(|error| Err(Arc::new(error)))))
+        let trailers = match state {
+            State::Open { mut on_end, .. } => on_end.ended(outcome.as_ref().copied()),
+            State::Ended | State::Idle(_) => None,
+        };
+        let told = trailers.filter(|_| outcome.is_err()).map(Frame::trailers);
+        Poll::Ready(frame.or(told).map(Ok).or_else(|| outcome.err().map(|error| Err(Arc::new(error)))))
     }
 }
 
@@ -240,7 +255,7 @@ impl Body for ResponseBody {
             Self::Upstream(upstream) => match &*lock(&upstream.live.state) {
                 State::Open { body, .. } => body.is_end_stream(),
                 State::Ended => true,
-                State::Idle => false,
+                State::Idle(_) => false,
             },
         }
     }
@@ -250,7 +265,7 @@ impl Body for ResponseBody {
             Self::Local(body) => body.size_hint(),
             Self::Upstream(upstream) => match &*lock(&upstream.live.state) {
                 State::Open { body, .. } => body.size_hint(),
-                State::Ended | State::Idle => SizeHint::with_exact(0),
+                State::Ended | State::Idle(_) => SizeHint::with_exact(0),
             },
         }
     }

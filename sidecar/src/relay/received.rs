@@ -16,8 +16,8 @@ pub enum Broken {
     /// On HTTP/1.
     #[error(transparent)]
     Http1(#[from] hyper::Error),
-    /// On HTTP/2.
-    #[error(transparent)]
+    /// On HTTP/2. Not transparent: hyper looks for this very error among the causes, for the code of the reset that goes on.
+    #[error("by HTTP/2")]
     Http2(#[from] h2::Error),
 }
 
@@ -28,6 +28,8 @@ pub enum Received {
     Http1(Incoming),
     /// By HTTP/2. What is read makes room for more at once: it is held no longer than its way downstream takes.
     Http2(RecvStream),
+    /// Taken out: what follows the head is no body.
+    Taken,
 }
 
 impl Body for Received {
@@ -41,6 +43,7 @@ impl Body for Received {
         let stream = match &mut *self {
             Self::Http1(body) => return Pin::new(body).poll_frame(cx).map_err(Broken::Http1),
             Self::Http2(stream) => stream,
+            Self::Taken => return Poll::Ready(None),
         };
         match ready!(stream.poll_data(cx)) {
             Some(Ok(data)) => {
@@ -65,6 +68,7 @@ impl Body for Received {
         match self {
             Self::Http1(body) => body.is_end_stream(),
             Self::Http2(stream) => stream.is_end_stream(),
+            Self::Taken => true,
         }
     }
 
@@ -73,6 +77,7 @@ impl Body for Received {
             Self::Http1(body) => body.size_hint(),
             Self::Http2(stream) if stream.is_end_stream() => SizeHint::with_exact(0),
             Self::Http2(_) => SizeHint::default(),
+            Self::Taken => SizeHint::with_exact(0),
         }
     }
 }

@@ -121,6 +121,15 @@ impl Replay {
         })
     }
 
+    /// Whether the body has come to its end.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.shared.as_ref().is_none_or(|shared| {
+            let shared = lock(shared);
+            shared.ended || shared.body.is_end_stream()
+        })
+    }
+
     /// Whether the downstream broke off its body: then nobody waits for an answer.
     #[must_use]
     pub fn has_failed(&self) -> bool {

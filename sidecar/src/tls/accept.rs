@@ -47,6 +47,12 @@ pub async fn accept<S: Stream>(
     }
 }
 
+impl<S: Stream> Stream for TlsStream<S> {
+    fn reset_on_close(&self) {
+        self.get_ref().0.reset_on_close();
+    }
+}
+
 fn refusal(error: &io::Error) -> Refusal {
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>());
     match tls {

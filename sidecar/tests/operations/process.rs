@@ -43,8 +43,8 @@ clusters:
     spiffe_ids: [spiffe://demo.outrider/orders]
     endpoints: [{address: '10.0.0.7:4343'}]
   - {name: stock, spiffe_ids: [spiffe://demo.outrider/stock], endpoints_file: stock.yaml}
-  - {name: legacy, tls: none, endpoints: [{address: '192.0.2.7:80'}]}
   - {name: search, spiffe_ids: [spiffe://demo.outrider/search], dns: {name: search.test., port: 4343}}
+  - {name: legacy, tls: none, endpoints: [{address: '192.0.2.7:80'}]}
 ";
 
 /// A process of which only the facts exist.

@@ -145,3 +145,31 @@ async fn a_head_that_never_ends_is_counted() {
     drop(soon("the close", stream.read_to_end(&mut Vec::new())).await);
     eventually("it is counted", || misused(&orders, "in", Misuse::HeadTimeout) == 1).await;
 }
+
+#[tokio::test]
+async fn the_own_apps_heads_and_idle_times_have_their_own_bounds() {
+    let (mesh, app) = (TestMesh::new(), HttpApp::echo().await);
+    let callee = mesh.callee("orders", app.address(), "").await;
+    let yaml = format!(
+        "limits: {{header_read_timeout: 1s, idle_timeout: 2s}}\noutbound: [{{name: out, listen: '127.0.0.1:0'}}]\n\
+         clusters: [{{name: orders, spiffe_ids: ['{}'], endpoints: [{{address: '{}'}}]}}]",
+        crate::harness::ca::id("orders"),
+        callee.address(),
+    );
+    let web = mesh.start("web", &yaml).await;
+    // A head, and an HTTP/2 preface, that never end.
+    for (number, bytes) in (1..).zip([&b"GET / HTTP/1.1\r\nHost: ord"[..], b"PRI * HTTP/2.0\r\n\r\nSM"]) {
+        let mut slow = TcpStream::connect(web.address()).await.unwrap();
+        slow.write_all(bytes).await.unwrap();
+        is_closed(&mut slow).await;
+        eventually("it is counted", || misused(&web, "out", Misuse::HeadTimeout) == number).await;
+    }
+    // Nothing at all, and nothing after an answer.
+    is_closed(&mut TcpStream::connect(web.address()).await.unwrap()).await;
+    let mut used = TcpStream::connect(web.address()).await.unwrap();
+    used.write_all(b"GET / HTTP/1.1\r\nHost: orders\r\n\r\n").await.unwrap();
+    let (head, is_whole) = crate::harness::client::read_head(&mut used).await;
+    assert!(is_whole && head.contains(" 200 "), "{head}");
+    is_closed(&mut used).await;
+    assert_eq!(misused(&web, "out", Misuse::HeadTimeout), 2, "idle is no misuse");
+}

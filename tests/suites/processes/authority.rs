@@ -24,22 +24,22 @@ use super::{
 };
 
 /// The trust domain of every mesh here.
-pub(super) const DOMAIN: &str = "test.outrider";
+pub(crate) const DOMAIN: &str = "test.outrider";
 
 /// The SPIFFE ID of a service.
-pub(super) fn id(service: &str) -> SpiffeId {
+pub(crate) fn id(service: &str) -> SpiffeId {
     SpiffeId::parse(&format!("spiffe://{DOMAIN}/{service}")).expect("a good name")
 }
 
 /// A root in a folder; certificates are made by hand.
 #[derive(Clone, Debug)]
-pub(super) struct Authority {
+pub(crate) struct Authority {
     folder: PathBuf,
     state: Arc<CaState>,
 }
 
 impl Authority {
-    pub(super) fn new(folder: &Path) -> Self {
+    pub(crate) fn new(folder: &Path) -> Self {
         let domain = TrustDomain::parse(DOMAIN).expect("a good name");
         let new = NewCa { trust_domain: domain, root_lifetime: Duration::from_secs(3600) };
         let state = CaState::init(folder, &new, SystemTime::now()).expect("a new CA");
@@ -47,16 +47,16 @@ impl Authority {
     }
 
     /// Its root in PEM.
-    pub(super) fn bundle(&self) -> String {
+    pub(crate) fn bundle(&self) -> String {
         self.state.bundle().to_pem()
     }
 
-    pub(super) fn domain(&self) -> TrustDomain {
+    pub(crate) fn domain(&self) -> TrustDomain {
         self.state.trust_domain().clone()
     }
 
     /// Its key, for what the CA itself would never sign.
-    pub(super) fn issuer(&self) -> Issuer<'static, KeyPair> {
+    pub(crate) fn issuer(&self) -> Issuer<'static, KeyPair> {
         let state = fs::read(self.folder.join("ca.json")).expect("the CA's state");
         let state: Value = serde_json::from_slice(&state).expect("JSON");
         let text = |name: &str| state["roots"][0][name].as_str().expect("a text").to_owned();
@@ -72,20 +72,20 @@ impl Authority {
     }
 
     /// Writes a new certificate for `service` with its key, as `identity.file` reads them.
-    pub(super) fn certify(&self, service: &str, folder: &Path) {
+    pub(crate) fn certify(&self, service: &str, folder: &Path) {
         let svid = self.svid(service, Duration::from_secs(1800));
         write(folder, "svid_key.pem", &svid.key_pem());
         write(folder, "svid.pem", &svid.chain_pem());
     }
 
     /// A one-time token for `service`, in a file.
-    pub(super) fn write_token(&self, service: &str, file: &Path) {
+    pub(crate) fn write_token(&self, service: &str, file: &Path) {
         let token = self.state.new_token(&id(service), Duration::from_secs(600), SystemTime::now());
         write_atomically(file, token.expect("a token").to_string().as_bytes()).expect("written");
     }
 
     /// Starts the CA's server on this folder and waits until it listens.
-    pub(super) async fn serve(&self, listen: SocketAddr, extra: &[&str], logs: &Path) -> Process {
+    pub(crate) async fn serve(&self, listen: SocketAddr, extra: &[&str], logs: &Path) -> Process {
         let metrics = SocketAddr::new(listen.ip(), listen.port() + 1);
         let mut arguments = vec!["serve".to_owned(), "--dir".to_owned(), self.folder.display().to_string()];
         arguments.extend(["--listen".to_owned(), listen.to_string()]);
@@ -102,7 +102,7 @@ impl Authority {
 }
 
 /// Replaces a file as a whole.
-pub(super) fn write(folder: &Path, name: &str, text: &str) {
+pub(crate) fn write(folder: &Path, name: &str, text: &str) {
     fs::create_dir_all(folder).expect("a folder");
     write_atomically(&folder.join(name), text.as_bytes()).expect("written");
 }

@@ -33,27 +33,28 @@ pub(super) const CALLER: &str = "web";
 /// A loopback network of its own for one mesh (127.x.y.0/24), so that every host can use the same ports and meshes of
 /// tests that run at the same time never meet.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Network(u8, u8);
+pub(crate) struct Network(u8, u8);
 
 /// One address of it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Host(Ipv4Addr);
+pub(crate) struct Host(Ipv4Addr);
 
 impl Network {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         (0..50)
             .map(|_| Self(fastrand::u8(16..=250), fastrand::u8(..)))
             .find(|network| (1..30).all(|number| network.host(number).is_free()))
             .expect("a loopback network with free ports")
     }
 
-    pub(super) fn host(self, number: u8) -> Host {
+    pub(crate) fn host(self, number: u8) -> Host {
         Host(Ipv4Addr::new(127, self.0, self.1, number))
     }
 }
 
 impl Host {
-    fn at(self, port: u16) -> SocketAddr {
+    /// Any of its ports.
+    pub(crate) fn at(self, port: u16) -> SocketAddr {
         (self.0, port).into()
     }
 
@@ -63,22 +64,22 @@ impl Host {
     }
 
     /// Where the app calls out.
-    pub(super) fn outbound(self) -> SocketAddr {
+    pub(crate) fn outbound(self) -> SocketAddr {
         self.at(4340)
     }
 
     /// Where peers call.
-    pub(super) fn inbound(self) -> SocketAddr {
+    pub(crate) fn inbound(self) -> SocketAddr {
         self.at(4343)
     }
 
     /// Where readiness is told.
-    pub(super) fn health(self) -> SocketAddr {
+    pub(crate) fn health(self) -> SocketAddr {
         self.at(4391)
     }
 
     /// Where the app listens.
-    pub(super) fn app(self) -> SocketAddr {
+    pub(crate) fn app(self) -> SocketAddr {
         self.at(8080)
     }
 

@@ -15,11 +15,11 @@
 )]
 
 mod app;
-mod authority;
+pub(crate) mod authority;
 mod load;
 mod lying_ca;
-mod mesh;
-mod process;
+pub(crate) mod mesh;
+pub(crate) mod process;
 
 mod demo;
 mod descriptors;
@@ -32,12 +32,12 @@ mod overlap;
 use std::time::{Duration, Instant};
 
 /// Time for anything that is waited for and should take far less; the machine may be busy.
-const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 /// Between two looks.
 const POLL: Duration = Duration::from_millis(20);
 
 /// Waits until `is_so`, and panics naming `what` if that takes too long.
-async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !is_so().await {
         assert!(Instant::now() < deadline, "waited {DEADLINE:?} in vain: {what}");
@@ -46,7 +46,7 @@ async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
 }
 
 /// Runs one claim on a runtime with a few threads, so that load and events do not wait for each other.
-fn run(claim: impl Future<Output = ()>) {
+pub(crate) fn run(claim: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.expect("a runtime").block_on(claim);
 }

@@ -14,13 +14,15 @@ use tokio::process::{Child, Command};
 /// Lines of a log that a failed test shows.
 const SHOWN_LINES: usize = 40;
 
-/// The built program of that name: beside the test binary's folder, in `target/<profile>/`.
+/// The built program of that name: in the folder that `OUTRIDER_PROGRAMS` names, or beside the test binary's folder, in
+/// `target/<profile>/`.
 ///
 /// # Panics
 /// If it was not built.
-pub(super) fn program(name: &str) -> PathBuf {
+pub(crate) fn program(name: &str) -> PathBuf {
     let own = std::env::current_exe().expect("the test binary has a path");
-    let folder = own.ancestors().nth(2).expect("target/<profile>/deps/<binary>");
+    let beside = own.ancestors().nth(2).expect("target/<profile>/deps/<binary>");
+    let folder = std::env::var_os("OUTRIDER_PROGRAMS").map_or_else(|| beside.to_owned(), PathBuf::from);
     let path = folder.join(name);
     assert!(
         path.is_file(),
@@ -32,7 +34,7 @@ pub(super) fn program(name: &str) -> PathBuf {
 
 /// A running process. Dropped, it is killed; in a failing test the end of its log is shown.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(crate) struct Process {
     name: String,
     log: PathBuf,
     child: Child,
@@ -41,7 +43,7 @@ pub(super) struct Process {
 
 impl Process {
     /// Starts `program`, with its output in `folder/<name>.log`.
-    pub(super) fn start<A: Into<OsString>>(
+    pub(crate) fn start<A: Into<OsString>>(
         name: &str,
         program: &Path,
         arguments: impl IntoIterator<Item = A>,
@@ -62,20 +64,20 @@ impl Process {
         Self { name: name.to_owned(), log, child, pid }
     }
 
-    pub(super) fn pid(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         self.pid.as_raw_nonzero().get()
     }
 
     /// Everything it has written so far.
-    pub(super) fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    pub(super) fn terminate(&self) {
+    pub(crate) fn terminate(&self) {
         self.signal(Signal::TERM);
     }
 
-    pub(super) fn kill(&self) {
+    pub(crate) fn kill(&self) {
         self.signal(Signal::KILL);
     }
 
@@ -83,12 +85,12 @@ impl Process {
         kill_process(self.pid, signal).unwrap_or_else(|error| panic!("signalling {}: {error}", self.name));
     }
 
-    pub(super) fn has_ended(&mut self) -> bool {
+    pub(crate) fn has_ended(&mut self) -> bool {
         self.child.try_wait().expect("it can be waited for").is_some()
     }
 
     /// Waits for its end.
-    pub(super) async fn exited(&mut self, limit: Duration) -> ExitStatus {
+    pub(crate) async fn exited(&mut self, limit: Duration) -> ExitStatus {
         match tokio::time::timeout(limit, self.child.wait()).await {
             Ok(status) => status.expect("it can be waited for"),
             Err(_elapsed) => panic!("{} had not ended after {limit:?}", self.name),

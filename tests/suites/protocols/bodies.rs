@@ -113,6 +113,31 @@ async fn a_slow_reader_of_an_answer_gets_it_whole_and_holds_the_sender_back() {
 }
 
 #[tokio::test]
+async fn many_slow_readers_of_one_connection_between_sidecars_hold_up_nobody() {
+    let app = HttpApp::start(async |request: Request<Incoming>| {
+        Ok(Response::new(if request.uri().path() == "/slow" {
+            body::sized(64 * MIB)
+        } else {
+            body::full("quick")
+        }))
+    })
+    .await;
+    let pair = Pair::speaking(app, Version::HTTP_11).await;
+    let mut slow = Vec::new();
+    for _ in 0..20 {
+        let mut client = Client::http1(pair.web.address()).await;
+        let answer = soon("a head", client.get("/slow")).await.unwrap();
+        slow.push((client, answer));
+    }
+    // Their windows fill up meanwhile: a hundred answers, one after the other.
+    for _ in 0..100 {
+        let mut client = Client::http1(pair.web.address()).await;
+        let answer = soon("another answer", client.get("/")).await.unwrap();
+        assert_eq!(soon("its body", body::text(answer.into_body())).await, "quick");
+    }
+}
+
+#[tokio::test]
 async fn a_slow_reader_of_a_request_holds_the_calling_app_back() {
     for version in [Version::HTTP_11, Version::HTTP_2] {
         let (go, gate) = tokio::sync::watch::channel(false);
@@ -220,6 +245,30 @@ async fn an_app_that_breaks_off_its_answer_is_never_taken_for_one_that_ended_it(
         };
         assert!(broken, "{calling:?} to {called:?}");
     }
+}
+
+#[tokio::test]
+async fn what_an_app_says_by_resetting_its_answer_is_heard() {
+    let app = HttpApp::start(async |_request| {
+        let (down, body) = body::channel();
+        tokio::spawn(async move {
+            down.send(Ok(Frame::data(body::pattern(1000).into()))).await.unwrap();
+            drop(down.send(Err(h2::Error::from(h2::Reason::ENHANCE_YOUR_CALM).into())).await);
+        });
+        Ok(Response::new(body))
+    })
+    .await;
+    let pair = Pair::speaking(app, Version::HTTP_2).await;
+    let mut client = Client::http2(pair.web.address()).await;
+    let mut down = soon("a head", client.get("/")).await.unwrap().into_body();
+    let error = loop {
+        match soon("some bytes or the reset", down.frame()).await.expect("no ordinary end") {
+            Ok(_bytes) => {}
+            Err(error) => break error,
+        }
+    };
+    let cause = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+    assert_eq!(cause.and_then(h2::Error::reason), Some(h2::Reason::ENHANCE_YOUR_CALM));
 }
 
 #[tokio::test]

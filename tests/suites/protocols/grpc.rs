@@ -133,3 +133,18 @@ async fn a_dead_app_is_unavailable_in_grpcs_own_terms() {
     assert_eq!((response.status(), field(&response, "grpc-status")), (StatusCode::OK, Some("14")));
     assert_eq!(field(&response, "x-outrider-processed"), None, "that is between the sidecars");
 }
+
+#[tokio::test]
+async fn an_app_lost_in_the_middle_of_an_answer_is_unavailable_in_grpcs_own_terms() {
+    let mut pair = Pair::of(service().await).await;
+    let mut client = Client::http2(pair.web.address()).await;
+    let (up, body) = body::channel();
+    let response = soon("the head", client.send(rpc("/shop.Orders/Watch", body))).await.unwrap();
+    let mut down = response.into_body();
+    up.send(Ok(Frame::data(message("one")))).await.unwrap();
+    let frame = soon("the echo", down.frame()).await.unwrap().unwrap();
+    assert_eq!(frame.into_data().unwrap(), message("one"));
+    drop(std::mem::replace(&mut pair.app, HttpApp::named("another").await));
+    let rest = soon("the end", down.collect()).await.expect("no reset");
+    assert_eq!(rest.trailers().and_then(|trailers| trailers.get("grpc-status")).unwrap(), "14");
+}

@@ -13,6 +13,7 @@ mod smuggling;
 mod standard;
 mod tcp;
 mod tcp_frames;
+mod upgrades;
 
 use http::Version;
 

@@ -39,6 +39,12 @@ pub enum FramingError {
     /// A 101 to a request that asked for no other protocol: what follows is no HTTP that we could carry.
     #[error("a switch of protocols that nobody asked for")]
     Switch,
+    /// The switch of protocols is another than the one asked for, or its proof is wrong.
+    #[error("not the switch of protocols that was asked for")]
+    WrongSwitch,
+    /// A success to an HTTP/2 caller's wish to switch protocols, from an app that did not switch.
+    #[error("a success, but no switch of protocols")]
+    NoSwitch,
     /// `:authority` and `Host` name different hosts.
     #[error(":authority and host differ")]
     HostMismatch,
@@ -77,6 +83,14 @@ pub fn check_response(response: &response::Parts) -> Result<(), FramingError> {
     if response.status == StatusCode::SWITCHING_PROTOCOLS {
         return Err(FramingError::Switch);
     }
+    check_fields(&response.headers, response.version)
+}
+
+/// Checks the head of a 101 that was asked for, as [`check_response`] checks others.
+///
+/// # Errors
+/// The first rule it breaks. The connection must not be used on.
+pub fn check_switch(response: &response::Parts) -> Result<(), FramingError> {
     check_fields(&response.headers, response.version)
 }
 

@@ -96,6 +96,7 @@ fn encode_clusters(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> 
         }),
     )?;
     encode_unencrypted(encoder, snapshot)?;
+    encode_upgrades(encoder, snapshot)?;
     metric("cluster_in_flight", "Requests and streams under way")
         .gauges(encoder, gauges(|c| &c.in_flight))?;
     metric("cluster_connections", "Upstream connections, those being opened included")
@@ -137,6 +138,36 @@ fn encode_unencrypted(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) 
         plain().flat_map(|(name, counts)| {
             let both = [("sent", &counts.sent_bytes), ("received", &counts.received_bytes)];
             both.map(|(way, bytes)| ([name, ("way", way)], bytes.load(Ordering::Relaxed)))
+        }),
+    )
+}
+
+fn encode_upgrades(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+    metric("upgrades", "Streams that left HTTP, as for WebSocket").counters(
+        encoder,
+        clusters(snapshot)
+            .map(|cluster| (labels(cluster), cluster.runtime.upgrades.total.load(Ordering::Relaxed))),
+    )?;
+    metric("upgrades_active", "Streams that left HTTP and are under way").gauges(
+        encoder,
+        clusters(snapshot).map(|cluster| {
+            (labels(cluster), f64::from(cluster.runtime.upgrades.active.load(Ordering::Relaxed)))
+        }),
+    )?;
+    metric("upgrade_bytes", "Bytes carried after the switch of protocols, by way").counters(
+        encoder,
+        clusters(snapshot).flat_map(|cluster| {
+            let [direction, name] = labels(cluster);
+            let counts = &cluster.runtime.upgrades;
+            [("sent", &counts.sent_bytes), ("received", &counts.received_bytes)]
+                .map(|(way, count)| ([direction, name, ("way", way)], count.load(Ordering::Relaxed)))
+        }),
+    )?;
+    seconds("upgrade_duration", "Time that ended streams have spent outside HTTP, as a sum").sums(
+        encoder,
+        clusters(snapshot).map(|cluster| {
+            let micros = cluster.runtime.upgrades.duration_us.load(Ordering::Relaxed);
+            (labels(cluster), Duration::from_micros(micros).as_secs_f64())
         }),
     )
 }

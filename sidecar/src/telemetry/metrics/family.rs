@@ -51,6 +51,19 @@ impl Metric {
         Ok(())
     }
 
+    /// Writes a counter of what is measured and not counted.
+    pub(super) fn sums<'a, const N: usize>(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        series: impl IntoIterator<Item = (Labels<'a, N>, f64)>,
+    ) -> fmt::Result {
+        let mut metric = encoder.encode_descriptor(self.name, self.help, self.unit(), MetricType::Counter)?;
+        for (labels, value) in series {
+            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, f64, u64>(&value, None)?;
+        }
+        Ok(())
+    }
+
     /// Writes a counter without labels.
     pub(super) fn counter(&self, encoder: &mut DescriptorEncoder<'_>, value: u64) -> fmt::Result {
         encoder
