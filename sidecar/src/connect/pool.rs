@@ -92,8 +92,12 @@ impl<N: Net> Pool<N> {
     }
 
     async fn new_http1(&self, target: Target<'_>, now: Instant) -> Result<Lease, Error> {
-        let connection = self.connector.open_for_one(target, Speak::Http1, now).await?;
-        let connection = Http1::start(connection, &self.limits).await?;
+        // In a box: it is larger than the rest of a request's future, and rarely needed.
+        let connection = Box::pin(async {
+            let connection = self.connector.open_for_one(target, Speak::Http1, now).await?;
+            Http1::start(connection, &self.limits).await
+        })
+        .await?;
         Ok(Lease::Http1 { connection })
     }
 
@@ -130,7 +134,7 @@ impl<N: Net> Pool<N> {
                 target.cluster.runtime.pool.reused.fetch_add(1, Ordering::Relaxed);
                 stream
             }
-            // In a box: it is larger than the rest of a request's future, and rarely needed.
+            // In a box, as there.
             None => Box::pin(self.wait_for_http2(target, key, now)).await?,
         };
         Ok(Lease::Http2 { connection, slot })

@@ -171,8 +171,12 @@ async fn send<N: Net>(
     };
     // The kept connection was just being closed and nothing of the request was written: that is no failure of the
     // endpoint yet, a new connection tells.
-    let lease = worker.pool.fresh(target, way.speak, now).await.map_err(|e| connect_error(e, target))?;
-    send_on(lease, way, unsent).await?.map_err(|error| send_error(error, endpoint))
+    // Boxed, as it is rare.
+    Box::pin(async {
+        let lease = worker.pool.fresh(target, way.speak, now).await.map_err(|e| connect_error(e, target))?;
+        send_on(lease, way, unsent).await?.map_err(|error| send_error(error, endpoint))
+    })
+    .await
 }
 
 async fn send_on(
