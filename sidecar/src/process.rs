@@ -135,7 +135,8 @@ fn start_admin(
     requests: DrainRequests,
     log: log::Control,
 ) -> anyhow::Result<(Admin, Option<ReadOnly>)> {
-    let bootstrap = &app.settings.bootstrap;
+    let settings = app.settings();
+    let bootstrap = &settings.bootstrap;
     let facts = ProcessFacts {
         service: bootstrap.service.clone(),
         trust_domain: bootstrap.trust_domain.to_string(),
@@ -147,13 +148,11 @@ fn start_admin(
     };
     let state = Arc::new(admin::State {
         snapshots: app.snapshots.clone(),
-        listeners: Arc::clone(&app.listeners),
-        settings: Arc::clone(&app.settings),
         identity: Arc::clone(&app.identity),
         readiness: app.readiness.clone(),
         drain: app.drains.clone(),
         drain_requests: requests,
-        metrics: Metrics::new(app.snapshots.clone(), Arc::clone(&app.listeners), facts),
+        metrics: Metrics::new(app.snapshots.clone(), facts),
         log: Some(log),
         clock: app.clock.clone(),
     });

@@ -40,6 +40,7 @@ fn one_of_each(http: &Arc<hyper::Error>) -> Vec<ProxyError> {
         ProxyError::BadRequest("two hosts".to_owned()),
         ProxyError::Unsupported("CONNECT"),
         ProxyError::NoRoute { authority: "orders".to_owned() },
+        ProxyError::NotAllowed,
         ProxyError::NoEndpoint { cluster: cluster.clone() },
         overflow(Overflow::Requests),
         overflow(Overflow::Connections),
@@ -61,6 +62,9 @@ fn event(error: &ProxyError) -> &'static str {
         ProxyError::BadRequest(_) => "The request is malformed or ambiguous.",
         ProxyError::Unsupported(_) => "The request asks for a feature of HTTP that is not carried.",
         ProxyError::NoRoute { .. } => "No cluster has this authority.",
+        ProxyError::NotAllowed => {
+            "The caller may not call here any more: the list changed since it connected."
+        }
         ProxyError::NoEndpoint { .. } => "The cluster has no endpoint.",
         ProxyError::Overflow { cap: Overflow::Requests, .. } => "The cluster's cap on requests is reached.",
         ProxyError::Overflow { cap: Overflow::Connections, .. } => {
@@ -86,6 +90,7 @@ fn grpc_name(code: u8) -> &'static str {
     match code {
         1 => "CANCELLED",
         4 => "DEADLINE_EXCEEDED",
+        7 => "PERMISSION_DENIED",
         12 => "UNIMPLEMENTED",
         13 => "INTERNAL",
         14 => "UNAVAILABLE",

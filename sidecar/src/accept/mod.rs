@@ -27,13 +27,14 @@ impl Drop for Active {
     }
 }
 
-/// Accepts until the drain begins; then takes what the kernel has already accepted for us, and closes the socket.
+/// Accepts until the drain begins; then takes what the kernel has already accepted for us. Cancel-safe: a dropped call
+/// loses no connection.
 ///
-/// `serve` makes the task of one connection. More than `max_connections` at a time are closed at once: a queue would
+/// `serve` makes the task of one connection. More than `max_connections` at a time, asked anew for each, are closed at once: a queue would
 /// only hide the overload.
 pub async fn run<L, F>(
-    listener: L,
-    max_connections: usize,
+    listener: &L,
+    max_connections: impl Fn() -> usize,
     counts: Arc<ListenerRuntime>,
     drain: Drain,
     serve: impl Fn(L::Stream, SocketAddr) -> F,
@@ -44,7 +45,7 @@ pub async fn run<L, F>(
     let _source = drain.source();
     let take = |stream: L::Stream, peer: SocketAddr| {
         counts.accepted.fetch_add(1, Ordering::Relaxed);
-        if counts.active.fetch_add(1, Ordering::Relaxed) >= max_connections {
+        if counts.active.fetch_add(1, Ordering::Relaxed) >= max_connections() {
             counts.active.fetch_sub(1, Ordering::Relaxed);
             counts.over_limit.fetch_add(1, Ordering::Relaxed);
             return;
@@ -116,7 +117,8 @@ mod tests {
         let clients: Vec<_> = (0..WAITING).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
         let (drain, counts) = (Drain::new(), Arc::<ListenerRuntime>::default());
         drain.advance(Phase::Draining);
-        run(listener, WAITING, Arc::clone(&counts), drain.clone(), greet).await;
+        run(&listener, || WAITING, Arc::clone(&counts), drain.clone(), greet).await;
+        drop(listener);
         drain.finished().await;
         assert_eq!(counts.accepted.load(Ordering::Relaxed), WAITING as u64);
         for mut client in clients {

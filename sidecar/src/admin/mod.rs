@@ -33,9 +33,9 @@ pub use socket::{BoundSocket, bind_socket};
 use crate::{
     clock::Clock,
     drain::Drains,
-    model::{Settings, snapshot::Snapshots, status::IdentityStatus},
+    model::{snapshot::Snapshots, status::IdentityStatus},
     readiness::Readiness,
-    telemetry::{Metrics, log, metrics::Listeners},
+    telemetry::{Metrics, log},
 };
 
 /// The header that a request which changes something must carry, with the value `1`.
@@ -90,12 +90,8 @@ impl DrainRequests {
 /// Everything that admin shows or changes.
 #[derive(Debug)]
 pub struct State {
-    /// Where the newest snapshot is.
+    /// Where the newest snapshot is, and with it the configuration in force.
     pub snapshots: Snapshots,
-    /// Counters of every listener, by name.
-    pub listeners: Listeners,
-    /// What the configuration says.
-    pub settings: Arc<Settings>,
     /// How getting and renewing our certificate goes.
     pub identity: Arc<IdentityStatus>,
     /// What readiness waits for.

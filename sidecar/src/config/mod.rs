@@ -11,6 +11,7 @@
 //! - An unknown key is a fault, and so is a key without a value: a slip of the pen never means the default.
 
 pub mod defaults;
+mod fixed;
 mod load;
 mod raw;
 mod units;
@@ -20,6 +21,7 @@ mod value;
 #[cfg(test)]
 mod tests;
 
+pub use fixed::fixed_faults;
 pub use load::{Error, load, parse};
 
 pub use crate::model::{Settings, file::Fault};

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     drain,
-    model::{Cluster, Endpoint, Identity, settings::Limits},
+    model::{Cluster, ClusterName, Endpoint, Identity, Snapshot},
     net::Net,
 };
 
@@ -31,7 +31,6 @@ use crate::{
 #[derive(Debug)]
 pub struct Pool<N> {
     dialer: Dialer<N>,
-    limits: Arc<Limits>,
     // In order of first use, not of a hash: what the sweeper closes, it closes in the same order in every run.
     entries: Arc<Mutex<IndexMap<Key, Entry>>>,
 }
@@ -45,7 +44,8 @@ struct Key {
 
 #[derive(Debug)]
 struct Entry {
-    cluster: Arc<Cluster>,
+    /// By name: its settings are those of the newest snapshot, whoever made the entry.
+    cluster: ClusterName,
     endpoint: Arc<Endpoint>,
     http1: Vec<IdleHttp1>,
     http2: Vec<SharedHttp2>,
@@ -114,8 +114,8 @@ pub enum Lease {
 impl<N: Net> Pool<N> {
     /// An empty pool that dials by `dialer`.
     #[must_use]
-    pub fn new(dialer: Dialer<N>, limits: Arc<Limits>) -> Self {
-        Self { dialer, limits, entries: Arc::default() }
+    pub fn new(dialer: Dialer<N>) -> Self {
+        Self { dialer, entries: Arc::default() }
     }
 
     /// A connection to the target: a kept one if there is, else a new one.
@@ -147,7 +147,7 @@ impl<N: Net> Pool<N> {
             .dialer
             .dial(&target.cluster, &target.endpoint, target.identity.as_ref(), Speak::Http1)
             .await?;
-        let connection = Http1::start(connection, &self.limits).await?;
+        let connection = Http1::start(connection, &target.cluster.limits).await?;
         Ok(Lease::Http1 { connection })
     }
 
@@ -209,8 +209,7 @@ impl<N: Net> Pool<N> {
 
     /// Dials in a task of its own: a request that goes away must not take the others' connection with it.
     fn start_dial(&self, target: &Target, dialing: Dialing) {
-        let (dialer, limits, entries) =
-            (self.dialer.clone(), Arc::clone(&self.limits), Arc::clone(&self.entries));
+        let (dialer, entries) = (self.dialer.clone(), Arc::clone(&self.entries));
         let target = target.clone();
         let over = dialing.over.drop_guard();
         drain::spawn_background(async move {
@@ -221,7 +220,7 @@ impl<N: Net> Pool<N> {
                 let connection =
                     dialer.dial(&target.cluster, &target.endpoint, identity, Speak::Http2).await?;
                 let limit = target.cluster.settings.timeouts.connect;
-                let started = tokio::time::timeout(limit, Http2::start(connection, &limits));
+                let started = tokio::time::timeout(limit, Http2::start(connection, &target.cluster.limits));
                 started.await.unwrap_or(Err(Error::Timeout))
             }
             .await;
@@ -247,11 +246,11 @@ impl<N: Net> Pool<N> {
         Some(Lease::Http2 { connection: shared.connection.clone(), slot })
     }
 
-    /// Closes what was idle for too long and what belongs to removed endpoints. Call it about once a second. Streams
+    /// Closes what was idle for too long, by the settings of that snapshot, and what belongs to removed endpoints. Call it about once a second. Streams
     /// under way are not touched.
-    pub fn sweep(&self, now: Instant) {
+    pub fn sweep(&self, snapshot: &Snapshot, now: Instant) {
         lock(&self.entries).retain(|_key, entry| {
-            entry.sweep(now);
+            entry.sweep(snapshot.cluster(&entry.cluster), now);
             entry.dialing.is_some() || !entry.http1.is_empty() || !entry.http2.is_empty()
         });
     }
@@ -263,13 +262,14 @@ impl<N: Net> Pool<N> {
 }
 
 impl Entry {
-    fn sweep(&mut self, now: Instant) {
-        if self.endpoint.runtime.is_removed.load(Ordering::Relaxed) {
+    fn sweep(&mut self, cluster: Option<&Arc<Cluster>>, now: Instant) {
+        let is_removed = self.endpoint.runtime.is_removed.load(Ordering::Relaxed);
+        let Some(cluster) = cluster.filter(|_| !is_removed) else {
             self.http1.clear();
             self.http2.clear();
             return;
-        }
-        let limit = self.cluster.settings.timeouts.pool_idle;
+        };
+        let limit = cluster.settings.timeouts.pool_idle;
         let is_over = |since: Instant| now.saturating_duration_since(since) >= limit;
         self.http1.retain(|idle| !idle.connection.is_closed() && !is_over(idle.since));
         self.http2.retain_mut(|shared| {
@@ -290,7 +290,7 @@ impl Key {
 
 fn entry<'a>(entries: &'a mut IndexMap<Key, Entry>, target: &Target, speak: Speak) -> &'a mut Entry {
     entries.entry(Key::new(target, speak)).or_insert_with(|| Entry {
-        cluster: Arc::clone(&target.cluster),
+        cluster: target.cluster.name().clone(),
         endpoint: Arc::clone(&target.endpoint),
         http1: Vec::new(),
         http2: Vec::new(),

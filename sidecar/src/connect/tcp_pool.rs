@@ -17,7 +17,7 @@ use super::{
     pool::Target,
 };
 use crate::{
-    model::{Cluster, Endpoint},
+    model::{ClusterName, Endpoint, Snapshot},
     net::{Net, Stream},
 };
 
@@ -33,7 +33,8 @@ pub struct TcpPool<N: Net> {
 
 #[derive(Debug)]
 struct Entry<S> {
-    cluster: Arc<Cluster>,
+    /// By name: its settings are those of the newest snapshot, whoever made the entry.
+    cluster: ClusterName,
     endpoint: Arc<Endpoint>,
     idle: Vec<(Connection<S>, Instant)>,
 }
@@ -69,7 +70,7 @@ impl<N: Net> TcpPool<N> {
         }
         let mut entries = self.lock();
         let entry = entries.entry(key(target)).or_insert_with(|| Entry {
-            cluster: Arc::clone(&target.cluster),
+            cluster: target.cluster.name().clone(),
             endpoint: Arc::clone(&target.endpoint),
             idle: Vec::new(),
         });
@@ -78,14 +79,17 @@ impl<N: Net> TcpPool<N> {
         }
     }
 
-    /// Closes what was idle for too long, what the peer closed, and what belongs to removed endpoints.
-    pub fn sweep(&self, now: Instant) {
+    /// Closes what was idle for too long by the settings of that snapshot, what the peer closed, and what belongs to removed endpoints.
+    pub fn sweep(&self, snapshot: &Snapshot, now: Instant) {
         let mut cx = Context::from_waker(Waker::noop());
         self.lock().retain(|_key, entry| {
-            let limit = entry.cluster.settings.timeouts.pool_idle;
             let is_removed = entry.endpoint.runtime.is_removed.load(Ordering::Relaxed);
+            let Some(cluster) = snapshot.cluster(&entry.cluster).filter(|_| !is_removed) else {
+                return false;
+            };
+            let limit = cluster.settings.timeouts.pool_idle;
             entry.idle.retain_mut(|(connection, since)| {
-                !is_removed && now.saturating_duration_since(*since) < limit && is_quiet(connection, &mut cx)
+                now.saturating_duration_since(*since) < limit && is_quiet(connection, &mut cx)
             });
             !entry.idle.is_empty()
         });

@@ -4,7 +4,10 @@ use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use outrider_certs::SpiffeId;
 
-use super::runtime::{ClusterRuntime, EndpointRuntime};
+use super::{
+    runtime::{ClusterRuntime, EndpointRuntime},
+    settings::Limits,
+};
 
 /// The name of a cluster: unique in a configuration, 1 to 128 printable ASCII characters (checked by `config`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -169,6 +172,8 @@ pub struct Caps {
 pub struct Cluster {
     /// What configuration says.
     pub settings: Arc<ClusterSettings>,
+    /// What its connections may cost.
+    pub limits: Arc<Limits>,
     /// Its endpoints, in discovery's order.
     pub endpoints: Vec<Arc<Endpoint>>,
     /// Counters, carried over from snapshot to snapshot by name.
@@ -188,7 +193,8 @@ impl Cluster {
 pub struct Endpoint {
     /// Where it is and who it must be.
     pub settings: EndpointSettings,
-    /// Counters, carried over by cluster, address and SPIFFE IDs: a recycled address starts afresh.
+    /// Counters, carried over by cluster, transport, address and SPIFFE IDs: a recycled address starts afresh, and so
+    /// does whatever needs other connections than before.
     pub runtime: Arc<EndpointRuntime>,
 }
 

@@ -15,8 +15,10 @@ use super::{
         Balance, Caps, Cluster, ClusterName, ClusterSettings, Endpoint, EndpointSettings, EndpointSource,
         PeerKind, RetryPolicy, Timeouts, Transport,
     },
+    generation::Generation,
     runtime::{ClusterRuntime, EndpointRuntime},
-    settings::{AdminSettings, Bootstrap, DrainSettings, IdentitySource, Limits, TlsSettings},
+    settings::{AdminSettings, Bootstrap, DrainSettings, IdentitySource, Limits, Settings, TlsSettings},
+    snapshot::Snapshot,
 };
 
 /// What is fixed for the life of a process, with the documented defaults.
@@ -25,6 +27,7 @@ pub(crate) fn bootstrap() -> Bootstrap {
         service: "orders".to_owned(),
         trust_domain: TrustDomain::parse("test.mesh").unwrap(),
         workers: NonZeroUsize::MIN,
+        has_auto_workers: false,
         state_dir: "/none".into(),
         identity: IdentitySource::File {
             certificate: "/none".into(),
@@ -36,17 +39,36 @@ pub(crate) fn bootstrap() -> Bootstrap {
             key_exchange: vec![NamedGroup::X25519MLKEM768],
         },
         admin: AdminSettings { socket: "/none".into(), listen: None },
-        drain: DrainSettings { idle_grace: Duration::from_secs(5), deadline: Duration::from_secs(30) },
-        limits: Limits {
-            max_connections: 10_000,
-            header_bytes: 64 << 10,
-            header_count: 100,
-            max_streams: 256,
-            handshake_timeout: Duration::from_secs(10),
-            header_read_timeout: Duration::from_secs(60),
-            stream_window_bytes: 256 << 10,
-        },
     }
+}
+
+/// What a connection may cost, as documented.
+pub(crate) fn limits() -> Limits {
+    Limits {
+        max_connections: 10_000,
+        header_bytes: 64 << 10,
+        header_count: 100,
+        max_streams: 256,
+        handshake_timeout: Duration::from_secs(10),
+        header_read_timeout: Duration::from_secs(60),
+        stream_window_bytes: 256 << 10,
+    }
+}
+
+/// A configuration with these clusters and no listeners.
+pub(crate) fn config(clusters: &[Arc<ClusterSettings>]) -> Settings {
+    Settings {
+        bootstrap: bootstrap(),
+        drain: DrainSettings { idle_grace: Duration::from_secs(5), deadline: Duration::from_secs(30) },
+        limits: Arc::new(limits()),
+        listeners: Vec::new(),
+        clusters: clusters.to_vec(),
+    }
+}
+
+/// The snapshot before the first, of a configuration that names nothing.
+pub(crate) fn snapshot() -> Snapshot {
+    Snapshot::empty(Arc::new(Generation::first(Arc::new(config(&[])))))
 }
 
 /// Settings of a mesh cluster with the documented defaults.
@@ -85,6 +107,7 @@ pub(crate) fn cluster(settings: ClusterSettings, endpoints: u8, now: Instant) ->
     };
     Cluster {
         settings: Arc::new(settings),
+        limits: Arc::new(limits()),
         endpoints: (0..endpoints).map(endpoint).collect(),
         runtime: Arc::new(ClusterRuntime::new(now)),
     }

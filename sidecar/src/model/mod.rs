@@ -1,13 +1,14 @@
 //! The nouns: what the data side may know, as types that can only hold valid values.
 //!
 //! Settings (`listener`, `cluster`) come from configuration and never change; runtimes (`runtime`) are counters that
-//! outlive a reload; a [`Snapshot`] binds one consistent version of everything together.
+//! outlive a reload; a [`Generation`] is a configuration in force; a [`Snapshot`] binds one consistent version of everything together.
 
 pub mod cluster;
 pub mod file;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod flag;
+pub mod generation;
 pub mod histogram;
 pub mod identity;
 pub mod listener;
@@ -18,6 +19,7 @@ pub mod status;
 pub mod wire;
 
 pub use cluster::{Cluster, ClusterName, ClusterSettings, Endpoint, EndpointSettings};
+pub use generation::Generation;
 pub use identity::Identity;
 pub use listener::{Listener, ListenerKind};
 pub use settings::Settings;

@@ -50,7 +50,7 @@ pub trait Stream: AsyncRead + AsyncWrite + std::fmt::Debug + Unpin + Send + 'sta
 }
 
 /// A listening socket of a [`Net`].
-pub trait Listener: Send + 'static {
+pub trait Listener: Send + Sync + 'static {
     /// What it accepts.
     type Stream: Stream;
 

@@ -61,7 +61,7 @@ pub async fn attempt<N: Net>(
         sent = send(worker, target, speak, request) => sent,
         expired = expiry => Err(expired),
     };
-    let sent = sent.and_then(|sent| judge(worker, target, sent));
+    let sent = sent.and_then(|sent| judge(target, sent));
     let now = worker.now();
     match sent {
         Ok((response, http1, slot)) => {
@@ -85,13 +85,9 @@ pub async fn attempt<N: Net>(
 }
 
 /// Refuses a response that the two sides might read differently. Its connection is not used again.
-fn judge<N: Net>(
-    worker: &Worker<N>,
-    target: &Target,
-    (response, http1, slot): Sent,
-) -> Result<Sent, ProxyError> {
+fn judge(target: &Target, (response, http1, slot): Sent) -> Result<Sent, ProxyError> {
     let (head, body) = response.into_parts();
-    framing::check_response(&head, worker.settings.bootstrap.limits.header_count)
+    framing::check_response(&head, target.cluster.limits.header_count)
         .map_err(|source| ProxyError::BadResponse { endpoint: target.endpoint.address(), source })?;
     Ok((Response::from_parts(head, body), http1, slot))
 }

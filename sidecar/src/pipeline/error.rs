@@ -30,6 +30,9 @@ pub enum ProxyError {
         /// What was asked for, shortened.
         authority: String,
     },
+    /// The caller may not call here any more: the list of those who may has changed since it connected.
+    #[error("this caller may not call here any more")]
+    NotAllowed,
     /// The cluster has no endpoints.
     #[error("no endpoint in cluster {cluster}")]
     NoEndpoint {
@@ -120,6 +123,7 @@ impl ProxyError {
             Self::BadRequest(_) | Self::Downstream => StatusCode::BAD_REQUEST,
             Self::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
             Self::NoRoute { .. } => StatusCode::NOT_FOUND,
+            Self::NotAllowed => StatusCode::FORBIDDEN,
             Self::NoEndpoint { .. }
             | Self::Overflow { .. }
             | Self::Connect { .. }
@@ -137,6 +141,7 @@ impl ProxyError {
         match self {
             Self::BadRequest(_) => 13,                         // INTERNAL, as gRPC maps HTTP 400
             Self::Downstream => 1,                             // CANCELLED
+            Self::NotAllowed => 7,                             // PERMISSION_DENIED
             Self::Unsupported(_) | Self::NoRoute { .. } => 12, // UNIMPLEMENTED
             Self::NoEndpoint { .. }
             | Self::Overflow { .. }
@@ -156,6 +161,7 @@ impl ProxyError {
         match self {
             Self::BadRequest(_) | Self::Unsupported(_) => ResponseFlag::DPE,
             Self::NoRoute { .. } => ResponseFlag::NR,
+            Self::NotAllowed => ResponseFlag::RBAC,
             Self::NoEndpoint { .. } => ResponseFlag::UH,
             Self::Overflow { .. } => ResponseFlag::UO,
             Self::Connect { .. } => ResponseFlag::UF,
@@ -175,6 +181,7 @@ impl ProxyError {
             Self::BadRequest(_) => "bad_request",
             Self::Unsupported(_) => "unsupported",
             Self::NoRoute { .. } => "no_route",
+            Self::NotAllowed => "not_allowed",
             Self::NoEndpoint { .. } => "no_endpoint",
             Self::Overflow { cap: Overflow::Requests, .. } => "max_requests",
             Self::Overflow { cap: Overflow::Connections, .. } => "max_connections",
@@ -198,6 +205,7 @@ impl ProxyError {
             Self::BadRequest(_)
             | Self::Unsupported(_)
             | Self::NoRoute { .. }
+            | Self::NotAllowed
             | Self::NoEndpoint { .. }
             | Self::Overflow { .. }
             | Self::Timeout { .. }
@@ -223,6 +231,7 @@ impl ProxyError {
             Self::BadRequest(_)
             | Self::Unsupported(_)
             | Self::NoRoute { .. }
+            | Self::NotAllowed
             | Self::NoEndpoint { .. }
             | Self::Overflow { .. }
             | Self::Downstream => false,
@@ -241,6 +250,7 @@ impl ProxyError {
             Self::BadRequest(_)
             | Self::Unsupported(_)
             | Self::NoRoute { .. }
+            | Self::NotAllowed
             | Self::Reset { .. }
             | Self::Protocol { .. }
             | Self::BadResponse { .. }

@@ -11,7 +11,7 @@ use crate::{
     connect::dial::{self, Speak},
     headers::{cookie, forwarded, framing, hop_by_hop, reserved},
     model::{
-        Cluster, ListenerKind, Snapshot,
+        Cluster, Listener, ListenerKind, Snapshot,
         cluster::{AppProtocol, PeerKind, Transport},
         wire,
     },
@@ -32,9 +32,9 @@ pub(super) fn judge(head: &Parts, header_count: usize) -> Result<String, ProxyEr
 }
 
 /// An HTTP/1.0 request may name no host, but the next hop must: the service it goes to is as much as is known.
-pub(super) fn unnamed<N: Net>(worker: &Worker<N>, cluster: &Cluster) -> String {
+pub(super) fn unnamed(snapshot: &Snapshot, cluster: &Cluster) -> String {
     match cluster.settings.transport {
-        Transport::App => worker.settings.bootstrap.service.clone(),
+        Transport::App => snapshot.config.settings.bootstrap.service.clone(),
         Transport::Mesh(_) => cluster.name().to_string(),
     }
 }
@@ -66,9 +66,9 @@ pub(super) fn rewrite<N: Net>(worker: &Worker<N>, door: &Door, snapshot: &Snapsh
 }
 
 /// What to speak upstream. The far side restores what the calling app spoke.
-pub(super) fn speak(door: &Door, cluster: &Cluster, head: &mut Parts) -> Speak {
+pub(super) fn speak(listener: &Listener, cluster: &Cluster, head: &mut Parts) -> Speak {
     let app_version = reserved::take(&mut head.headers, wire::APP_VERSION);
-    let speak = match (&door.listener.kind, cluster.settings.transport) {
+    let speak = match (&listener.kind, cluster.settings.transport) {
         (_, Transport::Mesh(peer)) => {
             if peer == PeerKind::Outrider {
                 head.headers.insert(wire::APP_VERSION, version_label(head.version));

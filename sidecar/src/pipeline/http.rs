@@ -1,8 +1,8 @@
 //! READ THIS FIRST: one request, stage by stage.
 //!
 //! ```text
-//!   head → route → admit → (pick → connect → send)* → response
-//!    400    404     503      503  UH/UF/ID/UC  504
+//!   allowed → head → route → admit → (pick → connect → send)* → response
+//!     403      400    404     503      503  UH/UF/ID/UC  504
 //! ```
 //! Anything that can say no says it with a [`ProxyError`]; [`handle`] turns that into an answer. Dropping the future
 //! cancels the upstream attempt. No retry is made after a response head went downstream.
@@ -25,7 +25,7 @@ use crate::{
     drain::Phase,
     headers::{hop_by_hop, reserved},
     model::{
-        Cluster, ListenerKind, Snapshot,
+        Cluster, Listener, ListenerKind, Snapshot,
         cluster::{PeerKind, Transport},
         flag::ResponseFlag,
         wire,
@@ -57,12 +57,13 @@ pub async fn handle<N: Net>(
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     door.count_request();
-    let mut record = RequestRecord::new(Arc::clone(&door.counts), worker.now());
+    let mut record = RequestRecord::new(Arc::clone(door.counts()), worker.now());
     let is_grpc = respond::is_grpc(request.headers());
     let version = request.version();
     let carried = carry(&worker, &door, request, &mut record).await;
-    // On doubt about the framing, the two sides may disagree about where the next request begins.
-    let is_in_doubt = matches!(carried, Err(ProxyError::BadRequest(_)));
+    // On doubt about the framing, the two sides may disagree about where the next request begins; and whoever may not
+    // call any more has no use for the connection.
+    let is_last = matches!(carried, Err(ProxyError::BadRequest(_) | ProxyError::NotAllowed));
     let mut response = match carried {
         Ok(carried) => deliver(&worker, carried, record),
         Err(error) => {
@@ -71,12 +72,16 @@ pub async fn handle<N: Net>(
             record.set_status(response.status().as_u16());
             record.head_received(worker.now());
             record.finish();
-            tracing::debug!(listener = %door.listener.name, error = respond::chain(&error), "answered ourselves");
+            tracing::debug!(
+                listener = door.accepted.name(),
+                error = respond::chain(&error),
+                "answered ourselves"
+            );
             response
         }
     };
-    let is_draining = worker.drains.of(&door.listener).phase() >= Phase::Draining;
-    if version < Version::HTTP_2 && (is_draining || is_in_doubt) {
+    let is_draining = door.drain().phase() >= Phase::Draining;
+    if version < Version::HTTP_2 && (is_draining || is_last) {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)
@@ -100,28 +105,34 @@ async fn carry<N: Net>(
     record: &mut RequestRecord,
 ) -> Result<Carried, ProxyError> {
     // One load for the whole request: a change in between must not pair an old route with a new cluster.
-    let snapshot = worker.snapshots.load();
+    let snapshot = door.load(&worker.snapshots);
+    let listener = door.listener(&snapshot);
+    door.admit(&snapshot)?;
     let (mut head, body) = request.into_parts();
-    let authority = head::judge(&head, worker.settings.bootstrap.limits.header_count)?;
-    let cluster = find_cluster(&snapshot, door, &authority)?;
+    let authority = head::judge(&head, snapshot.config.settings.limits.header_count)?;
+    let cluster = find_cluster(&snapshot, listener, &authority)?;
     record.routed(Arc::clone(&cluster.runtime));
     let slot = circuit_breaker::admit_request(&cluster)
         .map_err(|cap| ProxyError::Overflow { cluster: cluster.name().clone(), cap })?;
     retry_budget::record_request(&cluster.runtime.retry_budget, worker.now());
 
     let previous_attempt = head::rewrite(worker, door, &snapshot, &mut head);
-    let speak = head::speak(door, &cluster, &mut head);
+    let speak = head::speak(listener, &cluster, &mut head);
     let activity = Activity::new(&worker.clock);
     let replay = Replay::new(body, cluster.settings.retry.replay_bytes, activity.clone());
-    let authority = if authority.is_empty() { head::unnamed(worker, &cluster) } else { authority };
+    let authority = if authority.is_empty() { head::unnamed(&snapshot, &cluster) } else { authority };
     let attempts =
         Attempts { worker, snapshot: &snapshot, cluster: &cluster, authority, speak, previous_attempt };
     let (answer, rest) = attempts.run(head, replay, &activity).await?;
     Ok(Carried { answer, rest, cluster, activity, slot, audience: door.audience() })
 }
 
-fn find_cluster(snapshot: &Snapshot, door: &Door, authority: &str) -> Result<Arc<Cluster>, ProxyError> {
-    let found = match &door.listener.kind {
+fn find_cluster(
+    snapshot: &Snapshot,
+    listener: &Listener,
+    authority: &str,
+) -> Result<Arc<Cluster>, ProxyError> {
+    let found = match &listener.kind {
         ListenerKind::OutboundHttp { default_cluster } => {
             route::find(snapshot, authority, default_cluster.as_ref())
         }

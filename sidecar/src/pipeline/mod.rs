@@ -6,6 +6,7 @@
 pub mod attempt;
 mod attempts;
 pub mod door;
+pub mod entrance;
 pub mod error;
 mod head;
 pub mod http;

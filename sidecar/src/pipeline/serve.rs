@@ -22,6 +22,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::{
     door::{Door, From},
+    entrance::{self, Entrance},
     http, tcp,
     worker::Worker,
 };
@@ -29,10 +30,11 @@ use crate::{
     connect::http_client::CONNECTION_WINDOWS,
     drain::Phase,
     model::{
-        Identity, Listener, ListenerKind,
+        Identity, ListenerKind, Snapshot,
         cluster::PeerKind,
         listener::{Inbound, Protocol},
-        runtime::{ListenerRuntime, Refusal},
+        runtime::Refusal,
+        settings::Limits,
         wire,
     },
     net::Net,
@@ -54,39 +56,41 @@ const MIN_READ_BUFFER_BYTES: usize = 64 * 1024;
 /// Serves one accepted connection to its end.
 pub async fn serve<N: Net>(
     worker: Arc<Worker<N>>,
-    listener: Arc<Listener>,
-    counts: Arc<ListenerRuntime>,
+    entrance: Arc<Entrance>,
     stream: N::Stream,
     address: SocketAddr,
 ) {
+    let Some((accepted, snapshot)) = entrance.accept(&worker.snapshots) else { return };
+    // Not kept any longer than needed: a connection may live for days.
+    let listener = Arc::clone(accepted.listener(&snapshot));
     match &listener.kind {
         ListenerKind::OutboundHttp { .. } => {
-            let door = Arc::new(Door { listener, counts, from: From::App });
+            drop((listener, snapshot));
+            let door = Arc::new(Door { accepted, from: From::App });
             serve_http(worker, door, stream, Wire::Plain).await;
         }
-        ListenerKind::OutboundTcp { cluster } => {
-            let cluster = cluster.clone();
-            tcp::outbound(&worker, &counts, &cluster, stream).await;
+        ListenerKind::OutboundTcp { .. } => {
+            drop((listener, snapshot));
+            let door = Door { accepted, from: From::App };
+            tcp::outbound(&worker, &door, stream).await;
         }
-        ListenerKind::Inbound(inbound) => {
-            let inbound = inbound.clone();
-            let identity = worker.snapshots.load().identity.clone();
-            match identify(&worker, &inbound, identity, stream).await {
-                Ok((accepted, trust)) => {
-                    let door = peer_door(listener, counts, &inbound, &accepted, address);
-                    let entered = enter(worker, door, &inbound, accepted.stream, trust.cut());
-                    tokio::select! {
-                        biased;
-                        () = entered => {}
-                        () = trust.cut() => {}
-                    }
-                }
-                Err((reason, cause)) => {
-                    counts.refuse(reason);
-                    tracing::debug!(listener = %listener.name, peer = %address, ?reason, cause, "peer refused");
+        ListenerKind::Inbound(inbound) => match identify(&worker, inbound, snapshot, stream).await {
+            Ok((tls, trust)) => {
+                let (protocol, peer) = (inbound.protocol, inbound.peer);
+                drop(listener);
+                let door = peer_door(accepted, peer, &tls, address);
+                let entered = enter(worker, door, protocol, tls.stream, trust.cut());
+                tokio::select! {
+                    biased;
+                    () = entered => {}
+                    () = trust.cut() => {}
                 }
             }
-        }
+            Err((reason, cause)) => {
+                entrance.counts.refuse(reason);
+                tracing::debug!(listener = %listener.name, peer = %address, ?reason, cause, "peer refused");
+            }
+        },
     }
 }
 
@@ -94,25 +98,21 @@ pub async fn serve<N: Net>(
 async fn identify<N: Net>(
     worker: &Worker<N>,
     inbound: &Inbound,
-    identity: Option<Arc<Identity>>,
+    snapshot: Arc<Snapshot>,
     stream: N::Stream,
 ) -> Result<(Accepted<N::Stream>, Guard), (Refusal, String)> {
     let no_identity = || (Refusal::NoIdentity, "this sidecar has no certificate".to_owned());
-    let Identity { tls, bundles, .. } = identity.as_deref().ok_or_else(no_identity)?;
+    let Identity { tls, bundles, .. } = snapshot.identity.as_deref().ok_or_else(no_identity)?;
     let config = match (inbound.peer, inbound.protocol) {
         (PeerKind::Outrider, _) => &tls.server_outrider,
         (PeerKind::Standard(_), Protocol::Http) => &tls.server_standard_http,
         (PeerKind::Standard(_), Protocol::Tcp) => &tls.server_standard_tcp,
     };
-    let limit = worker.settings.bootstrap.limits.handshake_timeout;
+    let settings = &snapshot.config.settings;
+    let limit = settings.limits.handshake_timeout;
     let accepted = accept::accept(stream, Arc::clone(config), limit).await?;
     let id = accepted.peer.id();
-    let is_allowed = if inbound.allow.is_empty() {
-        id.trust_domain() == &worker.settings.bootstrap.trust_domain && id.is_workload()
-    } else {
-        inbound.allow.contains(id)
-    };
-    if !is_allowed {
+    if !inbound.allows(id, &settings.bootstrap.trust_domain) {
         return Err((Refusal::NotAllowed, format!("{id} may not call here")));
     }
     let chain = accepted.stream.get_ref().1.peer_certificates().unwrap_or_default();
@@ -122,44 +122,41 @@ async fn identify<N: Net>(
 
 /// The door of a verified peer, who is counted from here on.
 fn peer_door<S>(
-    listener: Arc<Listener>,
-    counts: Arc<ListenerRuntime>,
-    inbound: &Inbound,
-    accepted: &Accepted<S>,
+    accepted: entrance::Accepted,
+    kind: PeerKind,
+    tls: &Accepted<S>,
     address: SocketAddr,
 ) -> Arc<Door> {
-    let is_sidecar = inbound.peer == PeerKind::Outrider;
-    let count = counts.peers.of(accepted.peer.id());
+    let is_sidecar = kind == PeerKind::Outrider;
+    let count = accepted.entrance.counts.peers.of(tls.peer.id());
     count.connections.fetch_add(1, Ordering::Relaxed);
-    *count.tls.lock().unwrap_or_else(PoisonError::into_inner) = Some(accepted.facts.clone());
-    let from = From::Peer { peer: accepted.peer.clone(), address: address.ip(), is_sidecar, count };
-    Arc::new(Door { listener, counts, from })
+    *count.tls.lock().unwrap_or_else(PoisonError::into_inner) = Some(tls.facts.clone());
+    let from = From::Peer { peer: tls.peer.clone(), address: address.ip(), is_sidecar, count };
+    Arc::new(Door { accepted, from })
 }
 
 /// A verified peer is in: requests or bytes, as the application protocol says.
 async fn enter<N: Net>(
     worker: Arc<Worker<N>>,
     door: Arc<Door>,
-    inbound: &Inbound,
+    protocol: Protocol,
     stream: TlsStream<N::Stream>,
     cut: Cut,
 ) {
     let alpn = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
-    let is_sidecar = inbound.peer == PeerKind::Outrider;
-    match (inbound.protocol, alpn.as_deref()) {
+    let is_sidecar = matches!(door.from, From::Peer { is_sidecar: true, .. });
+    match (protocol, alpn.as_deref()) {
         (Protocol::Http, Some(wire::ALPN_H2 | wire::ALPN_STANDARD_H2)) => {
             serve_http(worker, door, stream, Wire::Http2).await;
         }
         (Protocol::Http, None | Some(wire::ALPN_STANDARD_H1)) if !is_sidecar => {
             serve_http(worker, door, stream, Wire::Http1).await;
         }
-        (Protocol::Tcp, Some(wire::ALPN_TCP)) => {
-            tcp::inbound_framed(&worker, &door, inbound, stream, cut).await
-        }
-        (Protocol::Tcp, _) if !is_sidecar => tcp::inbound_plain(&worker, &door, inbound, stream, cut).await,
+        (Protocol::Tcp, Some(wire::ALPN_TCP)) => tcp::inbound_framed(&worker, &door, stream, cut).await,
+        (Protocol::Tcp, _) if !is_sidecar => tcp::inbound_plain(&worker, &door, stream, cut).await,
         (Protocol::Http | Protocol::Tcp, _) => {
-            door.counts.refuse(Refusal::NoProtocol);
-            tracing::debug!(listener = %door.listener.name, ?alpn, "peer speaks another protocol");
+            door.counts().refuse(Refusal::NoProtocol);
+            tracing::debug!(listener = door.accepted.name(), ?alpn, "peer speaks another protocol");
         }
     }
 }
@@ -183,10 +180,10 @@ where
     N: Net,
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let builder = builder(&worker, wire);
+    let builder = builder(&door.load(&worker.snapshots).config.settings.limits, wire);
     let is_http2 = Arc::new(AtomicBool::new(wire == Wire::Http2));
     let is_used = Arc::new(AtomicBool::new(wire != Wire::Plain));
-    let mut watcher = worker.drains.of(&door.listener).watcher();
+    let mut watcher = door.drain().watcher();
     let service = {
         let (door, is_http2, is_used) = (Arc::clone(&door), Arc::clone(&is_http2), Arc::clone(&is_used));
         service_fn(move |request: ::http::Request<Incoming>| {
@@ -219,7 +216,7 @@ where
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(listener = %door.listener.name, error, "downstream connection ended");
+        tracing::debug!(listener = door.accepted.name(), error, "downstream connection ended");
     }
 }
 
@@ -233,8 +230,7 @@ async fn unused(is_used: &AtomicBool) {
     }
 }
 
-fn builder<N: Net>(worker: &Worker<N>, wire: Wire) -> auto::Builder<TokioExecutor> {
-    let limits = &worker.settings.bootstrap.limits;
+fn builder(limits: &Limits, wire: Wire) -> auto::Builder<TokioExecutor> {
     let head_timeout = if wire == Wire::Plain { APP_IDLE } else { limits.header_read_timeout };
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder = match wire {

@@ -9,7 +9,7 @@ use crate::{
     clock::Clock,
     connect::{dial::Dialer, pool::Pool, tcp_pool::TcpPool},
     drain::{Drains, Phase},
-    model::{Settings, snapshot::Snapshots},
+    model::snapshot::Snapshots,
     net::Net,
     relay::body::Streams,
 };
@@ -22,8 +22,6 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 pub struct Worker<N: Net> {
     /// The newest facts.
     pub snapshots: Snapshots,
-    /// What the configuration says.
-    pub settings: Arc<Settings>,
     /// Time.
     pub clock: Clock,
     /// Whether we are stopping.
@@ -42,18 +40,10 @@ pub struct Worker<N: Net> {
 impl<N: Net> Worker<N> {
     /// A worker without connections. Starts the sweeper, so call it inside the worker's runtime.
     #[must_use]
-    pub fn start(
-        dialer: Dialer<N>,
-        settings: Arc<Settings>,
-        snapshots: Snapshots,
-        clock: Clock,
-        drains: Drains,
-    ) -> Arc<Self> {
-        let limits = Arc::new(settings.bootstrap.limits.clone());
+    pub fn start(dialer: Dialer<N>, snapshots: Snapshots, clock: Clock, drains: Drains) -> Arc<Self> {
         let worker = Arc::new(Self {
             snapshots,
-            settings,
-            pool: Pool::new(dialer.clone(), limits),
+            pool: Pool::new(dialer.clone()),
             tcp_pool: TcpPool::new(dialer.clone()),
             streams: Streams::default(),
             dialer,
@@ -85,13 +75,13 @@ async fn sweep<N: Net>(worker: Arc<Worker<N>>) {
             () = watcher.reached(Phase::Forced) => return,
             () = tokio::time::sleep(SWEEP_INTERVAL) => {}
         }
-        let identity = worker.snapshots.load().identity.clone();
-        if let Some(identity) = identity {
+        let snapshot = worker.snapshots.load();
+        if let Some(identity) = &snapshot.identity {
             worker.dialer.trust.judge(&identity.bundles).await;
         }
         let now = worker.now();
-        worker.pool.sweep(now);
-        worker.tcp_pool.sweep(now);
+        worker.pool.sweep(&snapshot, now);
+        worker.tcp_pool.sweep(&snapshot, now);
         worker.streams.sweep(now);
     }
 }

@@ -1,15 +1,17 @@
 //! Joins settings, endpoints and identity into snapshots; the only writer of [`Snapshots`].
 //!
 //! ```text
-//!   settings ───┐
+//!   settings ───┐  (a generation: as a whole, or not at all)
 //!   discovery ──┼──▶ build (pure) ──▶ Arc<Snapshot> ──▶ Snapshots
 //!   identity ───┘         ▲ counters of the snapshot before
 //! ```
 //!
 //! # Invariants
 //! - A snapshot is complete: every cluster of the settings is in it, every route's cluster exists.
-//! - Counters belong to a cluster by name, and to an endpoint by cluster, address and SPIFFE IDs: a recycled address
-//!   starts afresh.
+//! - Everything in a snapshot is of one generation of the configuration. The clusters that a new generation adds are
+//!   looked for first, for [`WARM_UP`] at most: nothing is routed to a cluster whose endpoints are about to be found.
+//! - Counters belong to a cluster by name, and to an endpoint by cluster, transport, address and SPIFFE IDs: a recycled
+//!   address starts afresh, and so do the connections to an endpoint that must be reached in another way.
 //! - An endpoint that is no longer listed is marked removed after the swap, and never comes back to life: listed again,
 //!   it starts afresh.
 //! - The latest values count: a burst of changes costs one publication per [`MIN_INTERVAL`].
@@ -29,7 +31,7 @@ use crate::{
     discovery::{Discovery, Lists, Sources},
     drain,
     model::{
-        Cluster, ClusterName, ClusterSettings, Endpoint, EndpointSettings, Identity, Settings, Snapshot,
+        Cluster, ClusterName, ClusterSettings, Endpoint, EndpointSettings, Generation, Identity, Snapshot,
         runtime::{ClusterRuntime, EndpointRuntime},
         snapshot::Snapshots,
     },
@@ -38,11 +40,14 @@ use crate::{
 
 /// Shortest time between two publications; a change after a quiet time is published at once.
 pub const MIN_INTERVAL: Duration = Duration::from_millis(50);
+/// Longest time that a new generation waits for the first answers of its new clusters' sources. After it they come into
+/// force without endpoints, as at the start of a process that is asked before it is ready.
+pub const WARM_UP: Duration = Duration::from_secs(3);
 
 /// What snapshots are made from, as it changes.
 pub struct Inputs {
-    /// The configuration.
-    pub settings: watch::Receiver<Arc<Settings>>,
+    /// The configuration; the newest counts.
+    pub config: watch::Receiver<Arc<Generation>>,
     /// Who we are.
     pub identity: watch::Receiver<Option<Arc<Identity>>>,
     /// How endpoints are found.
@@ -52,8 +57,8 @@ pub struct Inputs {
 /// What one snapshot is made from.
 #[derive(Clone, Debug)]
 pub struct Facts<'a> {
-    /// Every cluster, the `inbound/…` ones included; names are unique.
-    pub clusters: &'a [Arc<ClusterSettings>],
+    /// The configuration: its clusters, the `inbound/…` ones included, have unique names.
+    pub config: &'a Arc<Generation>,
     /// What discovery found.
     pub lists: &'a Lists,
     /// Who we are.
@@ -63,11 +68,15 @@ pub struct Facts<'a> {
 /// Publishes the first snapshot before it returns, and then one whenever something changes, on the runtime of the
 /// caller. Readiness waits for the first answer of every cluster's source, under the name `endpoints`.
 pub fn start(inputs: Inputs, snapshots: Snapshots, clock: &Clock, readiness: &Readiness) {
-    let discovery = Discovery::new(inputs.sources, clock);
+    let mut discovery = Discovery::new(inputs.sources, clock);
+    let active = Arc::clone(&inputs.config.borrow());
+    discovery.reconcile(&active.settings.clusters);
     let mut publisher = Publisher {
         lists: discovery.lists(),
         discovery,
-        settings: inputs.settings,
+        active,
+        warm_until: None,
+        config: inputs.config,
         identity: inputs.identity,
         snapshots,
         clock: clock.clone(),
@@ -80,7 +89,11 @@ pub fn start(inputs: Inputs, snapshots: Snapshots, clock: &Clock, readiness: &Re
 struct Publisher {
     discovery: Discovery,
     lists: watch::Receiver<Lists>,
-    settings: watch::Receiver<Arc<Settings>>,
+    config: watch::Receiver<Arc<Generation>>,
+    /// What is published.
+    active: Arc<Generation>,
+    /// While a newer one waits for its new clusters: for how long.
+    warm_until: Option<Instant>,
     identity: watch::Receiver<Option<Arc<Identity>>>,
     snapshots: Snapshots,
     clock: Clock,
@@ -94,22 +107,45 @@ impl Publisher {
             let quiet_until = self.clock.now() + MIN_INTERVAL;
             tokio::select! {
                 biased;
-                () = changed(&mut self.settings) => {}
+                () = changed(&mut self.config) => {}
                 () = changed(&mut self.identity) => {}
                 () = changed(&mut self.lists) => {}
+                () = reached(self.warm_until) => {}
             }
             tokio::time::sleep_until(quiet_until.into()).await;
             self.publish();
         }
     }
 
+    /// Goes on to the newest generation, once the sources of the clusters that are new in it have answered. What both
+    /// generations have keeps its source until then.
+    fn advance(&mut self) {
+        let newest = Arc::clone(&self.config.borrow_and_update());
+        if newest.number == self.active.number {
+            return;
+        }
+        let active = &self.active.settings.clusters;
+        let known: HashSet<&ClusterName> = active.iter().map(|cluster| &cluster.name).collect();
+        let clusters = newest.settings.clusters.iter();
+        let added: Vec<_> = clusters.filter(|cluster| !known.contains(&cluster.name)).cloned().collect();
+        self.discovery.reconcile(&[active.as_slice(), added.as_slice()].concat());
+        let now = self.clock.now();
+        let is_over = *self.warm_until.get_or_insert(now + WARM_UP) <= now;
+        let is_waited_for =
+            |cluster: &ClusterSettings| self.lists.borrow().endpoints(&cluster.name).is_none();
+        if is_over || !added.iter().any(|cluster| is_waited_for(cluster)) {
+            self.warm_until = None;
+            self.discovery.reconcile(&newest.settings.clusters);
+            self.active = newest;
+        }
+    }
+
     fn publish(&mut self) {
-        let settings = Arc::clone(&self.settings.borrow_and_update());
-        self.discovery.reconcile(&settings.clusters);
+        self.advance();
         let identity = self.identity.borrow_and_update().clone();
         let previous = self.snapshots.load();
         let lists = self.lists.borrow_and_update();
-        let facts = Facts { clusters: &settings.clusters, lists: &lists, identity };
+        let facts = Facts { config: &self.active, lists: &lists, identity };
         let next = Arc::new(build(&previous, &facts, self.clock.now()));
         let is_complete = lists.is_complete();
         drop(lists);
@@ -119,6 +155,14 @@ impl Publisher {
         if is_complete && let Some(guard) = self.guard.take() {
             guard.release();
         }
+    }
+}
+
+/// Waits for that time, for ever if there is none.
+async fn reached(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -132,32 +176,36 @@ async fn changed<T>(value: &mut watch::Receiver<T>) {
 /// The snapshot after `previous`. Clusters and endpoints that did not change are the same objects in both.
 #[must_use]
 pub fn build(previous: &Snapshot, facts: &Facts<'_>, now: Instant) -> Snapshot {
-    let clusters = facts
+    let settings = &facts.config.settings;
+    let clusters = settings
         .clusters
         .iter()
-        .map(|settings| {
-            let before = previous.cluster(&settings.name);
-            (settings.name.clone(), cluster(before, settings, facts.lists, now))
-        })
+        .map(|cluster| (cluster.name.clone(), self::cluster(previous, cluster, facts, now)))
         .collect();
     Snapshot {
         version: previous.version + 1,
+        config: Arc::clone(facts.config),
         identity: facts.identity.clone(),
         clusters,
-        routes: routes(facts.clusters),
+        routes: routes(&settings.clusters),
     }
 }
 
 fn cluster(
-    before: Option<&Arc<Cluster>>,
+    previous: &Snapshot,
     settings: &Arc<ClusterSettings>,
-    lists: &Lists,
+    facts: &Facts<'_>,
     now: Instant,
 ) -> Arc<Cluster> {
+    let (lists, limits) = (facts.lists, &facts.config.settings.limits);
+    let before = previous.cluster(&settings.name);
     let listed = lists.endpoints(&settings.name).map(|list| &**list).unwrap_or_default();
-    let endpoints = endpoints(before, listed, now);
+    // What another transport made is of no use to this one.
+    let reusable = before.filter(|before| before.settings.transport == settings.transport);
+    let endpoints = endpoints(reusable, listed, now);
     if let Some(before) = before
         && *before.settings == **settings
+        && before.limits == *limits
         && is_same(&before.endpoints, &endpoints)
     {
         return Arc::clone(before);
@@ -170,7 +218,7 @@ fn cluster(
         },
         |before| Arc::clone(&before.runtime),
     );
-    Arc::new(Cluster { settings: Arc::clone(settings), endpoints, runtime })
+    Arc::new(Cluster { settings: Arc::clone(settings), limits: Arc::clone(limits), endpoints, runtime })
 }
 
 /// The listed endpoints in their order, each once; those that were there before are taken over with their counters.

@@ -33,7 +33,8 @@ fn next(previous: &Snapshot, clusters: &[Arc<ClusterSettings>]) -> Snapshot {
     let mut discovery = Discovery::new(Arc::new(Programmable::new()), &clock);
     discovery.reconcile(clusters);
     let lists = discovery.lists();
-    let facts = Facts { clusters, lists: &lists.borrow(), identity: None };
+    let config = Arc::new(previous.config.next(Arc::new(fixture::config(clusters))));
+    let facts = Facts { config: &config, lists: &lists.borrow(), identity: None };
     let next = build(previous, &facts, clock.now());
     retire(previous, &next);
     next
@@ -51,7 +52,7 @@ async fn authorities_become_routes_to_clusters_that_exist() {
         Arc::new(ClusterSettings { authorities, ..fixture::settings(name) })
     };
     let clusters = [named("orders", &["orders", "orders:8080"]), named("inbound/http", &[])];
-    let snapshot = next(&Snapshot::default(), &clusters);
+    let snapshot = next(&fixture::snapshot(), &clusters);
     assert_eq!(snapshot.version, 1);
     assert_eq!(snapshot.routes.len(), 2);
     assert_eq!(snapshot.routes["orders:8080"].as_str(), "orders");
@@ -61,7 +62,7 @@ async fn authorities_become_routes_to_clusters_that_exist() {
 
 #[tokio::test(start_paused = true)]
 async fn counters_are_carried_over_while_an_endpoint_stays() {
-    let first = next(&Snapshot::default(), &[fixed("orders", &[endpoint(1, A), endpoint(2, A)])]);
+    let first = next(&fixture::snapshot(), &[fixed("orders", &[endpoint(1, A), endpoint(2, A)])]);
     let second = next(&first, &[fixed("orders", &[endpoint(3, A), endpoint(2, A)])]);
     assert!(Arc::ptr_eq(&at(&first, 1), &at(&second, 1)));
     let runtime =
@@ -74,7 +75,7 @@ async fn counters_are_carried_over_while_an_endpoint_stays() {
 
 #[tokio::test(start_paused = true)]
 async fn an_address_with_another_identity_starts_afresh() {
-    let first = next(&Snapshot::default(), &[fixed("orders", &[endpoint(1, A)])]);
+    let first = next(&fixture::snapshot(), &[fixed("orders", &[endpoint(1, A)])]);
     let second = next(&first, &[fixed("orders", &[endpoint(1, B)])]);
     assert!(!Arc::ptr_eq(&at(&first, 0).runtime, &at(&second, 0).runtime));
     assert!(at(&first, 0).runtime.is_removed.load(Ordering::Acquire));
@@ -83,7 +84,7 @@ async fn an_address_with_another_identity_starts_afresh() {
 
 #[tokio::test(start_paused = true)]
 async fn an_endpoint_that_comes_back_starts_afresh() {
-    let first = next(&Snapshot::default(), &[fixed("orders", &[endpoint(1, A)])]);
+    let first = next(&fixture::snapshot(), &[fixed("orders", &[endpoint(1, A)])]);
     let second = next(&first, &[fixed("orders", &[])]);
     let third = next(&second, &[fixed("orders", &[endpoint(1, A)])]);
     assert!(!Arc::ptr_eq(&at(&first, 0).runtime, &at(&third, 0).runtime));
@@ -92,7 +93,7 @@ async fn an_endpoint_that_comes_back_starts_afresh() {
 
 #[tokio::test(start_paused = true)]
 async fn endpoints_of_a_cluster_that_goes_are_removed() {
-    let first = next(&Snapshot::default(), &[fixed("orders", &[endpoint(1, A)])]);
+    let first = next(&fixture::snapshot(), &[fixed("orders", &[endpoint(1, A)])]);
     let second = next(&first, &[]);
     assert!(second.clusters.is_empty() && second.routes.is_empty());
     assert!(at(&first, 0).runtime.is_removed.load(Ordering::Acquire));
@@ -100,14 +101,14 @@ async fn endpoints_of_a_cluster_that_goes_are_removed() {
 
 #[tokio::test(start_paused = true)]
 async fn an_endpoint_listed_twice_is_one() {
-    let snapshot = next(&Snapshot::default(), &[fixed("orders", &[endpoint(1, A), endpoint(1, A)])]);
+    let snapshot = next(&fixture::snapshot(), &[fixed("orders", &[endpoint(1, A), endpoint(1, A)])]);
     assert_eq!(snapshot.clusters[0].endpoints.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_cluster_without_changes_is_the_same_object() {
     let clusters = [fixed("orders", &[endpoint(1, A)]), fixed("users", &[endpoint(2, A)])];
-    let first = next(&Snapshot::default(), &clusters);
+    let first = next(&fixture::snapshot(), &clusters);
     let changed = [fixed("orders", &[endpoint(1, A)]), fixed("users", &[endpoint(3, A)])];
     let second = next(&first, &changed);
     assert_eq!(second.version, 2);
@@ -122,7 +123,7 @@ fn material(root: &Root) -> Material {
 
 /// A publisher over settings that can change, endpoints that can be set, and a fixed identity.
 struct Bench {
-    settings: watch::Sender<Arc<Settings>>,
+    config: watch::Sender<Arc<Generation>>,
     sources: Programmable,
     identity: FixedHandle,
     snapshots: Snapshots,
@@ -134,27 +135,29 @@ impl Bench {
     fn start(clusters: Vec<Arc<ClusterSettings>>) -> Self {
         let clock = Clock::simulated(epoch(), 7);
         let (readiness, snapshots, sources) =
-            (Readiness::default(), Snapshots::default(), Programmable::new());
-        let settings = watch::Sender::new(Arc::new(with(clusters)));
+            (Readiness::default(), Snapshots::new(fixture::snapshot()), Programmable::new());
+        let first = Generation::first(Arc::new(fixture::config(&clusters)));
+        let config = watch::Sender::new(Arc::new(first));
         let (source, identity) = Fixed::new(None);
         let started = start_with(Arc::new(source), &tls_settings(), &clock, &readiness).unwrap();
         let inputs = Inputs {
-            settings: settings.subscribe(),
+            config: config.subscribe(),
             identity: started.identity,
             sources: Arc::new(sources.clone()),
         };
         start(inputs, snapshots.clone(), &clock, &readiness);
-        Self { settings, sources, identity, snapshots, readiness, root: Root::new("root") }
+        Self { config, sources, identity, snapshots, readiness, root: Root::new("root") }
+    }
+
+    fn reload(&self, clusters: &[Arc<ClusterSettings>]) {
+        let next = self.config.borrow().next(Arc::new(fixture::config(clusters)));
+        self.config.send_replace(Arc::new(next));
     }
 
     async fn until(&self, what: &str, claim: impl Fn(&Snapshot) -> bool) -> Arc<Snapshot> {
         eventually(Duration::from_secs(10), what, || claim(&self.snapshots.load())).await;
         self.snapshots.load()
     }
-}
-
-fn with(clusters: Vec<Arc<ClusterSettings>>) -> Settings {
-    Settings { bootstrap: fixture::bootstrap(), listeners: Vec::new(), clusters }
 }
 
 fn watched(name: &str) -> Arc<ClusterSettings> {
@@ -221,7 +224,7 @@ async fn changed_settings_start_and_stop_sources_and_keep_what_is_known() {
         ..ClusterSettings::clone(&watched("orders"))
     });
     let all = vec![changed, fixed("stock", &[endpoint(5, B)])];
-    bench.settings.send_replace(Arc::new(with(all)));
+    bench.reload(&all);
     let after = bench.until("the new settings", |snapshot| snapshot.routes.contains_key("o")).await;
     assert!(Arc::ptr_eq(&at(&before, 0), &at(&after, 0)));
     assert!(after.cluster(&ClusterName::new("users")).is_none());

@@ -123,6 +123,7 @@ mod tests {
         let slots = [admit_request(&before).unwrap(), admit_request(&before).unwrap()];
         let mut after = Cluster {
             settings: Arc::clone(&before.settings),
+            limits: Arc::clone(&before.limits),
             endpoints: Vec::new(),
             runtime: Arc::clone(&before.runtime),
         };

@@ -13,10 +13,10 @@ use outrider::{
     drain::Drains,
     identity::tls_configs::TlsBase,
     model::{
-        Cluster, Endpoint, Identity, Settings, Snapshot,
+        Cluster, Endpoint, Generation, Identity, Settings, Snapshot,
         cluster::EndpointSource,
         flag::ResponseFlag,
-        runtime::{ClusterRuntime, EndpointRuntime, ListenerRuntime, Refusal, TlsFacts},
+        runtime::{ClusterRuntime, EndpointRuntime, Refusal, TlsFacts},
         snapshot::Snapshots,
         status::IdentityStatus,
     },
@@ -48,16 +48,9 @@ clusters:
 pub(crate) fn state(log: Option<log::Control>) -> Arc<State> {
     let clock = Clock::system();
     let settings = Arc::new(config::parse(CONFIG, Path::new("/etc/outrider")).unwrap());
-    let snapshots = Snapshots::default();
-    snapshots.store(Arc::new(snapshot(&settings, &clock)));
-    let listeners = Arc::new(
-        settings
-            .listeners
-            .iter()
-            .map(|listener| (Arc::clone(&listener.name), Arc::new(ListenerRuntime::default())))
-            .collect::<indexmap::IndexMap<_, _>>(),
-    );
-    let api = &listeners["api"];
+    let config = Arc::new(Generation::first(Arc::clone(&settings)));
+    let snapshots = Snapshots::new(snapshot(&config, &clock));
+    let api = &config.listeners["api"].runtime;
     api.accepted.store(3, Ordering::Relaxed);
     api.active.store(2, Ordering::Relaxed);
     api.refuse(Refusal::Plaintext);
@@ -79,10 +72,8 @@ pub(crate) fn state(log: Option<log::Control>) -> Arc<State> {
         readiness: readiness.clone(),
     };
     Arc::new(State {
-        metrics: Metrics::new(snapshots.clone(), Arc::clone(&listeners), process),
+        metrics: Metrics::new(snapshots.clone(), process),
         snapshots,
-        listeners,
-        settings,
         identity,
         readiness,
         drain,
@@ -106,8 +97,8 @@ fn facts(peer: &str) -> TlsFacts {
     }
 }
 
-fn snapshot(settings: &Settings, clock: &Clock) -> Snapshot {
-    let now = clock.now();
+fn snapshot(config: &Arc<Generation>, clock: &Clock) -> Snapshot {
+    let (now, settings) = (clock.now(), &config.settings);
     let clusters = settings.clusters.iter().map(|settings| {
         let endpoints = match &settings.source {
             EndpointSource::Static(list) => list.clone(),
@@ -116,6 +107,7 @@ fn snapshot(settings: &Settings, clock: &Clock) -> Snapshot {
         let endpoint = |settings| Endpoint { settings, runtime: Arc::new(EndpointRuntime::new(now)) };
         let cluster = Cluster {
             settings: Arc::clone(settings),
+            limits: Arc::clone(&config.settings.limits),
             endpoints: endpoints.into_iter().map(|settings| Arc::new(endpoint(settings))).collect(),
             runtime: Arc::new(ClusterRuntime::new(now)),
         };
@@ -140,7 +132,7 @@ fn snapshot(settings: &Settings, clock: &Clock) -> Snapshot {
         version: 7,
         identity: Some(Arc::new(identity(settings, clock))),
         clusters,
-        ..Snapshot::default()
+        ..Snapshot::empty(Arc::clone(config))
     }
 }
 

@@ -140,7 +140,7 @@ impl Sidecar {
 
     /// A listener's counters.
     pub(crate) fn listener(&self, name: &str) -> Arc<ListenerRuntime> {
-        Arc::clone(&self.app.listeners[name])
+        Arc::clone(&self.app.snapshots.load().config.listeners[name].runtime)
     }
 
     /// Connections refused at `in` for that reason.

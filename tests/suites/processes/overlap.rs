@@ -119,7 +119,8 @@ impl Echo {
                     let listener = net.bind(address).expect("bound");
                     told.send(()).expect("awaited");
                     let counts = Arc::<ListenerRuntime>::default();
-                    accept::run(listener, 100_000, counts, drain.clone(), echo).await;
+                    accept::run(&listener, || 100_000, counts, drain.clone(), echo).await;
+                    drop(listener);
                     drain.finished().await;
                 });
             })

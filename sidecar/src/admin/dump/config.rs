@@ -11,23 +11,24 @@ use crate::{
         ClusterSettings, EndpointSettings, Listener, ListenerKind,
         cluster::{AppProtocol, Balance, EndpointSource, PeerKind, StandardProtocol, Transport},
         listener::Protocol,
-        settings::{Bootstrap, IdentitySource},
+        settings::{IdentitySource, Settings},
     },
 };
 
 /// The settings in force.
 pub(in crate::admin) fn config(state: &State) -> Value {
-    let settings = &state.settings;
+    let snapshot = state.snapshots.load();
+    let settings = &snapshot.config.settings;
     json!({
-        "bootstrap": bootstrap(&settings.bootstrap),
-        "listeners": settings.listeners.iter().map(listener).collect::<Vec<_>>(),
+        "bootstrap": bootstrap(settings),
+        "listeners": settings.listeners.iter().map(|item| listener(item)).collect::<Vec<_>>(),
         "clusters": settings.clusters.iter().map(cluster).collect::<Vec<_>>(),
     })
 }
 
-fn bootstrap(bootstrap: &Bootstrap) -> Value {
+fn bootstrap(settings: &Settings) -> Value {
+    let Settings { bootstrap, drain, limits, .. } = settings;
     let tls = &bootstrap.tls;
-    let limits = &bootstrap.limits;
     json!({
         "service": bootstrap.service,
         "trust_domain": bootstrap.trust_domain.as_str(),
@@ -43,8 +44,8 @@ fn bootstrap(bootstrap: &Bootstrap) -> Value {
             "listen": bootstrap.admin.listen.map(|address| address.to_string()),
         },
         "drain": {
-            "idle_grace": duration(bootstrap.drain.idle_grace),
-            "deadline": duration(bootstrap.drain.deadline),
+            "idle_grace": duration(drain.idle_grace),
+            "deadline": duration(drain.deadline),
         },
         "limits": {
             "max_connections": limits.max_connections,

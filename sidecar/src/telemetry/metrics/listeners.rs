@@ -10,8 +10,9 @@ use std::{
 
 use prometheus_client::encoding::DescriptorEncoder;
 
-use super::{Listeners, family::metric};
+use super::family::metric;
 use crate::model::{
+    Generation,
     flag::ResponseFlag,
     runtime::{ListenerRuntime, PeerCount, Refusal},
 };
@@ -20,18 +21,20 @@ use crate::model::{
 const OTHER_PEERS: &str = "other";
 
 #[expect(clippy::cast_precision_loss, reason = "counts this large do not occur, and a gauge is a double")]
-pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, listeners: &Listeners) -> fmt::Result {
+pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, config: &Generation) -> fmt::Result {
+    let listeners: Vec<(&str, &ListenerRuntime)> =
+        config.listeners.iter().map(|(name, entry)| (&**name, &*entry.runtime)).collect();
     let counters = |read: fn(&ListenerRuntime) -> &AtomicU64| {
         listeners
             .iter()
-            .map(move |(name, runtime)| ([("listener", &**name)], read(runtime).load(Ordering::Relaxed)))
+            .map(move |(name, runtime)| ([("listener", *name)], read(runtime).load(Ordering::Relaxed)))
     };
     metric("listener_accepted", "Connections accepted").counters(encoder, counters(|l| &l.accepted))?;
     metric("listener_active", "Connections open").gauges(
         encoder,
         listeners
             .iter()
-            .map(|(name, runtime)| ([("listener", &**name)], runtime.active.load(Ordering::Relaxed) as f64)),
+            .map(|(name, runtime)| ([("listener", *name)], runtime.active.load(Ordering::Relaxed) as f64)),
     )?;
     metric("listener_over_limit", "Connections refused because the listener was full")
         .counters(encoder, counters(|l| &l.over_limit))?;
@@ -41,7 +44,7 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, listeners: &Listeners)
         encoder,
         listeners.iter().flat_map(|(name, runtime)| {
             Refusal::ALL.into_iter().zip(&runtime.refused).map(move |(reason, count)| {
-                ([("listener", &**name), ("reason", reason.label())], count.load(Ordering::Relaxed))
+                ([("listener", *name), ("reason", reason.label())], count.load(Ordering::Relaxed))
             })
         }),
     )?;
@@ -49,20 +52,20 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, listeners: &Listeners)
         encoder,
         listeners.iter().flat_map(|(name, runtime)| {
             ResponseFlag::ALL.into_iter().zip(&runtime.unrouted).map(move |(flag, count)| {
-                ([("listener", &**name), ("flag", flag.letters())], count.load(Ordering::Relaxed))
+                ([("listener", *name), ("flag", flag.letters())], count.load(Ordering::Relaxed))
             })
         }),
     )?;
-    encode_peers(encoder, listeners)
+    encode_peers(encoder, &listeners)
 }
 
-fn encode_peers(encoder: &mut DescriptorEncoder<'_>, listeners: &Listeners) -> fmt::Result {
+fn encode_peers(encoder: &mut DescriptorEncoder<'_>, listeners: &[(&str, &ListenerRuntime)]) -> fmt::Result {
     let read: Vec<_> = listeners.iter().map(|(name, runtime)| (name, runtime.peers.read())).collect();
     let rows: Vec<(&str, &str, &Arc<PeerCount>)> = read
         .iter()
         .flat_map(|(name, (named, other))| {
             let named = named.iter().map(|(peer, count)| (peer.as_str(), count));
-            named.chain([(OTHER_PEERS, other)]).map(|(peer, count)| (&***name, peer, count))
+            named.chain([(OTHER_PEERS, other)]).map(|(peer, count)| (**name, peer, count))
         })
         .collect();
     let counters = |read: fn(&PeerCount) -> &AtomicU64| {

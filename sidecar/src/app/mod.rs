@@ -8,31 +8,33 @@
 //! Listeners are bound only when the first certificate and the first endpoints are there: a sidecar that takes over from
 //! another must not take connections that it cannot serve yet.
 
+mod listening;
+mod reload;
+mod worker;
+
 use std::{io, net::SocketAddr, sync::Arc};
 
-use futures_util::future::join_all;
 use indexmap::IndexMap;
 use outrider_certs::SpiffeId;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 
+use self::listening::Listening;
 use crate::{
-    accept,
     clock::Clock,
-    connect::dial::Dialer,
     discovery::{Configured, Sources},
-    drain::{self, Drains, Phase},
+    drain::{Drains, Phase},
     identity::{self, source::Source},
     model::{
-        EndpointSettings, Listener, Settings, file::parse_endpoints, runtime::ListenerRuntime,
-        snapshot::Snapshots, status::IdentityStatus,
+        EndpointSettings, Generation, Settings, Snapshot, file::parse_endpoints, snapshot::Snapshots,
+        status::IdentityStatus,
     },
-    net::{Listener as _, Net},
-    pipeline::{serve, worker::Worker},
+    net::Net,
     publish,
     readiness::Readiness,
-    tls::trust,
 };
+
+pub use reload::Refusal;
 
 /// What readiness waits for last.
 const LISTENERS: &str = "listeners";
@@ -103,8 +105,6 @@ impl Default for Parts {
 /// A sidecar that is starting or running.
 #[derive(Clone, Debug)]
 pub struct App {
-    /// What it was configured with.
-    pub settings: Arc<Settings>,
     /// Its clocks.
     pub clock: Clock,
     /// The newest facts.
@@ -113,12 +113,14 @@ pub struct App {
     pub readiness: Readiness,
     /// How far it has stopped.
     pub drains: Drains,
-    /// Counters per listener, by name.
-    pub listeners: Arc<IndexMap<Arc<str>, Arc<ListenerRuntime>>>,
     /// How it goes with the certificate.
     pub identity: Arc<IdentityStatus>,
     /// Cancelled when a worker ended that should not have: nothing can be served rightly any more.
     pub broken: CancellationToken,
+    /// The configuration that is wanted; in force once the snapshot says so.
+    config: watch::Sender<Arc<Generation>>,
+    /// Held over waits, of the control side alone: one change of the configuration at a time.
+    listening: Arc<Mutex<Listening>>,
 }
 
 /// Where a running sidecar listens: the real ports, by listener name.
@@ -130,30 +132,30 @@ impl App {
     /// # Errors
     /// [`Error::Tls`].
     pub fn start<N: Net>(settings: Settings, world: &World<N>, parts: Parts) -> Result<Self, Error> {
-        let settings = Arc::new(settings);
+        let config = watch::Sender::new(Arc::new(Generation::first(Arc::new(settings))));
+        let first = Arc::clone(&config.borrow());
         let (clock, readiness) = (world.clock.clone(), Readiness::default());
-        let bootstrap = &settings.bootstrap;
+        let bootstrap = &first.settings.bootstrap;
         let identity = match parts.identity {
             Some(source) => identity::start_with(source, &bootstrap.tls, &clock, &readiness)?,
             None => identity::start(bootstrap, &world.net, &clock, &readiness)?,
         };
-        let snapshots = Snapshots::default();
+        let snapshots = Snapshots::new(Snapshot::empty(Arc::clone(&first)));
         let inputs = publish::Inputs {
-            settings: watch::Sender::new(Arc::clone(&settings)).subscribe(),
+            config: config.subscribe(),
             identity: identity.identity,
             sources: parts.sources,
         };
         publish::start(inputs, snapshots.clone(), &clock, &readiness);
-        let listeners = settings.listeners.iter().map(|l| (Arc::clone(&l.name), Arc::default())).collect();
         Ok(Self {
             clock,
             snapshots,
             readiness,
             drains: Drains::default(),
-            listeners: Arc::new(listeners),
             identity: identity.status,
             broken: CancellationToken::new(),
-            settings,
+            config,
+            listening: Arc::default(),
         })
     }
 
@@ -164,12 +166,34 @@ impl App {
     pub async fn serve<N: Net>(&self, world: &World<N>) -> Result<Addresses, Error> {
         let guard = self.readiness.block(LISTENERS);
         self.first_snapshot().await?;
-        let mut addresses = Addresses::new();
-        for index in 0..self.settings.bootstrap.workers.get() {
-            addresses = self.start_worker(world, index, addresses).await?;
+        match self.listen(world).await {
+            Ok(addresses) => {
+                guard.release();
+                Ok(addresses)
+            }
+            Err(error) => {
+                // The workers that did start have nothing to stay for.
+                self.drains.advance(Phase::Forced);
+                Err(error)
+            }
         }
-        guard.release();
-        Ok(addresses)
+    }
+
+    async fn listen<N: Net>(&self, world: &World<N>) -> Result<Addresses, Error> {
+        let mut listening = self.listening.lock().await;
+        for index in 0..self.settings().bootstrap.workers.get() {
+            listening.add_worker(self.start_worker(world, index)?);
+        }
+        let config = Arc::clone(&self.config.borrow());
+        let bound = listening.bind(&config).await?;
+        listening.serve(self, &config, bound).await;
+        Ok(listening.addresses(&config))
+    }
+
+    /// The configuration in force.
+    #[must_use]
+    pub fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.snapshots.load().config.settings)
     }
 
     async fn first_snapshot(&self) -> Result<(), Error> {
@@ -184,91 +208,9 @@ impl App {
         }
     }
 
-    /// Starts one worker. The first finds out the real addresses; the others share them.
-    async fn start_worker<N: Net>(
-        &self,
-        world: &World<N>,
-        index: usize,
-        addresses: Addresses,
-    ) -> Result<Addresses, Error> {
-        let (bound, is_bound) = oneshot::channel();
-        let app = self.clone();
-        let net = world.net.clone();
-        let work = async move { app.work(net, addresses, bound).await };
-        match world.workers {
-            Workers::Tasks => drain::spawn_background(work),
-            Workers::Threads => {
-                let runtime = tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build()
-                    .map_err(Error::Worker)?;
-                std::thread::Builder::new()
-                    .name(format!("worker-{index}"))
-                    .spawn(move || runtime.block_on(work))
-                    .map_err(Error::Worker)?;
-            }
-        }
-        is_bound.await.map_err(|_gone| Error::WorkerEnded)?
-    }
-
-    /// One worker's life: bind, accept, and stay until everything it carries has ended.
-    async fn work<N: Net>(
-        self,
-        net: N,
-        addresses: Addresses,
-        bound: oneshot::Sender<Result<Addresses, Error>>,
-    ) {
-        let (addresses, listeners) = match self.bind(&net, addresses) {
-            Ok(listeners) => listeners,
-            Err(error) => {
-                drop(bound.send(Err(error)));
-                return;
-            }
-        };
-        if bound.send(Ok(addresses)).is_err() {
-            return;
-        }
-        // A panic of ours in here ends the thread; the process must not go on without it.
-        let broken = self.broken.clone().drop_guard();
-        let (settings, snapshots) = (Arc::clone(&self.settings), self.snapshots.clone());
-        let trust = trust::Registry::new(self.clock.clone(), Arc::clone(&self.identity));
-        let dialer = Dialer { net, trust };
-        let worker = Worker::start(dialer, settings, snapshots, self.clock.clone(), self.drains.clone());
-        let accepting =
-            listeners.into_iter().map(|(listener, socket)| self.accept(&worker, listener, socket));
-        join_all(accepting).await;
-        self.drains.finished().await;
-        worker.pool.clear();
-        worker.tcp_pool.clear();
-        broken.disarm();
-    }
-
-    fn bind<N: Net>(&self, net: &N, known: Addresses) -> Result<(Addresses, Bound<N>), Error> {
-        let mut addresses = Addresses::new();
-        let mut sockets = Vec::new();
-        for listener in &self.settings.listeners {
-            let address = known.get(&listener.name).copied().unwrap_or(listener.address);
-            let failed = |source| Error::Bind { listener: Arc::clone(&listener.name), address, source };
-            let socket = net.bind(address).map_err(failed)?;
-            addresses.insert(Arc::clone(&listener.name), socket.local_addr().map_err(failed)?);
-            sockets.push((Arc::new(listener.clone()), socket));
-        }
-        Ok((addresses, sockets))
-    }
-
-    async fn accept<N: Net>(&self, worker: &Arc<Worker<N>>, listener: Arc<Listener>, socket: N::Listener) {
-        let counts = self.listeners.get(&listener.name).cloned().unwrap_or_default();
-        let drain = self.drains.of(&listener).clone();
-        let max = self.settings.bootstrap.limits.max_connections;
-        accept::run(socket, max, Arc::clone(&counts), drain, |stream, peer| {
-            serve::serve(Arc::clone(worker), Arc::clone(&listener), Arc::clone(&counts), stream, peer)
-        })
-        .await;
-    }
-
     /// Stops: no new work, what is in flight ends, within the configured deadline.
     pub async fn drain(&self) {
-        let (settings, drains) = (&self.settings.bootstrap.drain, &self.drains);
+        let (settings, drains) = (self.settings().drain.clone(), &self.drains);
         let mut finished = std::pin::pin!(drains.finished());
         drains.advance(Phase::Draining);
         tracing::info!(in_flight = drains.in_flight(), "draining: no new connections");
@@ -293,8 +235,6 @@ impl App {
         );
     }
 }
-
-type Bound<N> = Vec<(Arc<Listener>, <N as Net>::Listener)>;
 
 fn parse(text: &str, default_ids: &Arc<[SpiffeId]>) -> Result<Vec<EndpointSettings>, String> {
     parse_endpoints(text, default_ids)
