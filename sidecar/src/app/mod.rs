@@ -190,6 +190,12 @@ impl App {
         Ok(listening.addresses(&config))
     }
 
+    /// The number of the configuration in force.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.snapshots.load().config.number
+    }
+
     /// The configuration in force.
     #[must_use]
     pub fn settings(&self) -> Arc<Settings> {

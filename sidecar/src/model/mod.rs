@@ -12,6 +12,7 @@ pub mod generation;
 pub mod histogram;
 pub mod identity;
 pub mod listener;
+pub mod reload;
 pub mod runtime;
 pub mod settings;
 pub mod snapshot;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use outrider::{
-    admin::{DrainRequests, State},
+    admin::{DrainRequests, ReloadRequests, State},
     clock::Clock,
     config,
     drain::Drains,
@@ -16,6 +16,7 @@ use outrider::{
         Cluster, Endpoint, Generation, Identity, Settings, Snapshot,
         cluster::EndpointSource,
         flag::ResponseFlag,
+        reload::ConfigStatus,
         runtime::{ClusterRuntime, EndpointRuntime, Refusal, TlsFacts},
         snapshot::Snapshots,
         status::IdentityStatus,
@@ -62,11 +63,13 @@ pub(crate) fn state(log: Option<log::Control>) -> Arc<State> {
     let (drain, readiness) = (Drains::default(), Readiness::default());
     let identity = Arc::new(IdentityStatus::default());
     identity.renewals.succeed(clock.wall());
+    let status = Arc::new(ConfigStatus::new("5eed", clock.wall()));
     let process = ProcessFacts {
         service: settings.bootstrap.service.clone(),
         trust_domain: settings.bootstrap.trust_domain.to_string(),
         started: clock.wall(),
         identity: Arc::clone(&identity),
+        config: Arc::clone(&status),
         clock: clock.clone(),
         drain: drain.clone(),
         readiness: readiness.clone(),
@@ -78,6 +81,8 @@ pub(crate) fn state(log: Option<log::Control>) -> Arc<State> {
         readiness,
         drain,
         drain_requests: DrainRequests::default(),
+        reload_requests: ReloadRequests::new().0,
+        config: status,
         log,
         clock,
     })

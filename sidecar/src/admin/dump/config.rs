@@ -5,24 +5,53 @@ use std::{sync::Arc, time::Duration};
 use outrider_certs::SpiffeId;
 use serde_json::{Value, json};
 
+use super::time;
 use crate::{
     admin::State,
     model::{
         ClusterSettings, EndpointSettings, Listener, ListenerKind,
         cluster::{AppProtocol, Balance, EndpointSource, PeerKind, StandardProtocol, Transport},
         listener::Protocol,
+        reload::Report,
         settings::{IdentitySource, Settings},
     },
 };
 
-/// The settings in force.
+/// The settings in force, and why newer ones are not.
 pub(in crate::admin) fn config(state: &State) -> Value {
     let snapshot = state.snapshots.load();
     let settings = &snapshot.config.settings;
+    let file = state.config.file();
     json!({
+        "generation": snapshot.config.number,
+        "sha256": file.sha256,
+        "last_success": time(file.succeeded_at),
+        "rejected": file.rejected.as_ref().map(|rejection| json!({
+            "at": time(rejection.at),
+            "report": report(&rejection.report),
+        })),
         "bootstrap": bootstrap(settings),
         "listeners": settings.listeners.iter().map(|item| listener(item)).collect::<Vec<_>>(),
         "clusters": settings.clusters.iter().map(cluster).collect::<Vec<_>>(),
+    })
+}
+
+/// What became of a reload.
+pub(in crate::admin) fn report(report: &Report) -> Value {
+    let faults = report.faults.iter().map(|fault| {
+        json!({
+            "path": fault.path,
+            "line": fault.line,
+            "problem": fault.problem,
+            "remedy": fault.remedy,
+            "text": fault.to_string(),
+        })
+    });
+    json!({
+        "outcome": report.outcome.label(),
+        "generation": report.generation,
+        "sha256": report.sha256,
+        "faults": faults.collect::<Vec<_>>(),
     })
 }
 

@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-pub(super) use config::config;
+pub(super) use config::{config, report};
 
 /// Where the process stands: enough to follow a drain.
 pub(super) fn status(state: &State) -> Value {
@@ -214,7 +214,7 @@ fn progress(progress: &Progress) -> Value {
     })
 }
 
-fn time(time: SystemTime) -> String {
+pub(super) fn time(time: SystemTime) -> String {
     humantime::format_rfc3339_seconds(time).to_string()
 }
 

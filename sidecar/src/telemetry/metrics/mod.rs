@@ -11,7 +11,7 @@ use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, regis
 use crate::{
     clock::Clock,
     drain::Drains,
-    model::{snapshot::Snapshots, status::IdentityStatus},
+    model::{reload::ConfigStatus, snapshot::Snapshots, status::IdentityStatus},
     readiness::Readiness,
 };
 
@@ -34,6 +34,8 @@ pub struct ProcessFacts {
     pub started: SystemTime,
     /// How getting and renewing our certificate goes.
     pub identity: Arc<IdentityStatus>,
+    /// How reloading the configuration goes.
+    pub config: Arc<ConfigStatus>,
     /// For ages.
     pub clock: Clock,
     /// How far the drain has come.
