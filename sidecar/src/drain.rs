@@ -228,3 +228,46 @@ impl Watcher {
         drop(self.phase.wait_for(|current| *current >= phase).await);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_child_goes_with_its_parent_and_can_go_alone() {
+        let parent = Drain::new();
+        let (early, other) = (parent.child(), parent.child());
+        early.advance(Phase::Draining);
+        assert_eq!((early.phase(), other.phase()), (Phase::Draining, Phase::Running));
+        assert_eq!(parent.phase(), Phase::Running);
+        parent.advance(Phase::Closing);
+        assert_eq!((early.phase(), other.phase()), (Phase::Closing, Phase::Closing));
+        assert_eq!(parent.child().phase(), Phase::Closing, "a late one is as far");
+    }
+
+    #[tokio::test]
+    async fn a_parent_waits_for_its_childrens_tasks_also_when_nobody_holds_the_child() {
+        let parent = Drain::new();
+        let child = parent.child();
+        let (end, ended) = tokio::sync::oneshot::channel::<()>();
+        child.spawn(async move { drop(ended.await) });
+        drop(child);
+        tokio::task::yield_now().await;
+        assert_eq!(parent.in_flight(), 1);
+        assert!(parent.finished().now_or_never().is_none());
+        parent.advance(Phase::Draining);
+        assert_eq!(parent.in_flight(), 1, "what is in flight goes on");
+        drop(end);
+        parent.finished().await;
+    }
+
+    #[tokio::test]
+    async fn a_childs_task_ends_when_the_parent_is_forced() {
+        let parent = Drain::new();
+        parent.child().spawn(std::future::pending());
+        parent.advance(Phase::Forced);
+        parent.finished().await;
+    }
+}

@@ -41,3 +41,34 @@ fn fault(key: &str) -> Fault {
             .to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use super::*;
+    use crate::model::fixture;
+
+    #[test]
+    fn each_fixed_key_that_changed_is_named() {
+        let before = fixture::bootstrap();
+        let mut after = before.clone();
+        after.service = "users".to_owned();
+        after.admin.listen = Some(([127, 0, 0, 1], 1).into());
+        let keys: Vec<_> = fixed_faults(&before, &after).into_iter().map(|fault| fault.path).collect();
+        assert_eq!(keys, ["service", "admin.listen"]);
+        assert!(fixed_faults(&before, &before).is_empty());
+    }
+
+    #[test]
+    fn auto_stays_auto_where_the_number_of_cores_has_changed() {
+        let workers = |workers, has_auto_workers| Bootstrap {
+            workers: NonZeroUsize::new(workers).unwrap(),
+            has_auto_workers,
+            ..fixture::bootstrap()
+        };
+        assert!(fixed_faults(&workers(2, true), &workers(8, true)).is_empty());
+        assert_eq!(fixed_faults(&workers(2, true), &workers(2, false)).len(), 1);
+        assert_eq!(fixed_faults(&workers(2, false), &workers(3, false)).len(), 1);
+    }
+}

@@ -49,7 +49,7 @@ impl Watch {
     /// Watches the file that `text` was read from.
     #[must_use]
     pub fn new(text: &Text) -> Self {
-        Self { path: text.path().to_owned(), stamp: None, rechecks: 0, taken: seen(&Ok(text.clone())) }
+        Self { path: text.path().to_owned(), stamp: None, rechecks: RECHECKS, taken: seen(&Ok(text.clone())) }
     }
 
     /// Waits until the file says something else than what was last taken, and reads it. Cancel-safe.
@@ -133,4 +133,135 @@ async fn blocking<T: Send + 'static>(path: &Path, work: impl FnOnce(&Path) -> T 
     let path = path.to_owned();
     let done = tokio::task::spawn_blocking(move || work(&path)).await;
     done.unwrap_or_else(|ended| std::panic::resume_unwind(ended.into_panic()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use tempfile::TempDir;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    struct Bench {
+        folder: TempDir,
+        path: PathBuf,
+        watch: Watch,
+    }
+
+    impl Bench {
+        fn new(text: &str) -> Self {
+            let folder = TempDir::new().unwrap();
+            let path = folder.path().join("outrider.yaml");
+            fs::write(&path, text).unwrap();
+            let watch = Watch::new(&read(&path).unwrap());
+            Self { folder, path, watch }
+        }
+
+        fn write(&self, text: &str) {
+            fs::write(&self.path, text).unwrap();
+        }
+
+        async fn changed(&mut self) -> Result<Text, Unreadable> {
+            tokio::time::timeout(Duration::from_secs(30), self.watch.changed()).await.expect("a change")
+        }
+
+        async fn is_quiet(&mut self) -> bool {
+            tokio::time::timeout(Duration::from_secs(30), self.watch.changed()).await.is_err()
+        }
+    }
+
+    fn sha256_of(text: &str) -> String {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("same");
+        fs::write(&path, text).unwrap();
+        read(&path).unwrap().sha256().to_owned()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_says_the_same_is_no_change() {
+        let mut bench = Bench::new("one");
+        assert!(bench.is_quiet().await);
+        bench.write("one");
+        assert!(bench.is_quiet().await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_is_seen_however_it_comes() {
+        let mut bench = Bench::new("one");
+        bench.write("two");
+        assert_eq!(bench.changed().await.unwrap().sha256(), sha256_of("two"));
+        let new = bench.folder.path().join("new");
+        fs::write(&new, "three").unwrap();
+        fs::rename(new, &bench.path).unwrap();
+        assert_eq!(bench.changed().await.unwrap().sha256(), sha256_of("three"));
+        assert!(bench.is_quiet().await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_volumes_link_that_is_turned_is_a_change() {
+        let folder = TempDir::new().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for (version, text) in [("..v1", "one"), ("..v2", "two")] {
+            fs::create_dir(at(version)).unwrap();
+            fs::write(at(version).join("outrider.yaml"), text).unwrap();
+        }
+        symlink("..v1", at("..data")).unwrap();
+        symlink("..data/outrider.yaml", at("outrider.yaml")).unwrap();
+        let mut watch = Watch::new(&read(&at("outrider.yaml")).unwrap());
+        symlink("..v2", at("..new")).unwrap();
+        fs::rename(at("..new"), at("..data")).unwrap();
+        assert_eq!(watch.changed().await.unwrap().sha256(), sha256_of("two"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_is_gone_is_told_once_and_its_return_is_seen() {
+        let mut bench = Bench::new("one");
+        fs::remove_file(&bench.path).unwrap();
+        assert_eq!(bench.changed().await.unwrap_err().source.kind(), io::ErrorKind::NotFound);
+        assert!(bench.is_quiet().await);
+        bench.write("one");
+        assert_eq!(bench.changed().await.unwrap().sha256(), sha256_of("one"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_writes_in_place_is_given_time_to_finish() {
+        let mut bench = Bench::new("one");
+        bench.write("");
+        let path = bench.path.clone();
+        tokio::spawn(async move {
+            // From the first read on; no two reads find the same before all is written.
+            tokio::time::sleep(POLL + SETTLE / 2).await;
+            for text in ["t", "tw", "two"] {
+                fs::write(&path, text).unwrap();
+                tokio::time::sleep(SETTLE).await;
+            }
+        });
+        assert_eq!(bench.changed().await.unwrap().sha256(), sha256_of("two"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_never_stands_still_is_taken_all_the_same() {
+        let mut bench = Bench::new("0");
+        let path = bench.path.clone();
+        let writer = tokio::spawn(async move {
+            for number in 1.. {
+                fs::write(&path, number.to_string()).unwrap();
+                tokio::time::sleep(SETTLE / 3).await;
+            }
+        });
+        let started = Instant::now();
+        bench.changed().await.unwrap();
+        writer.abort();
+        assert!(started.elapsed() < POLL * 2 + SETTLE * (MAX_READS + 1), "{:?}", started.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_read_when_asked_is_not_told_again() {
+        let mut bench = Bench::new("one");
+        bench.write("two");
+        assert_eq!(bench.watch.read().await.unwrap().sha256(), sha256_of("two"));
+        assert!(bench.is_quiet().await);
+    }
 }

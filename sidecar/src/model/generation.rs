@@ -63,3 +63,69 @@ impl Generation {
         self.listeners.get(name).filter(|entry| entry.life == life)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{
+        ClusterName, ListenerKind,
+        cluster::{AppProtocol, PeerKind},
+        fixture,
+        listener::{Inbound, Protocol},
+    };
+
+    fn http(name: &str, port: u16) -> Listener {
+        let kind = ListenerKind::OutboundHttp { default_cluster: None };
+        Listener { name: name.into(), address: ([127, 0, 0, 1], port).into(), kind }
+    }
+
+    fn inbound(protocol: Protocol) -> Listener {
+        let kind = ListenerKind::Inbound(Inbound {
+            app: ClusterName::new("inbound/a"),
+            protocol,
+            app_protocol: AppProtocol::Auto,
+            peer: PeerKind::Outrider,
+            allow: Vec::new(),
+        });
+        Listener { kind, ..http("a", 1) }
+    }
+
+    fn config(listeners: &[Listener]) -> Arc<Settings> {
+        let listeners = listeners.iter().cloned().map(Arc::new).collect();
+        Arc::new(Settings { listeners, ..fixture::config(&[]) })
+    }
+
+    /// The life of `a` after a reload from `before` to `after`, and whether its counters are the same.
+    fn reloaded(before: &[Listener], after: &[Listener]) -> (u64, bool) {
+        let first = Generation::first(config(before));
+        let second = first.next(config(after));
+        (
+            second.listeners["a"].life,
+            Arc::ptr_eq(&first.listeners["a"].runtime, &second.listeners["a"].runtime),
+        )
+    }
+
+    #[test]
+    fn a_listener_lives_on_unless_its_connections_would_be_others() {
+        let default_cluster = Some(ClusterName::new("orders"));
+        let to_orders = Listener { kind: ListenerKind::OutboundHttp { default_cluster }, ..http("a", 1) };
+        assert_eq!(reloaded(&[http("a", 1)], &[to_orders, http("b", 2)]), (1, true));
+        assert_eq!(reloaded(&[http("a", 1)], &[http("a", 2)]), (2, true), "elsewhere");
+        assert_eq!(reloaded(&[http("a", 1)], &[inbound(Protocol::Http)]), (2, true), "another direction");
+        assert_eq!(reloaded(&[inbound(Protocol::Http)], &[inbound(Protocol::Tcp)]), (2, true));
+        let mut closed = inbound(Protocol::Http);
+        if let ListenerKind::Inbound(inbound) = &mut closed.kind {
+            inbound.allow = vec!["spiffe://test.mesh/a".parse().unwrap()];
+        }
+        assert_eq!(reloaded(&[inbound(Protocol::Http)], &[closed]), (1, true), "judged anew per request");
+    }
+
+    #[test]
+    fn a_listener_that_comes_back_starts_afresh() {
+        let first = Generation::first(config(&[http("a", 1)]));
+        let third = first.next(config(&[http("b", 1)])).next(config(&[http("a", 1)]));
+        assert_eq!(third.listeners["a"].life, 3);
+        assert!(third.listener("a", 1).is_none());
+        assert!(!Arc::ptr_eq(&first.listeners["a"].runtime, &third.listeners["a"].runtime));
+    }
+}

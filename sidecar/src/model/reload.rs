@@ -125,3 +125,30 @@ impl ConfigStatus {
         self.file.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(outcome: Outcome, sha256: &str, problem: &str) -> Report {
+        let fault =
+            Fault { path: "service".into(), line: None, problem: problem.into(), remedy: String::new() };
+        let faults = if outcome.is_good() { Vec::new() } else { vec![fault] };
+        Report { outcome, generation: 1, sha256: Some(sha256.to_owned()), faults }
+    }
+
+    #[test]
+    fn a_bad_file_is_news_once_and_forgotten_when_a_good_one_comes() {
+        let (epoch, status) = (SystemTime::UNIX_EPOCH, ConfigStatus::new("a", SystemTime::UNIX_EPOCH));
+        let bad = report(Outcome::Invalid, "b", "is missing");
+        assert!(status.note(&bad, epoch));
+        assert!(!status.note(&bad, epoch), "the same again");
+        assert!(status.note(&report(Outcome::Invalid, "c", "is missing"), epoch), "another file");
+        assert_eq!(status.file().sha256, "a", "the last good one is in force");
+        assert!(status.file().rejected.is_some());
+        assert!(status.note(&report(Outcome::Applied, "d", ""), epoch));
+        assert_eq!((status.file().sha256.as_str(), status.file().rejected), ("d", None));
+        assert!(status.note(&bad, epoch), "news again");
+        assert_eq!((status.count(Outcome::Invalid), status.count(Outcome::Applied)), (4, 1));
+    }
+}

@@ -9,7 +9,12 @@ use crate::{
         start_with,
         testing::{ORDERS, Root, bundle, epoch, eventually, tls_settings},
     },
-    model::{cluster::EndpointSource, fixture},
+    model::{
+        Settings,
+        cluster::{EndpointSource, PeerKind, StandardProtocol, Transport},
+        fixture,
+        settings::Limits,
+    },
 };
 
 const A: &str = "spiffe://test.mesh/a";
@@ -230,4 +235,77 @@ async fn changed_settings_start_and_stop_sources_and_keep_what_is_known() {
     assert!(after.cluster(&ClusterName::new("users")).is_none());
     assert!(before.clusters[1].endpoints[0].runtime.is_removed.load(Ordering::Acquire));
     assert_eq!(after.cluster(&ClusterName::new("stock")).unwrap().endpoints.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_transport_makes_other_connections() {
+    let first = next(&fixture::snapshot(), &[fixed("orders", &[endpoint(1, A)])]);
+    let standard = Transport::Mesh(PeerKind::Standard(StandardProtocol::Http2));
+    let changed =
+        ClusterSettings { transport: standard, ..ClusterSettings::clone(&first.clusters[0].settings) };
+    let second = next(&first, &[Arc::new(changed)]);
+    assert!(!Arc::ptr_eq(&at(&first, 0).runtime, &at(&second, 0).runtime));
+    assert!(at(&first, 0).runtime.is_removed.load(Ordering::Acquire));
+    assert!(
+        Arc::ptr_eq(&first.clusters[0].runtime, &second.clusters[0].runtime),
+        "the cluster's counters go on"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_timeouts_and_caps_keep_the_connections_and_counters() {
+    let first = next(&fixture::snapshot(), &[fixed("orders", &[endpoint(1, A)])]);
+    let mut changed = ClusterSettings::clone(&first.clusters[0].settings);
+    changed.timeouts.connect = Duration::from_secs(7);
+    changed.caps.max_requests = 3;
+    let second = next(&first, &[Arc::new(changed)]);
+    assert!(Arc::ptr_eq(&at(&first, 0), &at(&second, 0)));
+    assert!(Arc::ptr_eq(&first.clusters[0].runtime, &second.clusters[0].runtime));
+    assert_eq!(second.clusters[0].settings.caps.max_requests, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_limits_are_those_of_every_cluster() {
+    let clusters = [fixed("orders", &[endpoint(1, A)])];
+    let first = next(&fixture::snapshot(), &clusters);
+    let limits = Arc::new(Limits { header_count: 7, ..fixture::limits() });
+    let settings = Settings { limits, ..fixture::config(&clusters) };
+    let config = Arc::new(first.config.next(Arc::new(settings)));
+    let lists = Lists::default();
+    let second = build(&first, &Facts { config: &config, lists: &lists, identity: None }, Instant::now());
+    assert_eq!(second.clusters[0].limits.header_count, 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_generation_waits_for_the_first_answer_of_a_new_clusters_source() {
+    let bench = Bench::start(vec![fixed("users", &[endpoint(9, B)])]);
+    bench.reload(&[watched("orders")]);
+    tokio::time::sleep(WARM_UP / 2).await;
+    let before = bench.snapshots.load();
+    assert_eq!(before.config.number, 1, "nothing of it is in force");
+    assert!(before.cluster(&ClusterName::new("users")).is_some());
+    bench.sources.set(&ClusterName::new("orders"), &[endpoint(1, A)]);
+    let after = bench.until("the new generation", |snapshot| snapshot.config.number == 2).await;
+    assert_eq!(after.cluster(&ClusterName::new("orders")).unwrap().endpoints.len(), 1);
+    assert!(after.cluster(&ClusterName::new("users")).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_without_an_answer_does_not_hold_up_a_generation_for_ever() {
+    let bench = Bench::start(Vec::new());
+    let before = tokio::time::Instant::now();
+    bench.reload(&[watched("orders")]);
+    bench.until("the new generation", |snapshot| snapshot.config.number == 2).await;
+    assert!((WARM_UP..WARM_UP + Duration::from_secs(1)).contains(&before.elapsed()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_newest_of_two_generations_counts_also_while_one_waits() {
+    let bench = Bench::start(vec![fixed("users", &[endpoint(9, B)])]);
+    bench.reload(&[watched("orders")]);
+    tokio::time::sleep(WARM_UP / 2).await;
+    bench.reload(&[fixed("stock", &[endpoint(5, B)])]);
+    let after = bench.until("a new generation", |snapshot| snapshot.config.number > 1).await;
+    assert_eq!(after.config.number, 3);
+    assert_eq!(after.clusters.len(), 1);
 }
