@@ -17,6 +17,7 @@ mod generated_code;
 mod harness;
 mod processes;
 mod protocols;
+mod reload;
 mod request_path_docs;
 mod retries;
 mod simulation;

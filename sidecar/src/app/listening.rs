@@ -129,8 +129,10 @@ impl Listening {
 
     async fn tell(&self, owners: &[(SocketKey, super::worker::Owner)]) {
         for worker in &self.workers {
+            let (done, is_done) = oneshot::channel();
             // One that is gone accepts nothing: the process is stopping, or about to say that it is broken.
-            drop(worker.send(Command::Serve(owners.to_vec())).await);
+            drop(worker.send(Command::Serve { owners: owners.to_vec(), done }).await);
+            drop(is_done.await);
         }
     }
 }

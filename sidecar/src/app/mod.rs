@@ -34,7 +34,7 @@ use crate::{
     readiness::Readiness,
 };
 
-pub use reload::Refusal;
+pub use reload::Rejected;
 
 /// What readiness waits for last.
 const LISTENERS: &str = "listeners";

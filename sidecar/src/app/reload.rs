@@ -11,7 +11,7 @@ use crate::{
 
 /// Why a configuration that is sound did not come into force. Nothing has changed.
 #[derive(Debug, thiserror::Error)]
-pub enum Refusal {
+pub enum Rejected {
     /// It changes what is fixed for the life of the process.
     #[error("{} key(s) cannot change while the sidecar runs", .0.len())]
     Fixed(Vec<Fault>),
@@ -23,7 +23,7 @@ pub enum Refusal {
     Listen(#[from] Error),
 }
 
-impl Refusal {
+impl Rejected {
     /// The same in the form in which `outrider check` says what is wrong.
     #[must_use]
     pub fn faults(&self) -> Vec<Fault> {
@@ -48,16 +48,16 @@ impl App {
     /// in flight goes on as it began. One at a time: another call waits.
     ///
     /// # Errors
-    /// [`Refusal`]; nothing has changed then.
-    pub async fn reload(&self, settings: Settings) -> Result<Addresses, Refusal> {
+    /// [`Rejected`]; nothing has changed then.
+    pub async fn reload(&self, settings: Settings) -> Result<Addresses, Rejected> {
         let faults = config::fixed_faults(&self.settings().bootstrap, &settings.bootstrap);
         if !faults.is_empty() {
-            return Err(Refusal::Fixed(faults));
+            return Err(Rejected::Fixed(faults));
         }
         let mut listening = self.listening.lock().await;
         // Draining inbound alone, the sidecar still serves its app.
         if self.drains.outbound.phase() > Phase::Running {
-            return Err(Refusal::Draining);
+            return Err(Rejected::Draining);
         }
         let next = Arc::new(self.config.borrow().next(Arc::new(settings)));
         let bound = if listening.is_serving() { listening.bind(&next).await? } else { Vec::new() };

@@ -52,8 +52,8 @@ pub(super) type Owner = watch::Receiver<Arc<Entrance>>;
 pub(super) enum Command {
     /// Bind these, in place of what was bound and is not served. Answered with the real addresses.
     Bind { wanted: Vec<Wanted>, done: oneshot::Sender<Result<Vec<SocketAddr>, Error>> },
-    /// Serve what was bound of these; the rest of it is closed.
-    Serve(Vec<(SocketKey, Owner)>),
+    /// Serve what was bound of these; the rest of it is closed. Answered when that is so.
+    Serve { owners: Vec<(SocketKey, Owner)>, done: oneshot::Sender<()> },
 }
 
 impl App {
@@ -101,7 +101,7 @@ impl App {
                     // Whoever asked may have given up.
                     drop(done.send(bind(&net, &wanted, &mut bound)));
                 }
-                Command::Serve(owners) => {
+                Command::Serve { owners, done } => {
                     for (key, owner) in owners {
                         if let Some(socket) = bound.shift_remove(&key) {
                             let accepting = accept(Arc::clone(&worker), socket, owner);
@@ -109,6 +109,7 @@ impl App {
                         }
                     }
                     bound.clear();
+                    let _asked_in_vain = done.send(());
                 }
             }
         }
@@ -152,8 +153,10 @@ fn bind<N: Net>(
 
 /// Accepts at one socket for whoever owns it, until the last owner is drained. A change of owner loses no connection.
 async fn accept<N: Net>(worker: Arc<Worker<N>>, socket: N::Listener, mut owner: Owner) {
-    // Over a change of owner as well, so that no drain takes it for the end.
+    // Over a change of owner as well, so that no drain takes it for the end; and until the socket is closed, which is
+    // dropped first.
     let _source = owner.borrow().drain.source();
+    let socket = socket;
     loop {
         let entrance = Arc::clone(&owner.borrow_and_update());
         let (counts, drain) = (Arc::clone(&entrance.counts), entrance.drain.clone());
