@@ -37,6 +37,7 @@ pub mod resilience;
 pub mod route;
 
 // Shared nouns and seams.
+pub mod buffer;
 pub mod clock;
 pub mod model;
 pub mod net;

@@ -42,18 +42,25 @@ fn file_with(section: &str, line: &str) -> String {
         "identity" => format!("identity: {{ca: {{address: 'h:1'}}, {line}}}"),
         _ => "identity: {ca: {address: 'h:1'}}".to_owned(),
     };
+    let source = match section {
+        "clusters[].dns" => format!("dns: {{name: c, port: 1, {line}}}, spiffe_ids: [spiffe://t/c]"),
+        _ => format!(
+            "endpoints: [{{address: '1.2.3.4:5', spiffe_id: spiffe://t/c, {}}}]",
+            at("clusters[].endpoints[]")
+        ),
+    };
     format!(
-        "service: a\ntrust_domain: t\n{identity}\ntls: {{{}}}\nadmin: {{{}}}\ndrain: {{{}}}\nlimits: {{{}}}\n\
+        "service: a\ntrust_domain: t\n{identity}\ntls: {{{}}}\nadmin: {{{}}}\ndrain: {{{}}}\nlimits: {{{}}}\ndns: {{{}}}\n\
          inbound: [{{listen: '127.0.0.1:0', app: '127.0.0.1:1', {}}}]\noutbound: [{{listen: '127.0.0.1:0', {}}}]\n\
-         clusters: [{{name: c, endpoints: [{{address: '1.2.3.4:5', spiffe_id: spiffe://t/c, {}}}], \
+         clusters: [{{name: c, {source}, \
          retry: {{{}}}, {}}}]\n{}\n",
         at("tls"),
         at("admin"),
         at("drain"),
         at("limits"),
+        at("dns"),
         at("inbound[]"),
         at("outbound[]"),
-        at("clusters[].endpoints[]"),
         at("clusters[].retry"),
         at("clusters[]"),
         at(""),
@@ -96,7 +103,7 @@ fn the_doc_lists_every_key_with_its_type_default_and_range() {
 fn the_doc_lists_exactly_the_keys_that_are_accepted() {
     let documented: Vec<Key> = documented().into_iter().map(|(key, _)| key).collect();
     let sections: BTreeSet<&str> = documented.iter().map(|(section, _)| section.as_str()).collect();
-    assert_eq!(sections.len(), 13, "{sections:?}");
+    assert_eq!(sections.len(), 15, "{sections:?}");
     for section in sections {
         let fault = only_fault(&file_with(section, "zz_probe: 1"));
         assert_eq!(fault.path, path_of(section, "zz_probe"));
@@ -132,9 +139,11 @@ fn every_documented_range_is_enforced_at_its_key() {
             good.push("none");
         }
         for value in good {
-            // The two drain times hold each other in check; each end is fine with a fitting other one.
+            // Two times may hold each other in check; each end is fine with a fitting other one.
             let line = match (section.as_str(), key.as_str()) {
                 ("drain", "idle_grace") => format!("idle_grace: {value}, deadline: 24h"),
+                ("clusters[].dns", "min_ttl") => format!("min_ttl: {value}, max_ttl: 24h"),
+                ("clusters[].dns", "max_ttl") => format!("min_ttl: 50ms, max_ttl: {value}"),
                 ("drain", "deadline") => format!("idle_grace: 0s, deadline: {value}"),
                 _ => format!("{key}: {value}"),
             };

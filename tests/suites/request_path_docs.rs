@@ -13,6 +13,7 @@ use outrider::{
     headers::framing::FramingError,
     model::ClusterName,
     pipeline::error::ProxyError,
+    relay::received::Broken,
     resilience::{circuit_breaker::Overflow, retry::Processed},
 };
 use tokio::io::AsyncWriteExt;
@@ -21,17 +22,17 @@ const BEGIN: &str = "<!-- answers: made from the code, see tests/suites/request_
 const END: &str = "<!-- answers end -->";
 
 /// An error of the HTTP library, which only the library can make.
-async fn hyper_error() -> hyper::Error {
+async fn hyper_error() -> Broken {
     let (near, mut far) = tokio::io::duplex(1024);
     far.write_all(b"this is not HTTP\r\n\r\n").await.unwrap();
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(near)).await.unwrap();
     let request = Request::new(Empty::<Bytes>::new());
     let (answer, _ended) = tokio::join!(sender.send_request(request), connection);
-    answer.expect_err("no HTTP came back")
+    answer.expect_err("no HTTP came back").into()
 }
 
 /// One of each variant. A new one does not compile until [`event`] has words for it.
-fn one_of_each(http: &Arc<hyper::Error>) -> Vec<ProxyError> {
+fn one_of_each(http: &Arc<Broken>) -> Vec<ProxyError> {
     let endpoint = SocketAddr::from(([127, 0, 0, 1], 4343));
     let cluster = ClusterName::new("orders");
     let refused = || connect::Error::Tcp(Arc::new(io::Error::from(io::ErrorKind::ConnectionRefused)));

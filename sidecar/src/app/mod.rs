@@ -98,7 +98,7 @@ pub struct Parts {
 
 impl Default for Parts {
     fn default() -> Self {
-        Self { identity: None, sources: Arc::new(Configured { parse }) }
+        Self { identity: None, sources: Arc::new(Configured::new(parse)) }
     }
 }
 

@@ -12,6 +12,7 @@ use outrider::{
     model::{
         ClusterSettings, Listener, ListenerKind, Settings,
         cluster::{EndpointSource, Transport},
+        dns::DnsRecords,
         settings::IdentitySource,
     },
 };
@@ -109,6 +110,10 @@ fn source(source: &EndpointSource) -> String {
             several => format!("{} endpoints", several.len()),
         },
         EndpointSource::File { path, .. } => format!("endpoints in {}", path.display()),
+        EndpointSource::Dns(dns) => match dns.records {
+            DnsRecords::Addresses { port, .. } => format!("{} port {port}, by DNS", dns.name),
+            DnsRecords::Services => format!("{}, by DNS (SRV)", dns.name),
+        },
     }
 }
 
@@ -116,7 +121,7 @@ fn source(source: &EndpointSource) -> String {
 fn missing_files(settings: &Settings) -> Vec<String> {
     let endpoints = settings.clusters.iter().filter_map(|cluster| match &cluster.source {
         EndpointSource::File { path, .. } => Some(path),
-        EndpointSource::Static(_) => None,
+        EndpointSource::Static(_) | EndpointSource::Dns(_) => None,
     });
     let identity = match &settings.bootstrap.identity {
         IdentitySource::Ca { join_token_file, .. } => join_token_file.iter().collect::<Vec<_>>(),

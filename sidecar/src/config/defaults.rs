@@ -10,6 +10,7 @@ use rustls::{CipherSuite, NamedGroup};
 use super::units::{Bytes, Unit};
 use crate::model::{
     cluster::{AppProtocol, Balance, StandardProtocol},
+    dns::Family,
     listener::Protocol,
 };
 
@@ -118,6 +119,21 @@ pub const HEADER_READ_TIMEOUT: Key<Duration> = key("header_read_timeout", secs(6
 /// HTTP/2 stream window.
 pub const STREAM_WINDOW: Key<Bytes> = key("stream_window", Bytes::kib(256), Bytes::kib(64), Bytes::mib(16));
 
+/// For an answer of one DNS server (as resolv.conf(5)).
+pub const DNS_TIMEOUT: Key<Duration> = key("timeout", secs(5), millis(10), secs(60));
+/// Rounds over all DNS servers (as resolv.conf(5)).
+pub const DNS_ATTEMPTS: Key<u64> = key("attempts", 2, 1, 10);
+/// How long the start waits for the first answers (Envoy waits as long for the first of a control plane:
+/// `initial_fetch_timeout`).
+pub const DNS_START_TIMEOUT: Key<Duration> = key("start_timeout", secs(15), secs(0), secs(600));
+/// Least time that an answer counts (Envoy's `dns_min_refresh_rate`). Short ones are for tests.
+pub const MIN_TTL: Key<Duration> = key("min_ttl", secs(5), millis(50), secs(HOUR));
+/// Most time that an answer counts, so that a record with a day's TTL does not pin endpoints for a day (Envoy's DNS
+/// cache forgets unused hosts as fast: `host_ttl`).
+pub const MAX_TTL: Key<Duration> = key("max_ttl", secs(300), millis(50), secs(24 * HOUR));
+/// How long answers that there is nothing are doubted.
+pub const EMPTY_AFTER: Key<Duration> = or_none("empty_after", Some(secs(60)), secs(0), secs(24 * HOUR));
+
 /// Connect and handshake, each attempt.
 pub const CONNECT_TIMEOUT: Key<Duration> = key("connect_timeout", secs(2), millis(10), secs(300));
 /// Request to response head (as Istio and Linkerd: none).
@@ -163,6 +179,12 @@ pub const PEER_PROTOCOL: Choice<StandardProtocol> = Choice {
     default: ("http2", StandardProtocol::Http2),
     others: &[("http1", StandardProtocol::Http1)],
 };
+/// Which DNS records give the endpoints; `None` stands for SRV.
+pub const DNS_RECORD: Choice<Option<Family>> = Choice {
+    name: "record",
+    default: ("any", Some(Family::Any)),
+    others: &[("a", Some(Family::V4)), ("aaaa", Some(Family::V6)), ("srv", None)],
+};
 /// How an endpoint is chosen.
 pub const BALANCE: Choice<Balance> = Choice {
     name: "balance",
@@ -173,7 +195,7 @@ pub const BALANCE: Choice<Balance> = Choice {
 /// Every key of the file, section by section.
 #[must_use]
 pub fn rows() -> Vec<Row> {
-    [top_rows(), limit_rows(), listener_rows(), cluster_rows()].concat()
+    [top_rows(), limit_rows(), dns_rows(), listener_rows(), cluster_rows()].concat()
 }
 
 fn top_rows() -> Vec<Row> {
@@ -187,6 +209,7 @@ fn top_rows() -> Vec<Row> {
         plain("", "admin", "section", ""),
         plain("", "drain", "section", ""),
         plain("", "limits", "section", ""),
+        plain("", "dns", "section", ""),
         plain("", "inbound", "list of sections", ""),
         plain("", "outbound", "list of sections", ""),
         plain("", "clusters", "list of sections", ""),
@@ -219,6 +242,21 @@ fn limit_rows() -> Vec<Row> {
     ]
 }
 
+fn dns_rows() -> Vec<Row> {
+    vec![
+        plain("dns", "servers", "list of `IP:port`", "those of `/etc/resolv.conf`"),
+        DNS_TIMEOUT.row("dns"),
+        DNS_ATTEMPTS.row("dns"),
+        DNS_START_TIMEOUT.row("dns"),
+        plain("clusters[].dns", "name", "name in the DNS", "required"),
+        DNS_RECORD.row("clusters[].dns"),
+        plain("clusters[].dns", "port", "port", ""),
+        MIN_TTL.row("clusters[].dns"),
+        MAX_TTL.row("clusters[].dns"),
+        EMPTY_AFTER.row("clusters[].dns"),
+    ]
+}
+
 fn listener_rows() -> Vec<Row> {
     vec![
         plain("inbound[]", "name", "name", "inbound-<index>"),
@@ -246,6 +284,7 @@ fn cluster_rows() -> Vec<Row> {
         plain("clusters[]", "authorities", "list of `host` or `host:port`", "the cluster's name"),
         plain("clusters[]", "endpoints", "list of sections", ""),
         plain("clusters[]", "endpoints_file", "path", ""),
+        plain("clusters[]", "dns", "section", ""),
         plain("clusters[]", "spiffe_ids", "list of SPIFFE IDs", ""),
         PEER.row("clusters[]"),
         PEER_PROTOCOL.row("clusters[]"),

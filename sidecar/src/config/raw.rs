@@ -18,6 +18,7 @@ section! {
         admin: Admin,
         drain: Drain,
         limits: Limits,
+        dns: Resolver,
         inbound: Vec<Spanned<Inbound>>,
         outbound: Vec<Spanned<Outbound>>,
         clusters: Vec<Spanned<Cluster>>,
@@ -81,6 +82,15 @@ section! {
 }
 
 section! {
+    pub(super) struct Resolver {
+        servers: Texts,
+        timeout: String,
+        attempts: String,
+        start_timeout: String,
+    }
+}
+
+section! {
     pub(super) struct Inbound {
         name: String,
         listen: String,
@@ -112,6 +122,7 @@ section! {
         authorities: Texts,
         endpoints: Vec<Spanned<RawEndpoint>>,
         endpoints_file: String,
+        dns: Dns,
         spiffe_ids: Texts,
         peer: String,
         peer_protocol: String,
@@ -123,6 +134,17 @@ section! {
         retry: Retry,
         max_requests: String,
         max_connections: String,
+    }
+}
+
+section! {
+    pub(super) struct Dns {
+        name: String,
+        record: String,
+        port: String,
+        min_ttl: String,
+        max_ttl: String,
+        empty_after: String,
     }
 }
 

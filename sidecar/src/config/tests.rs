@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::Path, time::Duration};
 use super::*;
 use crate::model::{
     cluster::{Balance, EndpointSource, PeerKind, StandardProtocol, Transport},
+    dns::{DnsRecords, Family},
     listener::{Inbound, ListenerKind},
     settings::IdentitySource,
 };
@@ -232,4 +233,62 @@ proptest::proptest! {
             proptest::prop_assert!(!error.to_string().is_empty());
         }
     }
+}
+
+#[test]
+fn a_name_in_the_dns_is_a_source_with_bounds() {
+    let text = "service: a\ntrust_domain: d\nidentity: {ca: {address: 'h:1'}}\n\
+                outbound: [{listen: '127.0.0.1:0'}]\n\
+                dns: {servers: ['10.0.0.1:53', '[::1]:5353'], attempts: 3}\n\
+                clusters:\n\
+                - {name: x, spiffe_ids: [spiffe://d/x], dns: {name: x.test., port: 4343, record: aaaa, min_ttl: 1s}}\n\
+                - {name: y, spiffe_ids: [spiffe://d/y], dns: {name: _mesh._tcp.y, record: srv, empty_after: none}}\n";
+    let settings = settings(text);
+    let [EndpointSource::Dns(x), EndpointSource::Dns(y)] =
+        [0, 1].map(|index: usize| settings.clusters[index].source.clone())
+    else {
+        panic!()
+    };
+    assert_eq!(
+        (x.name.as_str(), x.records),
+        ("x.test.", DnsRecords::Addresses { family: Family::V6, port: 4343 })
+    );
+    assert_eq!((x.min_ttl.as_secs(), x.max_ttl.as_secs()), (1, 300));
+    assert_eq!(x.empty_after.map(|limit| limit.as_secs()), Some(60));
+    assert_eq!((y.name.as_str(), y.records), ("_mesh._tcp.y", DnsRecords::Services));
+    assert_eq!((y.empty_after, y.spiffe_ids[0].as_str()), (None, "spiffe://d/y"));
+    assert_eq!(x.resolver, y.resolver);
+    assert_eq!((x.resolver.attempts, x.resolver.servers.len()), (3, 2));
+}
+
+#[test]
+fn faults_of_names_in_the_dns_are_named() {
+    assert_faults(
+        "\
+outbound: [{listen: '127.0.0.1:1'}]
+dns: {servers: [resolver, '10.0.0.1:53', '10.0.0.1:53', '10.0.0.1:0'], attempts: 0}
+clusters:
+  - {name: a, dns: {name: a.test, port: 1}}
+  - {name: b, spiffe_ids: [spiffe://d/b], dns: {name: 10.0.0.1, port: 0}}
+  - {name: c, spiffe_ids: [spiffe://d/c], dns: {name: 'a b', record: srv, port: 1}}
+  - {name: d, spiffe_ids: [spiffe://d/d], dns: {record: mx, min_ttl: 1m, max_ttl: 1s}}
+  - {name: e, spiffe_ids: [spiffe://d/e], dns: {name: e.test, port: 1}, endpoints_file: e}
+",
+        &[
+            "dns.servers[0] (5): \"resolver\" is not an IP address",
+            "dns.servers[2] (5): 10.0.0.1:53 stands here twice",
+            "dns.servers[3] (5): 10.0.0.1:0 cannot be asked",
+            "dns.attempts (5): 0 is out of range",
+            "clusters[0].spiffe_ids (7): is missing",
+            "clusters[1].dns.name (8): \"10.0.0.1\" is an address",
+            "clusters[1].dns.port (8): \"0\" is not a port",
+            "clusters[2].dns.name (9): \"a b\" is not a DNS name",
+            "clusters[2].dns.port (9): is in the SRV records",
+            "clusters[3].dns.name (10): is missing",
+            "clusters[3].dns.max_ttl (10): is less than min_ttl",
+            "clusters[3].dns.record (10): \"mx\" is not known",
+            "clusters[3].dns.port (10): is missing",
+            "clusters[4].dns (11): stands beside endpoints_file",
+        ],
+    );
 }

@@ -17,6 +17,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::Error;
 use crate::{
+    buffer::ReadAhead,
     model::{
         Cluster, Endpoint,
         cluster::{PeerKind, StandardProtocol, Transport},
@@ -60,7 +61,7 @@ enum Io<S> {
 
 #[derive(Debug)]
 struct Secured<S> {
-    stream: TlsStream<S>,
+    stream: TlsStream<ReadAhead<S>>,
     trust: Guard,
 }
 
@@ -134,8 +135,9 @@ impl<N: Net> Dialer<N> {
         config: &Arc<ClientConfig>,
         endpoint: &Endpoint,
     ) -> Result<Secured<N::Stream>, Error> {
+        let (stream, address) = (ReadAhead::new(stream), endpoint.address().ip());
         let (stream, facts) =
-            tls::connect(stream, Arc::clone(config), endpoint.address().ip(), &endpoint.settings.spiffe_ids)
+            tls::connect(stream, Arc::clone(config), address, &endpoint.settings.spiffe_ids)
                 .await
                 .map_err(|error| Error::Tls(Arc::new(error)))?;
         endpoint.runtime.set_tls(facts);

@@ -1,35 +1,23 @@
-//! An HTTP connection to one endpoint, and one request over it.
+//! An HTTP/1 connection to one endpoint, and one request over it.
 
-use std::{
-    future::{Future, poll_fn},
-    io,
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
-};
+use std::{io, sync::Arc};
 
 use http::{Request, Response};
-use hyper::{
-    body::Incoming,
-    client::conn::{TrySendError, http1, http2},
-};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::client::conn::{TrySendError, http1};
+use hyper_util::rt::TokioIo;
 use rustls::AlertDescription;
 
 use super::{Error, dial::Connection};
 use crate::{
     drain,
-    model::{settings::Limits, wire},
+    model::settings::Limits,
     net::Stream,
-    relay::replay::{self, RequestBody},
+    relay::{
+        received::{Broken, Received},
+        replay::{self, RequestBody},
+    },
 };
 
-/// The connection window is this many stream windows, so that one slow stream cannot starve the others (`design.md` §3).
-pub const CONNECTION_WINDOWS: u32 = 4;
-/// Bytes of one stream that wait to be sent.
-const MAX_SEND_BUFFER_BYTES: usize = 256 * 1024;
 /// Responses' HTTP/1 read buffer, grown on need.
 const MAX_READ_BUFFER_BYTES: usize = 256 * 1024;
 
@@ -41,105 +29,11 @@ pub enum SendError {
     /// The peer says that it has not processed it: REFUSED_STREAM, or above GOAWAY's last stream (RFC 9113 §8.7).
     Refused,
     /// Reset or closed before a response head; it may have been processed.
-    Reset(hyper::Error),
+    Reset(Broken),
     /// What came back is not HTTP.
-    Protocol(hyper::Error),
+    Protocol(Broken),
     /// Our own downstream broke off its body.
     Downstream,
-}
-
-/// A multiplexed connection; clones share it.
-#[derive(Clone, Debug)]
-pub struct Http2 {
-    sender: http2::SendRequest<RequestBody>,
-    /// Streams that we have under way on it.
-    streams: Arc<AtomicU32>,
-    /// Streams that the peer allows (its SETTINGS_MAX_CONCURRENT_STREAMS), as the driver last saw it.
-    allowed: Arc<AtomicU32>,
-    max_streams: u32,
-}
-
-/// A stream's place on a multiplexed connection, given back on drop.
-#[derive(Debug)]
-pub struct StreamSlot(Arc<AtomicU32>);
-
-impl Drop for StreamSlot {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Http2 {
-    /// Starts HTTP/2 on a connection; its driver runs as a task until the last stream and the last clone are gone.
-    ///
-    /// # Errors
-    /// [`Error::Http`], or [`Error::Refused`] if the peer closes instead of speaking. The caller bounds the time.
-    pub async fn start<S: Stream>(mut connection: Connection<S>, limits: &Limits) -> Result<Self, Error> {
-        let first_byte = connection.first_byte();
-        let (sender, mut driver) = http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .initial_stream_window_size(limits.stream_window_bytes)
-            .initial_connection_window_size(limits.stream_window_bytes.saturating_mul(CONNECTION_WINDOWS))
-            .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
-            .max_send_buf_size(MAX_SEND_BUFFER_BYTES)
-            .keep_alive_interval(wire::PING_INTERVAL)
-            .keep_alive_timeout(wire::PING_TIMEOUT)
-            .keep_alive_while_idle(true)
-            .handshake(TokioIo::new(connection))
-            .await
-            .map_err(|error| Error::Http(Arc::new(error)))?;
-        let allowed = Arc::new(AtomicU32::new(limits.max_streams));
-        let seen = Arc::clone(&allowed);
-        drain::spawn_background(async move {
-            let ended = poll_fn(|cx| {
-                let polled = Pin::new(&mut driver).poll(cx);
-                let streams = u32::try_from(driver.current_max_send_streams()).unwrap_or(u32::MAX);
-                seen.store(streams, Ordering::Relaxed);
-                polled
-            });
-            if let Err(error) = ended.await {
-                tracing::debug!(%error, "upstream HTTP/2 connection ended");
-            }
-        });
-        // A server's first frame is SETTINGS (RFC 9113 §3.4): before it, nothing is known to have been accepted.
-        first_byte.await.map_err(|_ended| Error::Refused)?;
-        let streams = Arc::new(AtomicU32::new(0));
-        Ok(Self { sender, streams, allowed, max_streams: limits.max_streams })
-    }
-
-    /// Whether it can take another stream now.
-    #[must_use]
-    pub fn has_room(&self) -> bool {
-        let cap = self.allowed.load(Ordering::Relaxed).min(self.max_streams);
-        self.is_open() && self.streams.load(Ordering::Relaxed) < cap
-    }
-
-    /// Whether it is still good for new streams.
-    #[must_use]
-    pub fn is_open(&self) -> bool {
-        !self.sender.is_closed()
-    }
-
-    /// Streams that we have under way on it.
-    #[must_use]
-    pub fn streams(&self) -> u32 {
-        self.streams.load(Ordering::Relaxed)
-    }
-
-    /// Takes a place for a stream.
-    #[must_use]
-    pub fn slot(&self) -> StreamSlot {
-        self.streams.fetch_add(1, Ordering::Relaxed);
-        StreamSlot(Arc::clone(&self.streams))
-    }
-
-    /// Sends a request and waits for the response's head. Dropping the future resets the stream.
-    ///
-    /// # Errors
-    /// [`SendError`].
-    pub async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, SendError> {
-        self.sender.try_send_request(request).await.map_err(send_error)
-    }
 }
 
 /// A connection for one request at a time.
@@ -191,8 +85,9 @@ impl Http1 {
     ///
     /// # Errors
     /// [`SendError`].
-    pub async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, SendError> {
-        self.sender.try_send_request(request).await.map_err(send_error)
+    pub async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Received>, SendError> {
+        let response = self.sender.try_send_request(request).await.map_err(send_error)?;
+        Ok(response.map(Received::Http1))
     }
 }
 
@@ -208,19 +103,11 @@ fn send_error(mut failed: TrySendError<Request<RequestBody>>) -> SendError {
     if caused_by::<io::Error>(&error).is_some_and(is_refusal) {
         return SendError::Refused;
     }
-    if let Some(h2) = caused_by::<h2::Error>(&error) {
-        let is_refused = h2.is_reset() && h2.reason() == Some(h2::Reason::REFUSED_STREAM);
-        let is_above_goaway = h2.is_go_away() && h2.is_remote();
-        if is_refused || is_above_goaway {
-            return SendError::Refused;
-        }
-        return SendError::Reset(error);
-    }
-    if error.is_parse() { SendError::Protocol(error) } else { SendError::Reset(error) }
+    if error.is_parse() { SendError::Protocol(error.into()) } else { SendError::Reset(error.into()) }
 }
 
 /// Whether the peer ended the handshake, which in TLS 1.3 we learn only after our first bytes: it has read none of them.
-fn is_refusal(error: &io::Error) -> bool {
+pub(super) fn is_refusal(error: &io::Error) -> bool {
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     matches!(
         tls,

@@ -1,6 +1,7 @@
 //! The connect stage: upstream connections, made, kept and lent.
 
 pub mod dial;
+pub mod http2;
 pub mod http_client;
 pub mod pool;
 pub mod tcp_pool;
@@ -31,6 +32,9 @@ pub enum Error {
     /// The HTTP connection could not be set up.
     #[error("setting up HTTP failed")]
     Http(#[source] Arc<hyper::Error>),
+    /// HTTP/2 could not be set up.
+    #[error("setting up HTTP/2 failed")]
+    Http2(#[source] Arc<h2::Error>),
     /// The cluster's connection cap is reached.
     #[error("the cluster's cap on connections is reached")]
     Overflow,

@@ -19,7 +19,8 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Error,
     dial::{Dialer, Speak},
-    http_client::{Http1, Http2, StreamSlot},
+    http_client::Http1,
+    http2::{Http2, StreamSlot},
 };
 use crate::{
     drain,

@@ -1,7 +1,7 @@
 //! Finds the endpoints of each cluster and keeps looking.
 //!
 //! ```text
-//!   source (fixed | file | programmable) ──Feed──▶ Lists ──▶ publish ──▶ snapshot
+//!   source (fixed | file | dns | programmable) ──Feed──▶ Lists ──▶ publish ──▶ snapshot
 //! ```
 //! One source per cluster. What it finds replaces what it found before: the latest list per cluster, never a queue.
 //!
@@ -10,6 +10,7 @@
 //! - A cluster whose source is replaced keeps its list until the new source has an answer.
 //! - A source that was stopped cannot change anything any more.
 
+pub mod dns;
 pub mod file;
 pub mod fixed;
 pub mod programmable;
@@ -21,7 +22,11 @@ use outrider_certs::spiffe_id::SpiffeId;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use self::{file::FileSource, fixed::FixedSource};
+use self::{
+    dns::{DnsSource, Resolvers},
+    file::FileSource,
+    fixed::FixedSource,
+};
 use crate::{
     clock::Clock,
     drain,
@@ -53,10 +58,18 @@ pub trait Sources: Send + Sync + 'static {
 }
 
 /// The sources that a configuration can name.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Configured {
-    /// Reads endpoint files.
-    pub parse: Parse,
+    parse: Parse,
+    resolvers: Resolvers,
+}
+
+impl Configured {
+    /// Endpoint files are read by `parse`; who is asked in the DNS, each cluster's settings say.
+    #[must_use]
+    pub fn new(parse: Parse) -> Self {
+        Self { parse, resolvers: Resolvers::default() }
+    }
 }
 
 impl Sources for Configured {
@@ -65,6 +78,9 @@ impl Sources for Configured {
             EndpointSource::Static(endpoints) => Box::new(FixedSource::new(endpoints)),
             EndpointSource::File { path, default_spiffe_ids } => {
                 Box::new(FileSource::new(path.clone(), Arc::clone(default_spiffe_ids), self.parse))
+            }
+            EndpointSource::Dns(settings) => {
+                Box::new(DnsSource::new(settings.clone(), self.resolvers.of(&settings.resolver)))
             }
         }
     }
@@ -81,6 +97,8 @@ struct Slot {
     /// The feed that may write here.
     feed: u64,
     endpoints: Option<EndpointList>,
+    /// There is no answer, and nothing waits for it any more.
+    is_overdue: bool,
     status: Arc<DiscoveryStatus>,
 }
 
@@ -91,16 +109,28 @@ impl Lists {
         self.slots.get(cluster)?.endpoints.as_ref()
     }
 
+    /// Whether the cluster's source has answered, or had its time.
+    #[must_use]
+    pub fn has_answered(&self, cluster: &ClusterName) -> bool {
+        self.slots.get(cluster).is_some_and(Slot::has_answered)
+    }
+
     /// How finding a cluster's endpoints goes.
     #[must_use]
     pub fn status(&self, cluster: &ClusterName) -> Option<&Arc<DiscoveryStatus>> {
         self.slots.get(cluster).map(|slot| &slot.status)
     }
 
-    /// Whether every cluster's source has answered.
+    /// Whether every cluster's source has answered, or had its time.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.slots.values().all(|slot| slot.endpoints.is_some())
+        self.slots.values().all(Slot::has_answered)
+    }
+}
+
+impl Slot {
+    fn has_answered(&self) -> bool {
+        self.endpoints.is_some() || self.is_overdue
     }
 }
 
@@ -139,6 +169,27 @@ impl Feed {
             }
             false
         });
+    }
+
+    /// The source has looked long enough for a start: nothing waits for its first answer any more. Until there is one
+    /// the cluster has no endpoints.
+    pub fn give_up_waiting(&self) {
+        self.to.send_if_modified(|lists| {
+            let Some(slot) = self.slot(lists).filter(|slot| slot.endpoints.is_none()) else { return false };
+            !std::mem::replace(&mut slot.is_overdue, true)
+        });
+    }
+
+    /// How finding the endpoints goes.
+    #[must_use]
+    pub fn status(&self) -> &DiscoveryStatus {
+        &self.status
+    }
+
+    /// The source's clock.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     fn replace(&self, endpoints: EndpointList, is_constant: bool) {
@@ -232,6 +283,7 @@ impl Discovery {
             let slot = lists.slots.entry(cluster.clone()).or_insert_with(|| Slot {
                 feed: number,
                 endpoints: None,
+                is_overdue: false,
                 status: Arc::new(DiscoveryStatus::new(self.clock.now())),
             });
             slot.feed = number;

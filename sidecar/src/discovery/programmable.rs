@@ -34,7 +34,7 @@ impl Sources for Programmable {
     fn source(&self, cluster: &ClusterSettings) -> Box<dyn Source> {
         let otherwise = match &cluster.source {
             EndpointSource::Static(endpoints) => Some(FixedSource::new(endpoints)),
-            EndpointSource::File { .. } => None,
+            EndpointSource::File { .. } | EndpointSource::Dns(_) => None,
         };
         Box::new(ProgrammableSource { lists: self.lists.subscribe(), otherwise })
     }

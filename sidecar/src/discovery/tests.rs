@@ -50,7 +50,7 @@ impl Bench {
             fs::write(&file, text).unwrap();
         }
         let clock = Clock::simulated(epoch(), 7);
-        let mut discovery = Discovery::new(Arc::new(Configured { parse }), &clock);
+        let mut discovery = Discovery::new(Arc::new(Configured::new(parse)), &clock);
         discovery.reconcile(&[watched(&file)]);
         Self { _folder: folder, file, clock, discovery }
     }
@@ -163,7 +163,7 @@ async fn waiters_are_woken_by_changes_only() {
 #[tokio::test(start_paused = true)]
 async fn a_static_list_has_no_age() {
     let clock = Clock::simulated(epoch(), 7);
-    let mut discovery = Discovery::new(Arc::new(Configured { parse }), &clock);
+    let mut discovery = Discovery::new(Arc::new(Configured::new(parse)), &clock);
     discovery.reconcile(&[Arc::new(fixture::settings("orders"))]);
     let lists = discovery.lists();
     assert!(lists.borrow().is_complete());

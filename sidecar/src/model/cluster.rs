@@ -5,6 +5,7 @@ use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use outrider_certs::SpiffeId;
 
 use super::{
+    dns::DnsSettings,
     runtime::{ClusterRuntime, EndpointRuntime},
     settings::Limits,
 };
@@ -72,6 +73,8 @@ pub enum EndpointSource {
         /// Who endpoints that name no SPIFFE ID of their own must be.
         default_spiffe_ids: Arc<[SpiffeId]>,
     },
+    /// A name that is resolved.
+    Dns(DnsSettings),
 }
 
 /// One address of a cluster, as discovery gives it.

@@ -4,6 +4,7 @@
 //! outlive a reload; a [`Generation`] is a configuration in force; a [`Snapshot`] binds one consistent version of everything together.
 
 pub mod cluster;
+pub mod dns;
 pub mod file;
 #[cfg(test)]
 pub(crate) mod fixture;

@@ -76,6 +76,77 @@ pub struct DiscoveryStatus {
     /// Times the source gave no usable list; the last good one stayed.
     pub failures: AtomicU64,
     error: Mutex<Option<String>>,
+    /// How lookups went, if it is the DNS that is asked.
+    pub lookups: Lookups,
+}
+
+/// How lookups in the DNS went.
+#[derive(Debug, Default)]
+pub struct Lookups {
+    /// Lookups, by what came of them.
+    pub by_outcome: [AtomicU64; LookupOutcome::ALL.len()],
+    /// How long the newest answer counts, in milliseconds, within the configured bounds; 0 before the first.
+    pub ttl_ms: AtomicU64,
+}
+
+/// What came of one lookup of a cluster's name, all questions that it took together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LookupOutcome {
+    /// Endpoints.
+    Answered,
+    /// Endpoints, but a part of the questions (one family of addresses, the target of a service) had no answer.
+    Incomplete,
+    /// There is no such name.
+    NoSuchName,
+    /// The name has no such records.
+    NoData,
+    /// Servers answered that they cannot or will not tell (SERVFAIL, REFUSED and the like).
+    Refused,
+    /// No answer in time.
+    Timeout,
+    /// Anything else: no server could be reached, an answer made no sense or held nothing that can be used.
+    Failed,
+}
+
+impl LookupOutcome {
+    /// Every outcome, in the order of their discriminants.
+    pub const ALL: [Self; 7] = [
+        Self::Answered,
+        Self::Incomplete,
+        Self::NoSuchName,
+        Self::NoData,
+        Self::Refused,
+        Self::Timeout,
+        Self::Failed,
+    ];
+
+    /// The outcome as a metric label.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Incomplete => "incomplete",
+            Self::NoSuchName => "no_such_name",
+            Self::NoData => "no_data",
+            Self::Refused => "refused",
+            Self::Timeout => "timeout",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+impl Lookups {
+    /// Counts one lookup.
+    pub fn count(&self, outcome: LookupOutcome) {
+        if let Some(count) = self.by_outcome.get(outcome as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Keeps how long the newest answer counts.
+    pub fn set_ttl(&self, ttl: Duration) {
+        self.ttl_ms.store(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
 }
 
 impl DiscoveryStatus {
@@ -88,6 +159,7 @@ impl DiscoveryStatus {
             is_constant: AtomicBool::new(false),
             failures: AtomicU64::new(0),
             error: Mutex::new(None),
+            lookups: Lookups::default(),
         }
     }
 

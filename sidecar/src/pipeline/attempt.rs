@@ -3,7 +3,6 @@
 use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc};
 
 use http::{Request, Response};
-use hyper::body::Incoming;
 
 use super::{error::ProxyError, respond, worker::Worker};
 use crate::{
@@ -11,13 +10,14 @@ use crate::{
     connect::{
         self,
         dial::Speak,
-        http_client::{Http1, SendError, StreamSlot},
+        http_client::{Http1, SendError},
+        http2::StreamSlot,
         pool::{Lease, Target},
     },
     headers::framing,
     model::cluster::{PeerKind, Transport},
     net::Net,
-    relay::replay::RequestBody,
+    relay::{received::Received, replay::RequestBody},
     resilience::{circuit_breaker, retry::Processed},
 };
 
@@ -25,7 +25,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Answer {
     /// The response.
-    pub response: Response<Incoming>,
+    pub response: Response<Received>,
     /// What the endpoint's sidecar says if it answered itself: whether its app has seen the request.
     pub processed: Option<Processed>,
     /// What is held for the response.
@@ -92,7 +92,7 @@ fn judge(target: &Target, (response, http1, slot): Sent) -> Result<Sent, ProxyEr
     Ok((Response::from_parts(head, body), http1, slot))
 }
 
-type Sent = (Response<Incoming>, Option<Http1>, Option<StreamSlot>);
+type Sent = (Response<Received>, Option<Http1>, Option<StreamSlot>);
 
 async fn send<N: Net>(
     worker: &Worker<N>,
@@ -119,7 +119,7 @@ async fn send_on(lease: Lease, request: Request<RequestBody>) -> Result<Sent, Se
             let response = connection.send(request).await?;
             Ok((response, Some(connection), None))
         }
-        Lease::Http2 { mut connection, slot } => {
+        Lease::Http2 { connection, slot } => {
             let response = connection.send(request).await?;
             Ok((response, None, Some(slot)))
         }

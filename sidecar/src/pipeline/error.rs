@@ -12,6 +12,7 @@ use crate::{
     connect,
     headers::framing::FramingError,
     model::{ClusterName, flag::ResponseFlag},
+    relay::received::Broken,
     resilience::{circuit_breaker::Overflow, retry::Processed},
 };
 
@@ -78,7 +79,7 @@ pub enum ProxyError {
         endpoint: SocketAddr,
         /// As the HTTP library saw it.
         #[source]
-        source: Arc<hyper::Error>,
+        source: Arc<Broken>,
     },
     /// What the endpoint answered is not HTTP.
     #[error("no HTTP from {endpoint}")]
@@ -87,7 +88,7 @@ pub enum ProxyError {
         endpoint: SocketAddr,
         /// As the HTTP library saw it.
         #[source]
-        source: Arc<hyper::Error>,
+        source: Arc<Broken>,
     },
     /// The endpoint's answer breaks a rule of HTTP that readers take differently.
     #[error("bad answer from {endpoint}")]

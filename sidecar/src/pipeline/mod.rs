@@ -10,6 +10,8 @@ pub mod entrance;
 pub mod error;
 mod head;
 pub mod http;
+mod http_connection;
+mod pulse;
 pub mod respond;
 pub mod serve;
 pub mod tcp;

@@ -160,8 +160,8 @@ async fn open<N: Net>(worker: &Worker<N>, target: &Target) -> Result<Way<N::Stre
     let cut = connection.cut();
     let mut session = Session::new(connection);
     let asked = async {
-        session.writer.control(Kind::Open, OPAQUE).await?;
-        Ok::<_, io::Error>(matches!(session.reader.next().await?, Some((Kind::Accepted, _))))
+        session.control(Kind::Open, OPAQUE).await?;
+        Ok::<_, io::Error>(matches!(session.next().await?, Some((Kind::Accepted, _))))
     };
     // No byte of the stream has been sent: whatever went wrong, the app there has not seen it.
     match tokio::time::timeout(target.cluster.settings.timeouts.connect, asked).await {
@@ -211,7 +211,7 @@ where
     loop {
         let opened = tokio::select! {
             biased;
-            opened = tokio::time::timeout(SESSION_IDLE, session.reader.next()) => opened,
+            opened = tokio::time::timeout(SESSION_IDLE, session.next()) => opened,
             () = watcher.reached(Phase::Draining) => return,
         };
         match opened {
@@ -244,10 +244,10 @@ where
         Ok(app) => app,
         Err(error) => {
             record.set_flag(error.flag());
-            return session.writer.control(Kind::NotProcessed, error.reason().as_bytes()).await.is_ok();
+            return session.control(Kind::NotProcessed, error.reason().as_bytes()).await.is_ok();
         }
     };
-    if session.writer.control(Kind::Accepted, &[]).await.is_err() {
+    if session.control(Kind::Accepted, &[]).await.is_err() {
         record.set_flag(ResponseFlag::DC);
         return false;
     }

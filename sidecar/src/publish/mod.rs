@@ -131,9 +131,8 @@ impl Publisher {
         self.discovery.reconcile(&[active.as_slice(), added.as_slice()].concat());
         let now = self.clock.now();
         let is_over = *self.warm_until.get_or_insert(now + WARM_UP) <= now;
-        let is_waited_for =
-            |cluster: &ClusterSettings| self.lists.borrow().endpoints(&cluster.name).is_none();
-        if is_over || !added.iter().any(|cluster| is_waited_for(cluster)) {
+        let is_there = |cluster: &Arc<ClusterSettings>| self.lists.borrow().has_answered(&cluster.name);
+        if is_over || added.iter().all(is_there) {
             self.warm_until = None;
             self.discovery.reconcile(&newest.settings.clusters);
             self.active = newest;

@@ -14,10 +14,12 @@ use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
-use hyper::body::Incoming;
 use slab::Slab;
 
-use super::activity::Activity;
+use super::{
+    activity::Activity,
+    received::{Broken, Received},
+};
 use crate::headers::trailers;
 
 /// Why a response body ended early. The downstream sees a reset stream or a connection closed before the end.
@@ -25,7 +27,7 @@ use crate::headers::trailers;
 pub enum Error {
     /// The upstream broke off.
     #[error("the upstream broke off its response body")]
-    Upstream(#[source] hyper::Error),
+    Upstream(#[source] Broken),
     /// Nothing moved for the stream's idle time.
     #[error("the stream was idle for too long")]
     Idle,
@@ -67,7 +69,7 @@ struct Live {
 
 enum State {
     Open {
-        body: Incoming,
+        body: Received,
         on_end: Box<dyn OnEnd>,
     },
     /// Given out to its last frame, or failed.
@@ -108,7 +110,7 @@ impl Streams {
     #[must_use]
     pub fn watch(
         &self,
-        body: Incoming,
+        body: Received,
         activity: Activity,
         idle: Duration,
         mut on_end: Box<dyn OnEnd>,
@@ -187,10 +189,10 @@ impl Live {
 
 /// The next frame that must go on: empty ones are left out, as `replay` does and for its reason.
 fn poll_some(
-    body: &mut Incoming,
+    body: &mut Received,
     activity: &Activity,
     cx: &mut Context<'_>,
-) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
     loop {
         let polled = std::task::ready!(Pin::new(&mut *body).poll_frame(cx));
         activity.touch();

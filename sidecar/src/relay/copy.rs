@@ -7,30 +7,19 @@
 //! A side that does not take what is sent to it holds the other one back, and nobody reads from that one meanwhile: its
 //! abort is noticed with the next byte that either of them moves, or by the connection's end.
 
-use std::{
-    io,
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
-};
+use std::{future::poll_fn, io, task::Poll, time::Duration};
 
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    sync::Notify,
-};
+use tokio::io::{AsyncRead, AsyncWrite};
 
+pub use super::stall::HALF_OPEN_LIMIT;
 use super::{
     frame::Kind,
-    session::{FrameReader, FrameWriter, Session, Side},
+    lane::{Failed, Lane},
+    session::{Session, Sink, Source},
+    stall::Stall,
 };
 use crate::net::Stream;
 
-/// A stream of which one direction has ended is reset when the other has not moved for so long (to within a
-/// `HALF_OPEN_CHECKS`th). Apps that forget to close their half would fill the process up with half-closed connections
-/// else. Ten times as long as Linux's connection tracking (`nf_conntrack_tcp_timeout_close_wait`: 60 s) keeps such a
-/// connection, so whoever works without a sidecar on the way has met a shorter limit.
-pub const HALF_OPEN_LIMIT: Duration = Duration::from_secs(600);
-/// So often is a half-closed stream looked at within its limit.
-const HALF_OPEN_CHECKS: u32 = 10;
 /// Time for telling the far side of an abort. It may read slowly or not at all; it learns from the connection's end
 /// then.
 const RST_TIMEOUT: Duration = Duration::from_secs(1);
@@ -57,32 +46,6 @@ pub struct Carried {
     pub received: u64,
 }
 
-/// Whether a stream moves, for both of its directions.
-#[derive(Debug, Default)]
-struct Movement {
-    bytes: AtomicU64,
-    is_half_open: Notify,
-}
-
-impl Movement {
-    fn moved(&self, bytes: usize) {
-        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-
-    /// Waits until one direction has ended, and then until the other has not moved for [`HALF_OPEN_LIMIT`].
-    async fn stalled(&self) {
-        self.is_half_open.notified().await;
-        let mut seen = self.bytes.load(Ordering::Relaxed);
-        let mut quiet = 0;
-        while quiet < HALF_OPEN_CHECKS {
-            tokio::time::sleep(HALF_OPEN_LIMIT / HALF_OPEN_CHECKS).await;
-            let now = self.bytes.load(Ordering::Relaxed);
-            quiet = if now == seen { quiet + 1 } else { 0 };
-            seen = now;
-        }
-    }
-}
-
 /// Relays between an app's plain connection and a framed one until both directions have ended. Unless they ended orderly
 /// the framed connection is done for: drop it.
 pub async fn framed<P, S>(plain: &mut P, session: &mut Session<S>) -> (End, Carried)
@@ -90,102 +53,46 @@ where
     P: Stream,
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut carried = Carried::default();
-    let movement = Movement::default();
-    let (mut read, mut write) = tokio::io::split(&mut *plain);
-    let end = {
-        let up = async {
-            upward(&mut read, &mut session.writer, &mut carried.sent, &movement).await?;
-            movement.is_half_open.notify_one();
-            Ok(())
-        };
-        let down = async {
-            downward(&mut session.reader, &mut write, &mut carried.received, &movement).await?;
-            movement.is_half_open.notify_one();
-            Ok(())
-        };
-        tokio::select! {
-            biased;
-            both = async { tokio::try_join!(up, down) } => both.map_or_else(|end| end, |_both| End::Orderly),
-            () = movement.stalled() => End::Stalled,
+    let (mut up, mut down, mut stall) = (Lane::new(), Lane::new(), Stall::default());
+    let end = poll_fn(|cx| {
+        match up.poll(cx, plain, &mut Sink(session)) {
+            Poll::Ready(Err(Failed::Source(_))) => return Poll::Ready(End::PlainReset),
+            Poll::Ready(Err(Failed::Sink(_))) => return Poll::Ready(End::FarReset),
+            Poll::Ready(Ok(())) | Poll::Pending => {}
         }
-    };
+        match down.poll(cx, &mut Source(session), plain) {
+            Poll::Ready(Err(Failed::Source(_))) => return Poll::Ready(End::FarReset),
+            // The app may have closed this direction already: that is its right, and no reset.
+            Poll::Ready(Err(Failed::Sink(_))) if down.is_closing() => down.close(),
+            Poll::Ready(Err(Failed::Sink(_))) => return Poll::Ready(End::PlainReset),
+            Poll::Ready(Ok(())) | Poll::Pending => {}
+        }
+        if up.is_closed() && down.is_closed() {
+            return Poll::Ready(End::Orderly);
+        }
+        let is_half_open = up.is_closed() || down.is_closed();
+        stall.poll(cx, is_half_open, up.carried + down.carried).map(|()| End::Stalled)
+    })
+    .await;
     match end {
         End::Orderly => {}
-        End::PlainReset => tell_reset(&mut session.writer).await,
+        End::PlainReset => tell_reset(session).await,
         End::FarReset => plain.reset_on_close(),
         End::Stalled => {
             plain.reset_on_close();
-            tell_reset(&mut session.writer).await;
+            tell_reset(session).await;
         }
     }
-    (end, carried)
+    (end, Carried { sent: up.carried, received: down.carried })
 }
 
 /// Tells the far side that the stream was aborted, if that can be said: in the middle of a frame it would be taken for
 /// bytes of the stream, and the connection's end says it instead. So it does if it cannot be said in time.
-async fn tell_reset<S: AsyncWrite>(writer: &mut FrameWriter<S>) {
-    if !writer.is_mid_frame() {
-        drop(tokio::time::timeout(RST_TIMEOUT, writer.control(Kind::Rst, &[])).await);
+async fn tell_reset<S: AsyncRead + AsyncWrite + Unpin>(session: &mut Session<S>) {
+    if !session.is_mid_frame() {
+        drop(tokio::time::timeout(RST_TIMEOUT, session.control(Kind::Rst, &[])).await);
     }
 }
-
-async fn upward<R, S>(
-    read: &mut R,
-    writer: &mut FrameWriter<S>,
-    sent: &mut u64,
-    movement: &Movement,
-) -> Result<(), End>
-where
-    R: AsyncRead + Unpin,
-    S: AsyncWrite,
-{
-    loop {
-        match writer.forward(read).await {
-            Ok(0) => return writer.control(Kind::Fin, &[]).await.map_err(|_gone| End::FarReset),
-            Ok(bytes) => {
-                *sent += bytes as u64;
-                movement.moved(bytes);
-            }
-            Err((Side::Plain, _reset)) => return Err(End::PlainReset),
-            Err((Side::Framed, _gone)) => return Err(End::FarReset),
-        }
-    }
-}
-
-async fn downward<W, S>(
-    reader: &mut FrameReader<S>,
-    write: &mut W,
-    received: &mut u64,
-    movement: &Movement,
-) -> Result<(), End>
-where
-    W: AsyncWrite + Unpin,
-    S: AsyncRead,
-{
-    loop {
-        match reader.next().await {
-            Ok(Some((Kind::Data, payload))) => {
-                write.write_all(payload).await.map_err(|_reset| End::PlainReset)?;
-                *received += payload.len() as u64;
-                movement.moved(payload.len());
-            }
-            Ok(Some((Kind::Fin, _empty))) => {
-                // The app may have closed this direction already: that is its right, and no reset.
-                drop(write.shutdown().await);
-                return Ok(());
-            }
-            Ok(Some((Kind::Rst | Kind::Open | Kind::Accepted | Kind::NotProcessed, _)))
-            | Ok(None)
-            | Err(_) => {
-                return Err(End::FarReset);
-            }
-        }
-    }
-}
-
-/// Bytes per direction of a plain relay: as many as a TLS record holds.
-const PLAIN_BUFFER_BYTES: usize = 16 * 1024;
 
 /// Relays between two plain byte streams (a standard peer's TLS stream and an app's connection) until both directions
 /// have ended.
@@ -198,52 +105,33 @@ where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
-    let movement = Movement::default();
-    let (mut from_a, mut to_a) = tokio::io::split(a);
-    let (mut from_b, mut to_b) = tokio::io::split(b);
-    let both = async {
-        tokio::try_join!(
-            one_way(&mut from_a, &mut to_b, &movement),
-            one_way(&mut from_b, &mut to_a, &movement)
-        )
-    };
-    tokio::select! {
-        biased;
-        ended = both => ended.map(|(sent, received)| Carried { sent, received }),
-        () = movement.stalled() => Err(io::ErrorKind::TimedOut.into()),
-    }
-}
-
-/// Carries one direction to its end and closes it; returns how many bytes it were.
-async fn one_way<R, W>(read: &mut R, write: &mut W, movement: &Movement) -> io::Result<u64>
-where
-    R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
-{
-    let mut buffer = vec![0; PLAIN_BUFFER_BYTES];
-    let mut carried = 0;
-    loop {
-        let bytes = read.read(&mut buffer).await?;
-        if bytes == 0 {
-            write.shutdown().await?;
-            movement.is_half_open.notify_one();
-            return Ok(carried);
+    let (mut up, mut down, mut stall) = (Lane::new(), Lane::new(), Stall::default());
+    poll_fn(|cx| {
+        let ended = [up.poll(cx, a, b), down.poll(cx, b, a)];
+        for ended in ended {
+            if let Poll::Ready(Err(Failed::Source(error) | Failed::Sink(error))) = ended {
+                return Poll::Ready(Err(error));
+            }
         }
-        write.write_all(buffer.get(..bytes).unwrap_or_default()).await?;
-        write.flush().await?;
-        carried += bytes as u64;
-        movement.moved(bytes);
-    }
+        if up.is_closed() && down.is_closed() {
+            return Poll::Ready(Ok(()));
+        }
+        let is_half_open = up.is_closed() || down.is_closed();
+        stall.poll(cx, is_half_open, up.carried + down.carried).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    })
+    .await?;
+    Ok(Carried { sent: up.carried, received: down.carried })
 }
 
 #[cfg(test)]
 mod tests {
     use std::{
         pin::Pin,
-        task::{Context, Poll},
+        sync::atomic::{AtomicU64, Ordering},
+        task::Context,
     };
 
-    use tokio::io::{DuplexStream, ReadBuf, duplex};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
 
     use super::*;
     use crate::{
@@ -343,7 +231,7 @@ mod tests {
         let mut session = Session::new(framed_side);
         let (end, _) = framed(&mut App::broken(plain), &mut session).await;
         assert_eq!(end, End::PlainReset);
-        assert!(session.writer.is_mid_frame());
+        assert!(session.is_mid_frame());
         drop(session);
         assert_eq!(all_of(far).await, data(MAX_PAYLOAD_BYTES)[..64], "what fitted, and the end");
     }

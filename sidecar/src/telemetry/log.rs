@@ -2,8 +2,11 @@
 
 use std::io::{self, IsTerminal};
 
+use tracing::Level;
 use tracing_subscriber::{
-    EnvFilter, Layer, Registry, fmt,
+    EnvFilter, Layer, Registry,
+    filter::{FilterExt, filter_fn},
+    fmt,
     layer::SubscriberExt,
     reload,
     util::{SubscriberInitExt, TryInitError},
@@ -79,7 +82,9 @@ pub fn layer(filter: &str, format: Format) -> Result<(impl Layer<Registry> + Sen
         Format::Text => fmt::layer().with_ansi(io::stderr().is_terminal()).with_writer(io::stderr).boxed(),
         Format::Json => fmt::layer().json().flatten_event(true).with_writer(io::stderr).boxed(),
     };
-    Ok((lines.with_filter(filter), Control { filter: handle }))
+    // It warns of every stray datagram, which anybody on the network can send; what matters of it, discovery says.
+    let own = filter_fn(|event| !(event.target().starts_with("hickory") && *event.level() < Level::DEBUG));
+    Ok((lines.with_filter(filter.and(own)), Control { filter: handle }))
 }
 
 fn parse(filter: &str) -> Result<EnvFilter, Error> {

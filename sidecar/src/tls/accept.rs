@@ -7,6 +7,7 @@ use rustls::{Error as TlsError, ServerConfig};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::{
+    buffer::ReadAhead,
     model::runtime::{Refusal, TlsFacts},
     net::Stream,
 };
@@ -15,7 +16,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Accepted<S> {
     /// Decrypted bytes.
-    pub stream: TlsStream<S>,
+    pub stream: TlsStream<ReadAhead<S>>,
     /// Who it is.
     pub peer: Peer,
     /// What was agreed on.
@@ -31,7 +32,7 @@ pub async fn accept<S: Stream>(
     config: Arc<ServerConfig>,
     timeout: Duration,
 ) -> Result<Accepted<S>, (Refusal, String)> {
-    let handshake = TlsAcceptor::from(config).accept(stream);
+    let handshake = TlsAcceptor::from(config).accept(ReadAhead::new(stream));
     let stream = match tokio::time::timeout(timeout, handshake).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return Err((refusal(&error), error.to_string())),

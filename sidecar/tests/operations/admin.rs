@@ -153,6 +153,17 @@ async fn dumps_show_what_operators_need() {
     assert_eq!(endpoint["latency_ms"], 1.5);
     assert_eq!(endpoint["tls"]["key_exchange"], "X25519MLKEM768");
 
+    let search = clusters["clusters"].as_array().unwrap().iter().find(|c| c["name"] == "search").unwrap();
+    let discovery = &search["discovery"];
+    assert_eq!(discovery["error"], "no answer in time");
+    assert_eq!(
+        (&discovery["dns"]["name"], &discovery["dns"]["record"]),
+        (&"search.test.".into(), &"any".into())
+    );
+    assert_eq!(discovery["dns"]["ttl_seconds"], 30.0);
+    assert_eq!(discovery["dns"]["lookups"]["timeout"], 2);
+    assert!(orders["discovery"]["dns"].is_null());
+
     let listeners = served.get("/listeners").await.body;
     let api = &listeners["listeners"][0];
     assert_eq!((&api["name"], &api["direction"]), (&"api".into(), &"inbound".into()));
@@ -169,6 +180,8 @@ async fn dumps_show_what_operators_need() {
     let config = served.get("/config").await.body;
     assert_eq!(config["bootstrap"]["service"], "shop");
     assert_eq!(config["clusters"][0]["name"], "inbound/api");
+    let dns = &config["clusters"][3]["source"]["dns"];
+    assert_eq!((&dns["port"], &dns["empty_after"]), (&4343.into(), &"1m".into()));
 }
 
 #[tokio::test]

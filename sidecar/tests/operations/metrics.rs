@@ -87,6 +87,12 @@ fn the_exposition_says_what_the_counters_say() {
     assert_eq!(value(&samples, "outrider_unrouted_total", &[("listener", "api"), ("flag", "NR")]), 1.0);
     assert_eq!(value(&samples, "outrider_snapshot_version", &[]), 7.0);
     assert_eq!(value(&samples, "outrider_ready", &[]), 1.0);
+    let search = [("cluster", "search"), ("outcome", "timeout")];
+    assert_eq!(value(&samples, "outrider_dns_lookups_total", &search), 2.0);
+    assert!(samples.iter().all(|sample| {
+        sample.name != "outrider_dns_lookups_total" || sample.labels["cluster"] == "search"
+    }));
+    assert_eq!(value(&samples, "outrider_discovery_endpoints", &[("cluster", "orders")]), 1.0);
     let remaining = value(&samples, "outrider_certificate_remaining_seconds", &[]);
     assert!((3500.0..=3600.0).contains(&remaining), "{remaining}");
     assert_eq!(value(&samples, "outrider_build_info", &[("service", "shop")]), 1.0);

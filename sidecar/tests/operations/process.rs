@@ -19,7 +19,7 @@ use outrider::{
         reload::ConfigStatus,
         runtime::{ClusterRuntime, EndpointRuntime, Refusal, TlsFacts},
         snapshot::Snapshots,
-        status::IdentityStatus,
+        status::{IdentityStatus, LookupOutcome},
     },
     readiness::Readiness,
     telemetry::{Metrics, ProcessFacts, log},
@@ -43,6 +43,7 @@ clusters:
     spiffe_ids: [spiffe://demo.outrider/orders]
     endpoints: [{address: '10.0.0.7:4343'}]
   - {name: stock, spiffe_ids: [spiffe://demo.outrider/stock], endpoints_file: stock.yaml}
+  - {name: search, spiffe_ids: [spiffe://demo.outrider/search], dns: {name: search.test., port: 4343}}
 ";
 
 /// A process of which only the facts exist.
@@ -107,7 +108,7 @@ fn snapshot(config: &Arc<Generation>, clock: &Clock) -> Snapshot {
     let clusters = settings.clusters.iter().map(|settings| {
         let endpoints = match &settings.source {
             EndpointSource::Static(list) => list.clone(),
-            EndpointSource::File { .. } => Vec::new(),
+            EndpointSource::File { .. } | EndpointSource::Dns(_) => Vec::new(),
         };
         let endpoint = |settings| Endpoint { settings, runtime: Arc::new(EndpointRuntime::new(now)) };
         let cluster = Cluster {
@@ -132,6 +133,12 @@ fn snapshot(config: &Arc<Generation>, clock: &Clock) -> Snapshot {
     orders.endpoints[0].runtime.set_tls(facts("orders"));
     let stock = clusters.values().find(|cluster| cluster.name().as_str() == "stock").unwrap();
     stock.runtime.discovery.confirm(now);
+    let search = clusters.values().find(|cluster| cluster.name().as_str() == "search").unwrap();
+    search.runtime.discovery.lookups.set_ttl(Duration::from_secs(30));
+    for _ in 0..2 {
+        search.runtime.discovery.lookups.count(LookupOutcome::Timeout);
+    }
+    search.runtime.discovery.fail("no answer in time".to_owned());
 
     Snapshot {
         version: 7,

@@ -37,6 +37,7 @@ const RANKS: &[(&str, u8, Side)] = &[
     ("resilience", 1, Shared),
     ("headers", 1, Shared),
     // Operations that both sides use.
+    ("buffer", 2, Shared),
     ("drain", 2, Shared),
     ("readiness", 2, Shared),
     ("telemetry", 2, Shared),

@@ -11,6 +11,7 @@ use crate::{
     model::{
         ClusterSettings, EndpointSettings, Listener, ListenerKind,
         cluster::{AppProtocol, Balance, EndpointSource, PeerKind, StandardProtocol, Transport},
+        dns::{DnsRecords, DnsSettings},
         listener::Protocol,
         reload::Report,
         settings::{IdentitySource, Settings},
@@ -136,6 +137,7 @@ fn cluster(cluster: &Arc<ClusterSettings>) -> Value {
         EndpointSource::File { path, default_spiffe_ids } => {
             json!({ "endpoints_file": path, "spiffe_ids": ids(default_spiffe_ids) })
         }
+        EndpointSource::Dns(settings) => dns(settings),
     };
     json!({
         "name": cluster.name.as_str(),
@@ -162,6 +164,31 @@ fn cluster(cluster: &Arc<ClusterSettings>) -> Value {
         },
         "max_requests": cluster.caps.max_requests,
         "max_connections": cluster.caps.max_connections,
+    })
+}
+
+fn dns(dns: &DnsSettings) -> Value {
+    let port = match dns.records {
+        DnsRecords::Addresses { port, .. } => Some(port),
+        DnsRecords::Services => None,
+    };
+    let resolver = &dns.resolver;
+    json!({
+        "dns": {
+            "name": dns.name,
+            "record": dns.records.word(),
+            "port": port,
+            "min_ttl": duration(dns.min_ttl),
+            "max_ttl": duration(dns.max_ttl),
+            "empty_after": dns.empty_after.map(duration),
+            "resolver": {
+                "servers": resolver.servers.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                "timeout": duration(resolver.timeout),
+                "attempts": resolver.attempts,
+                "start_timeout": duration(resolver.start_timeout),
+            },
+        },
+        "spiffe_ids": ids(&dns.spiffe_ids),
     })
 }
 

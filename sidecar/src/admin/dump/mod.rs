@@ -7,7 +7,7 @@ mod config;
 
 use std::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use serde_json::{Map, Value, json};
@@ -17,9 +17,10 @@ use crate::{
     drain::Phase,
     model::{
         Cluster, Endpoint, Listener,
+        cluster::EndpointSource,
         flag::ResponseFlag,
         runtime::{ListenerRuntime, PeerCount, Refusal, RequestCounts, TlsFacts},
-        status::Progress,
+        status::{LookupOutcome, Lookups, Progress},
     },
 };
 
@@ -72,12 +73,35 @@ fn cluster(cluster: &Cluster, now: Instant) -> Value {
         "requests": requests(&runtime.counts),
         "retries": count(&runtime.retries),
         "retries_over_budget": count(&runtime.retries_over_budget),
-        "discovery": {
-            "age_seconds": runtime.discovery.age(now).map(|age| age.as_secs_f64()),
-            "failures": count(&runtime.discovery.failures),
-            "error": runtime.discovery.error(),
-        },
+        "discovery": discovery(cluster, now),
         "endpoints": cluster.endpoints.iter().map(|item| endpoint(item)).collect::<Vec<_>>(),
+    })
+}
+
+fn discovery(cluster: &Cluster, now: Instant) -> Value {
+    let status = &cluster.runtime.discovery;
+    json!({
+        "age_seconds": status.age(now).map(|age| age.as_secs_f64()),
+        "failures": count(&status.failures),
+        "error": status.error(),
+        "dns": dns(&cluster.settings.source, &status.lookups),
+    })
+}
+
+/// `null` if the endpoints come from elsewhere.
+fn dns(source: &EndpointSource, lookups: &Lookups) -> Value {
+    let EndpointSource::Dns(dns) = source else { return Value::Null };
+    let by_outcome: Map<String, Value> = LookupOutcome::ALL
+        .into_iter()
+        .zip(&lookups.by_outcome)
+        .map(|(outcome, value)| (outcome.label().to_owned(), count(value)))
+        .collect();
+    let ttl = Duration::from_millis(lookups.ttl_ms.load(Ordering::Relaxed));
+    json!({
+        "name": dns.name,
+        "record": dns.records.word(),
+        "ttl_seconds": ttl.as_secs_f64(),
+        "lookups": by_outcome,
     })
 }
 

@@ -229,7 +229,7 @@ pub(super) fn limits(raw: Option<&Spanned<raw::Limits>>, faults: &mut Faults) ->
 }
 
 /// The place of a top-level section that may be missing.
-fn section<T>(raw: Option<&Spanned<T>>, key: &str) -> Place {
+pub(super) fn section<T>(raw: Option<&Spanned<T>>, key: &str) -> Place {
     let place = Place::root().key(key);
     raw.map_or_else(|| place.clone(), |raw| place.at(raw))
 }

@@ -1,6 +1,6 @@
 //! `clusters`: where requests can go.
 
-use std::{borrow::Cow, path::Path, sync::Arc};
+use std::{borrow::Cow, sync::Arc};
 
 use outrider_certs::SpiffeId;
 use serde_saphyr::Spanned;
@@ -8,6 +8,7 @@ use serde_saphyr::Spanned;
 use super::{
     MAX_CLUSTERS,
     bootstrap::{to_u32, to_usize},
+    dns::{self, Surroundings},
     listeners::peer_kind,
 };
 use crate::{
@@ -27,7 +28,11 @@ use crate::{
 const MAX_AUTHORITIES: usize = 1000;
 
 /// Every cluster of the list. One with a fault may be left out.
-pub(super) fn clusters(file: &raw::File, folder: &Path, faults: &mut Faults) -> Vec<ClusterSettings> {
+pub(super) fn clusters(
+    file: &raw::File,
+    around: &Surroundings<'_>,
+    faults: &mut Faults,
+) -> Vec<ClusterSettings> {
     let Some(list) = &file.clusters else { return Vec::new() };
     let place = Place::root().key("clusters").at(list);
     if list.value.len() > MAX_CLUSTERS {
@@ -37,15 +42,20 @@ pub(super) fn clusters(file: &raw::File, folder: &Path, faults: &mut Faults) -> 
     list.value
         .iter()
         .enumerate()
-        .filter_map(|(index, item)| cluster(&item.value, folder, &place.item(index).at(item), faults))
+        .filter_map(|(index, item)| cluster(&item.value, around, &place.item(index).at(item), faults))
         .collect()
 }
 
-fn cluster(raw: &raw::Cluster, folder: &Path, place: &Place, faults: &mut Faults) -> Option<ClusterSettings> {
+fn cluster(
+    raw: &raw::Cluster,
+    around: &Surroundings<'_>,
+    place: &Place,
+    faults: &mut Faults,
+) -> Option<ClusterSettings> {
     report_odd_keys(&raw.odd_keys, raw::Cluster::KEYS, place, faults);
     let name = cluster_name(raw, place, faults);
     let authorities = authorities(raw, name.as_deref(), place, faults);
-    let source = source(raw, folder, place, faults);
+    let source = source(raw, around, place, faults);
     let max_requests = quantity(raw.max_requests.as_ref(), &defaults::MAX_REQUESTS, place, faults);
     let max_connections = quantity(raw.max_connections.as_ref(), &defaults::MAX_CONNECTIONS, place, faults);
     Some(ClusterSettings {
@@ -110,32 +120,48 @@ fn canonical(text: &str) -> Option<String> {
     route::canonical(text).filter(|authority| !authority.is_empty()).map(Cow::into_owned)
 }
 
-fn source(raw: &raw::Cluster, folder: &Path, place: &Place, faults: &mut Faults) -> Option<EndpointSource> {
+fn source(
+    raw: &raw::Cluster,
+    around: &Surroundings<'_>,
+    place: &Place,
+    faults: &mut Faults,
+) -> Option<EndpointSource> {
     let default_spiffe_ids: Arc<[SpiffeId]> = raw
         .spiffe_ids
         .as_ref()
         .map(|list| validate_spiffe_ids(list, &place.key("spiffe_ids"), faults))
         .unwrap_or_default()
         .into();
-    match (&raw.endpoints, &raw.endpoints_file) {
-        (Some(list), None) => {
+    match (&raw.endpoints, &raw.endpoints_file, &raw.dns) {
+        (Some(list), None, None) => {
             let place = place.key("endpoints").at(list);
             if list.value.is_empty() {
-                faults.add(&place, "is an empty list", "list at least one, or use endpoints_file");
+                faults.add(&place, "is an empty list", "list at least one, or use endpoints_file or dns");
             }
             Some(EndpointSource::Static(validate_endpoints(&list.value, &place, &default_spiffe_ids, faults)))
         }
-        (None, Some(text)) => {
-            let path = path(text, folder, &place.key("endpoints_file"), faults);
+        (None, Some(text), None) => {
+            let path = path(text, around.folder, &place.key("endpoints_file"), faults);
             Some(EndpointSource::File { path, default_spiffe_ids })
         }
-        (Some(_), Some(text)) => {
-            let place = place.key("endpoints_file").at(text);
-            faults.add(&place, "stands beside endpoints", "keep one of the two");
+        (None, None, Some(dns)) => {
+            dns::needed_ids(&default_spiffe_ids, raw, place, faults);
+            let place = place.key("dns");
+            dns::settings(dns, &place, default_spiffe_ids, &around.resolver, faults).map(EndpointSource::Dns)
+        }
+        (None, None, None) => {
+            let remedy = "give endpoints, endpoints_file or dns";
+            faults.add(&place.key("endpoints"), "is missing", remedy);
             None
         }
-        (None, None) => {
-            faults.add(&place.key("endpoints"), "is missing", "give endpoints or endpoints_file");
+        (first, file, dns) => {
+            let beside = if first.is_some() { "endpoints" } else { "endpoints_file" };
+            let file =
+                file.as_ref().filter(|_| first.is_some()).map(|text| place.key("endpoints_file").at(text));
+            let dns = dns.as_ref().map(|section| place.key("dns").at(section));
+            for place in file.into_iter().chain(dns) {
+                faults.add(&place, format!("stands beside {beside}"), "keep one of them");
+            }
             None
         }
     }

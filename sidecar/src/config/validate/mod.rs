@@ -2,6 +2,7 @@
 
 mod bootstrap;
 mod clusters;
+mod dns;
 mod listeners;
 mod references;
 
@@ -26,7 +27,8 @@ pub(super) fn settings(file: &raw::File, folder: &Path) -> Result<Settings, Vec<
     let limits = bootstrap::limits(file.limits.as_ref(), &mut faults);
     let inbound = listeners::inbound(file, bootstrap.as_ref(), &mut faults);
     let outbound = listeners::outbound(file, &mut faults);
-    let clusters = clusters::clusters(file, folder, &mut faults);
+    let resolver = dns::resolver(file.dns.as_ref(), &mut faults);
+    let clusters = clusters::clusters(file, &dns::Surroundings { folder, resolver }, &mut faults);
     if file.inbound.as_ref().is_none_or(|list| list.value.is_empty())
         && file.outbound.as_ref().is_none_or(|list| list.value.is_empty())
     {

@@ -11,8 +11,10 @@ use prometheus_client::encoding::DescriptorEncoder;
 use super::family::{Labels, metric, seconds};
 use crate::model::{
     Cluster, Endpoint, Snapshot,
+    cluster::EndpointSource,
     flag::ResponseFlag,
     runtime::{ClusterRuntime, EndpointRuntime},
+    status::LookupOutcome,
 };
 
 /// Values of `status_class`, in the order of `RequestCounts::by_class`.
@@ -91,6 +93,27 @@ fn encode_discovery(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, no
             let age = cluster.runtime.discovery.age(now)?;
             Some(([("cluster", cluster.name().as_str())], age.as_secs_f64()))
         }),
+    )?;
+    metric("discovery_endpoints", "Endpoints in use").gauges(
+        encoder,
+        clusters(snapshot).map(|cluster| {
+            // More than 10,000 are never taken.
+            let count = u32::try_from(cluster.endpoints.len()).unwrap_or(u32::MAX);
+            ([("cluster", cluster.name().as_str())], f64::from(count))
+        }),
+    )?;
+    metric("dns_lookups", "Lookups of a cluster's name in the DNS, by what came of them").counters(
+        encoder,
+        clusters(snapshot)
+            .filter(|cluster| matches!(cluster.settings.source, EndpointSource::Dns(_)))
+            .flat_map(|cluster| {
+                let name = ("cluster", cluster.name().as_str());
+                let outcomes =
+                    LookupOutcome::ALL.into_iter().zip(&cluster.runtime.discovery.lookups.by_outcome);
+                outcomes.map(move |(outcome, count)| {
+                    ([name, ("outcome", outcome.label())], count.load(Ordering::Relaxed))
+                })
+            }),
     )?;
     metric("discovery_failures", "Looks for endpoints that gave no usable list; the last good one stayed")
         .counters(

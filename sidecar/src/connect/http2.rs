@@ -1,0 +1,313 @@
+//! An HTTP/2 connection to one endpoint, and requests over it.
+//!
+//! By the `h2` crate itself, below hyper: a request is then one stream and no task, and everything that the streams of
+//! one turn write goes out in one write (`buffer::batch`). hyper's client takes a channel, a task and a wake-up more for
+//! each request.
+
+use std::{
+    future::{Future, poll_fn},
+    io,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+    task::{Context, Poll, Waker, ready},
+};
+
+use bytes::Bytes;
+use h2::{
+    Ping, PingPong, Reason, SendStream,
+    client::{self, SendRequest},
+};
+use http::{HeaderValue, Method, Request, Response, header};
+use http_body::Body;
+use tokio::time::Sleep;
+
+use super::{
+    Error,
+    dial::Connection,
+    http_client::{SendError, is_refusal},
+};
+use crate::{
+    buffer::{self, Batch, Flusher},
+    drain,
+    model::{settings::Limits, wire},
+    net::Stream,
+    relay::{
+        received::Received,
+        replay::{self, RequestBody},
+    },
+};
+
+/// The connection window is this many stream windows, so that one slow stream cannot starve the others (`design.md` §3).
+pub const CONNECTION_WINDOWS: u32 = 4;
+/// Bytes of one stream that wait to be sent.
+const MAX_SEND_BUFFER_BYTES: usize = 256 * 1024;
+/// Streams before the peer has said how many it allows.
+const INITIAL_STREAMS: usize = 100;
+/// So often within [`wire::PING_INTERVAL`] is looked whether the peer has said something.
+const LOOKS_PER_PING: u32 = 4;
+
+/// A multiplexed connection; clones share it.
+#[derive(Clone, Debug)]
+pub struct Http2(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    /// Copied for each request: a copy is a count in the connection's state.
+    sender: Mutex<SendRequest<Bytes>>,
+    /// Streams that we have under way on it.
+    streams: Arc<AtomicU32>,
+    /// Streams that the peer allows (its SETTINGS_MAX_CONCURRENT_STREAMS), as the driver last saw it.
+    allowed: Arc<AtomicU32>,
+    max_streams: u32,
+}
+
+/// A stream's place on a multiplexed connection, given back on drop.
+#[derive(Debug)]
+pub struct StreamSlot(Arc<AtomicU32>);
+
+impl Drop for StreamSlot {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Http2 {
+    /// Starts HTTP/2 on a connection; its driver runs as a task until the last stream and the last clone are gone.
+    ///
+    /// # Errors
+    /// [`Error::Http2`], or [`Error::Refused`] if the peer closes instead of speaking. The caller bounds the time.
+    pub async fn start<S: Stream>(mut connection: Connection<S>, limits: &Limits) -> Result<Self, Error> {
+        let first_byte = connection.first_byte();
+        let (io, flusher) = buffer::batch(connection);
+        let (sender, mut connection) = client::Builder::new()
+            .initial_window_size(limits.stream_window_bytes)
+            .initial_connection_window_size(limits.stream_window_bytes.saturating_mul(CONNECTION_WINDOWS))
+            .initial_max_send_streams(INITIAL_STREAMS)
+            .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+            .max_send_buffer_size(MAX_SEND_BUFFER_BYTES)
+            .enable_push(false)
+            .handshake(io)
+            .await
+            .map_err(|error| Error::Http2(Arc::new(error)))?;
+        let allowed = Arc::new(AtomicU32::new(limits.max_streams));
+        let driver = Driver {
+            pings: connection.ping_pong(),
+            connection,
+            flusher,
+            look: Box::pin(tokio::time::sleep(wire::PING_INTERVAL / LOOKS_PER_PING)),
+            quiet_looks: 0,
+            reads: 0,
+            is_pinging: false,
+            allowed: Arc::clone(&allowed),
+        };
+        drain::spawn_background(async move {
+            if let Err(error) = driver.await {
+                tracing::debug!(%error, "upstream HTTP/2 connection ended");
+            }
+        });
+        // A server's first frame is SETTINGS (RFC 9113 §3.4): before it, nothing is known to have been accepted.
+        first_byte.await.map_err(|_ended| Error::Refused)?;
+        let (sender, streams) = (Mutex::new(sender), Arc::default());
+        Ok(Self(Arc::new(Shared { sender, streams, allowed, max_streams: limits.max_streams })))
+    }
+
+    /// Whether it can take another stream now.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        let cap = self.0.allowed.load(Ordering::Relaxed).min(self.0.max_streams);
+        self.streams() < cap && self.is_open()
+    }
+
+    /// Whether it is still good for new streams.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        // Waits for nothing: this sender has no stream of its own.
+        matches!(self.sender().poll_ready(&mut Context::from_waker(Waker::noop())), Poll::Ready(Ok(())))
+    }
+
+    /// Streams that we have under way on it.
+    #[must_use]
+    pub fn streams(&self) -> u32 {
+        self.0.streams.load(Ordering::Relaxed)
+    }
+
+    /// Takes a place for a stream.
+    #[must_use]
+    pub fn slot(&self) -> StreamSlot {
+        self.0.streams.fetch_add(1, Ordering::Relaxed);
+        StreamSlot(Arc::clone(&self.0.streams))
+    }
+
+    fn sender(&self) -> MutexGuard<'_, SendRequest<Bytes>> {
+        self.0.sender.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends a request and waits for the response's head. Dropping the future resets the stream.
+    ///
+    /// # Errors
+    /// [`SendError`].
+    pub async fn send(&self, request: Request<RequestBody>) -> Result<Response<Received>, SendError> {
+        let mut sender = self.sender().clone();
+        if poll_fn(|cx| sender.poll_ready(cx)).await.is_err() {
+            return Err(SendError::NotSent(Box::new(request)));
+        }
+        let (mut head, body) = request.into_parts();
+        let is_whole = body.is_end_stream();
+        if let Some(length) = body.size_hint().exact()
+            && (length > 0 || !matches!(head.method, Method::GET | Method::HEAD | Method::DELETE))
+        {
+            head.headers.entry(header::CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
+        }
+        let (mut response, stream) = sender
+            .send_request(Request::from_parts(head, ()), is_whole)
+            .map_err(|_closed| SendError::Refused)?;
+        drop(sender);
+        let mut upload = (!is_whole).then_some(Upload { body, stream });
+        let answered = poll_fn(|cx| {
+            if let Some(Poll::Ready(ended)) = upload.as_mut().map(|upload| upload.poll(cx)) {
+                upload = None;
+                if let Err(replay::Error::Downstream(_)) = ended {
+                    return Poll::Ready(Err(SendError::Downstream));
+                }
+            }
+            Pin::new(&mut response).poll(cx).map_err(send_error)
+        });
+        let response = answered.await?;
+        if let Some(mut upload) = upload {
+            drain::spawn_background(async move { drop(poll_fn(|cx| upload.poll(cx)).await) });
+        }
+        Ok(response.map(Received::Http2))
+    }
+}
+
+/// A request's body on its way.
+struct Upload {
+    body: RequestBody,
+    stream: SendStream<Bytes>,
+}
+
+impl Upload {
+    /// Sends what there is and what the peer has room for; ready when all is sent, or nobody wants the rest.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), replay::Error>> {
+        loop {
+            // One byte of room is enough: the rest of a frame waits in the stream's bounded buffer.
+            self.stream.reserve_capacity(1);
+            while self.stream.capacity() == 0 {
+                match ready!(self.stream.poll_capacity(cx)) {
+                    Some(Ok(_room)) => {}
+                    Some(Err(_)) | None => return Poll::Ready(Ok(())),
+                }
+            }
+            if self.stream.poll_reset(cx).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            let sent = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => {
+                        let is_last = self.body.is_end_stream();
+                        let sent = self.stream.send_data(data, is_last);
+                        if !is_last && sent.is_ok() {
+                            continue;
+                        }
+                        sent
+                    }
+                    Err(frame) => {
+                        self.stream.reserve_capacity(0);
+                        self.stream.send_trailers(frame.into_trailers().unwrap_or_default())
+                    }
+                },
+                Some(Err(error)) => {
+                    self.stream.send_reset(Reason::CANCEL);
+                    return Poll::Ready(Err(error));
+                }
+                None => self.stream.send_data(Bytes::new(), true),
+            };
+            // Fails only for a stream that has ended: its answer says why.
+            drop(sent);
+            return Poll::Ready(Ok(()));
+        }
+    }
+}
+
+/// Runs one connection.
+struct Driver<S> {
+    connection: client::Connection<Batch<Connection<S>>, Bytes>,
+    flusher: Flusher<Connection<S>>,
+    pings: Option<PingPong>,
+    /// When to look next whether the peer is there, or when its answer to a ping is overdue.
+    look: Pin<Box<Sleep>>,
+    /// Looks in a row that found that nothing had come.
+    quiet_looks: u32,
+    reads: u64,
+    is_pinging: bool,
+    allowed: Arc<AtomicU32>,
+}
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error("a ping was not answered in time")]
+    Silent,
+    #[error(transparent)]
+    Http2(h2::Error),
+    #[error(transparent)]
+    Io(io::Error),
+}
+
+impl<S: Stream> Driver<S> {
+    /// Pings a peer that has been quiet; ready when it does not answer.
+    fn poll_pings(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(pings) = &mut self.pings else { return Poll::Pending };
+        if self.is_pinging && pings.poll_pong(cx).is_ready() {
+            self.is_pinging = false;
+            self.quiet_looks = 0;
+        }
+        while self.look.as_mut().poll(cx).is_ready() {
+            if self.is_pinging {
+                return Poll::Ready(());
+            }
+            let reads = self.flusher.reads();
+            self.quiet_looks = if reads == self.reads { self.quiet_looks + 1 } else { 0 };
+            self.reads = reads;
+            let mut wait = wire::PING_INTERVAL / LOOKS_PER_PING;
+            if self.quiet_looks >= LOOKS_PER_PING && pings.send_ping(Ping::opaque()).is_ok() {
+                self.is_pinging = true;
+                wait = wire::PING_TIMEOUT;
+            }
+            let next = self.look.deadline() + wait;
+            self.look.as_mut().reset(next);
+        }
+        Poll::Pending
+    }
+}
+
+impl<S: Stream> Future for Driver<S> {
+    type Output = Result<(), Ended>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
+        if self.poll_pings(cx).is_ready() {
+            return Poll::Ready(Err(Ended::Silent));
+        }
+        let polled = Pin::new(&mut self.connection).poll(cx);
+        let allowed = u32::try_from(self.connection.max_concurrent_send_streams()).unwrap_or(u32::MAX);
+        self.allowed.store(allowed, Ordering::Relaxed);
+        // What all streams have written in this turn goes out together.
+        match (polled, self.flusher.poll_flush(cx)) {
+            (Poll::Ready(ended), _) => Poll::Ready(ended.map_err(Ended::Http2)),
+            (Poll::Pending, Poll::Ready(Err(error))) => Poll::Ready(Err(Ended::Io(error))),
+            (Poll::Pending, Poll::Ready(Ok(())) | Poll::Pending) => Poll::Pending,
+        }
+    }
+}
+
+fn send_error(error: h2::Error) -> SendError {
+    let is_refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
+    let is_above_goaway = error.is_go_away() && error.is_remote();
+    if is_refused || is_above_goaway || error.get_io().is_some_and(is_refusal) {
+        return SendError::Refused;
+    }
+    SendError::Reset(error.into())
+}

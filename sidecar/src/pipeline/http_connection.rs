@@ -1,0 +1,301 @@
+//! One downstream HTTP connection: told apart, served, parked while nothing is asked on it.
+//!
+//! ```text
+//!             first bytes            nothing for PARK_AFTER
+//!   parked ───────────────▶ HTTP/1 ─────────────────────────▶ parked
+//!          ╰──────────────▶ HTTP/2
+//! ```
+//! hyper keeps some 20 KiB of buffers and state for an HTTP/1 connection, whether anything happens on it or not; a parked
+//! one is a socket and a small task. What has been read meanwhile is handed over, so no byte is lost on the way.
+
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::Request;
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::{
+    door::{Door, From},
+    http::handle,
+    pulse::{Pulse, Pulsed, State, Watched},
+    worker::Worker,
+};
+use crate::{
+    buffer::{self, Buffer, Prefixed},
+    connect::http2::CONNECTION_WINDOWS,
+    drain::{Phase, Watcher},
+    model::{settings::Limits, wire},
+    net::Net,
+};
+
+/// Bytes of one response stream that wait to be sent.
+const MAX_SEND_BUFFER_BYTES: usize = 256 * 1024;
+/// The own app may keep a connection unused for so long (as Envoy's `idle_timeout`): longer than HTTP clients do, so
+/// that they close first and no request crosses a close. The same for HTTP/2 peers, whose own pools are quicker.
+const APP_IDLE: Duration = Duration::from_secs(3600);
+/// HTTP/1 read buffer at least so large, whatever the header limit.
+const MIN_READ_BUFFER_BYTES: usize = 64 * 1024;
+/// An HTTP/1 connection is looked at so often, and parked when nothing happened in between: after once to twice this.
+/// Starting hyper again costs a microsecond or two; a connection that is used once a second can afford it.
+const PARK_AFTER: Duration = Duration::from_millis(250);
+/// An HTTP/2 connection is looked at so often.
+const LOOK_INTERVAL: Duration = Duration::from_secs(60);
+/// How an HTTP/2 connection begins (RFC 9113 §3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What HTTP version a connection may carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wire {
+    /// From the own app: HTTP/1 or HTTP/2 with prior knowledge, told apart by the first bytes.
+    Plain,
+    /// Agreed on by ALPN, or by its absence.
+    Http1,
+    /// Agreed on by ALPN.
+    Http2,
+}
+
+/// Serves HTTP until the connection ends or the drain ends it: HTTP/2 is told to go away when the drain begins, idle
+/// HTTP/1 connections of the own app are served a while longer (`Phase::Closing`), so that none is closed under a
+/// request on its way.
+pub(super) async fn serve<N, S>(worker: Arc<Worker<N>>, door: Arc<Door>, mut stream: S, wire: Wire)
+where
+    N: Net,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let watcher = door.drain().watcher();
+    let mut connection = Connection { worker, door, watcher };
+    if wire == Wire::Http2 {
+        return Box::pin(connection.http2(Prefixed::new(Bytes::new(), stream), wire)).await;
+    }
+    let Some(mut first) = connection.parked(&mut stream).await else { return };
+    if wire == Wire::Plain && PREFACE.starts_with(first.get(..PREFACE.len()).unwrap_or(&first)) {
+        let limit = connection.limits().header_read_timeout;
+        let Ok(Some(bytes)) = tokio::time::timeout(limit, preface(&mut stream, first)).await else { return };
+        first = bytes;
+        if first.starts_with(PREFACE) {
+            return Box::pin(connection.http2(Prefixed::new(first, stream), wire)).await;
+        }
+    }
+    loop {
+        // Boxed, so that a parked connection does not keep the room.
+        match Box::pin(connection.http1(Prefixed::new(first, stream))).await {
+            Some((unread, back)) => (first, stream) = (unread, back),
+            None => return,
+        }
+        if first.is_empty() {
+            match connection.parked(&mut stream).await {
+                Some(bytes) => first = bytes,
+                None => return,
+            }
+        }
+    }
+}
+
+/// Reads on until it is clear whether a connection begins as HTTP/2 does; `None` if it ends before.
+async fn preface<S: AsyncRead + Unpin>(stream: &mut S, mut first: Bytes) -> Option<Bytes> {
+    while first.len() < PREFACE.len() && PREFACE.starts_with(&first) {
+        let more = poll_fn(|cx| poll_bytes(stream, cx)).await?;
+        first = [first, more].concat().into();
+    }
+    Some(first)
+}
+
+/// Some bytes, or `None` at the end; a buffer is held only if there are any.
+fn poll_bytes<S: AsyncRead + Unpin>(stream: &mut S, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+    let mut buffer = Buffer::take();
+    let mut read = ReadBuf::new(buffer.bytes_mut());
+    let polled = std::task::ready!(Pin::new(stream).poll_read(cx, &mut read));
+    let bytes = read.filled();
+    Poll::Ready((polled.is_ok() && !bytes.is_empty()).then(|| Bytes::copy_from_slice(bytes)))
+}
+
+struct Connection<N: Net> {
+    worker: Arc<Worker<N>>,
+    door: Arc<Door>,
+    watcher: Watcher,
+}
+
+impl<N: Net> Connection<N> {
+    /// The newest: what is made with them holds for as long as it lives.
+    fn limits(&self) -> Arc<Limits> {
+        Arc::clone(&self.door.load(&self.worker.snapshots).config.settings.limits)
+    }
+
+    fn is_app(&self) -> bool {
+        matches!(self.door.from, From::App)
+    }
+
+    /// The phase in which an idle HTTP/1 connection is closed.
+    fn last_phase(&self) -> Phase {
+        if self.is_app() { Phase::Closing } else { Phase::Draining }
+    }
+
+    /// Waits for bytes with next to nothing in hand; `None` if the connection has ended or is to be closed.
+    async fn parked<S: AsyncRead + Unpin>(&mut self, stream: &mut S) -> Option<Bytes> {
+        let limit = if self.is_app() { APP_IDLE } else { self.limits().header_read_timeout };
+        let last_phase = self.last_phase();
+        tokio::select! {
+            biased;
+            bytes = poll_fn(|cx| poll_bytes(stream, cx)) => bytes,
+            () = self.watcher.reached(last_phase) => None,
+            () = tokio::time::sleep(limit) => None,
+        }
+    }
+
+    /// Serves HTTP/1 requests until nothing is asked any more: then what was read and not used, and the stream. `None`
+    /// if the connection has ended.
+    async fn http1<S>(&mut self, stream: Prefixed<S>) -> Option<(Bytes, S)>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let pulse = Arc::new(Pulse::default());
+        let service = {
+            let (worker, door, pulse) =
+                (Arc::clone(&self.worker), Arc::clone(&self.door), Arc::clone(&pulse));
+            service_fn(move |request: Request<Incoming>| {
+                let beat = pulse.begin();
+                let answer = handle(Arc::clone(&worker), Arc::clone(&door), request);
+                async move { answer.await.map(|response| response.map(|body| Pulsed::new(body, beat))) }
+            })
+        };
+        let io = TokioIo::new(Watched::new(stream, Arc::clone(&pulse)));
+        let mut connection = http1_builder(&self.limits()).serve_connection(io, service);
+        let header_limit = self.limits().header_read_timeout;
+        let mut look = pin!(tokio::time::sleep(PARK_AFTER));
+        let mut last_phase = self.last_phase();
+        let ended = loop {
+            tokio::select! {
+                biased;
+                ended = &mut connection => break ended,
+                () = self.watcher.reached(last_phase) => {
+                    if last_phase == Phase::Forced {
+                        return None;
+                    }
+                    Pin::new(&mut connection).graceful_shutdown();
+                    last_phase = Phase::Forced;
+                }
+                () = look.as_mut() => {
+                    match pulse.look() {
+                        State::Busy => {}
+                        State::HalfHead { looks } if PARK_AFTER * looks >= header_limit => {
+                            tracing::debug!(listener = self.door.accepted.name(), "request head not read in time");
+                            return None;
+                        }
+                        State::HalfHead { .. } => {}
+                        State::Idle => {
+                            pulse.park();
+                            Pin::new(&mut connection).graceful_shutdown();
+                        }
+                    }
+                    look.as_mut().reset(tokio::time::Instant::now() + PARK_AFTER);
+                }
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(listener = self.door.accepted.name(), %error, "downstream connection ended");
+            return None;
+        }
+        if !pulse.is_parked() {
+            return None;
+        }
+        let parts = connection.into_parts();
+        let (prefix, stream) = parts.io.into_inner().into_inner().into_parts();
+        let unread =
+            if prefix.is_empty() { parts.read_buf } else { [parts.read_buf, prefix].concat().into() };
+        Some((unread, stream))
+    }
+
+    /// Serves HTTP/2 to its end.
+    async fn http2<S>(mut self, stream: Prefixed<S>, wire: Wire)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let pulse = Arc::new(Pulse::default());
+        let service = {
+            let (worker, door, pulse) =
+                (Arc::clone(&self.worker), Arc::clone(&self.door), Arc::clone(&pulse));
+            service_fn(move |request: Request<Incoming>| {
+                let beat = pulse.begin();
+                let answer = handle(Arc::clone(&worker), Arc::clone(&door), request);
+                async move { answer.await.map(|response| response.map(|body| Pulsed::new(body, beat))) }
+            })
+        };
+        let (io, flusher) = buffer::batch(Watched::new(stream, Arc::clone(&pulse)));
+        let mut connection =
+            pin!(http2_builder(&self.limits(), wire).serve_connection(TokioIo::new(io), service));
+        let mut look = pin!(tokio::time::sleep(LOOK_INTERVAL));
+        let (mut next, mut idle) = (Phase::Draining, Duration::ZERO);
+        let ended = loop {
+            let driven = poll_fn(|cx| {
+                let polled = connection.as_mut().poll(cx);
+                // What this turn wrote goes out together. A failure ends the connection: nobody would read its answers.
+                match flusher.poll_flush(cx) {
+                    Poll::Ready(Err(_)) if polled.is_pending() => Poll::Ready(Ok(())),
+                    Poll::Ready(_) | Poll::Pending => polled,
+                }
+            });
+            tokio::select! {
+                biased;
+                ended = driven => break ended,
+                () = self.watcher.reached(next) => {
+                    if next == Phase::Forced {
+                        return;
+                    }
+                    connection.as_mut().graceful_shutdown();
+                    next = Phase::Forced;
+                }
+                () = look.as_mut() => {
+                    idle = if pulse.look() == State::Busy { Duration::ZERO } else { idle + LOOK_INTERVAL };
+                    if idle >= APP_IDLE {
+                        connection.as_mut().graceful_shutdown();
+                    }
+                    look.as_mut().reset(tokio::time::Instant::now() + LOOK_INTERVAL);
+                }
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(listener = self.door.accepted.name(), %error, "downstream connection ended");
+        }
+    }
+}
+
+/// Slow heads are ours to end (see [`State::HalfHead`]): a timer of hyper's would be set and unset for every request.
+fn http1_builder(limits: &Limits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .header_read_timeout(None)
+        .max_headers(limits.header_count)
+        .max_buf_size(limits.header_bytes.max(MIN_READ_BUFFER_BYTES))
+        .half_close(false)
+        .auto_date_header(false);
+    builder
+}
+
+fn http2_builder(limits: &Limits, wire: Wire) -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(limits.stream_window_bytes)
+        .initial_connection_window_size(limits.stream_window_bytes.saturating_mul(CONNECTION_WINDOWS))
+        .max_concurrent_streams(limits.max_streams)
+        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        .max_send_buf_size(MAX_SEND_BUFFER_BYTES)
+        .auto_date_header(false);
+    // Peers alone: the way to the own app cannot die without it, and one that is halted (a debugger) would be cut off.
+    if wire == Wire::Http2 {
+        builder.keep_alive_interval(wire::PING_INTERVAL).keep_alive_timeout(wire::PING_TIMEOUT);
+    }
+    builder
+}

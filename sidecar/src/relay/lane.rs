@@ -1,0 +1,133 @@
+//! One direction of a relayed stream, as far as both kinds of relay share it.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::buffer::{Buffer, Held};
+
+/// How far one direction has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Bytes may come.
+    Open,
+    /// The source has ended; the sink is being told.
+    Closing,
+    /// The sink has been told.
+    Closed,
+}
+
+/// Which side of a relay failed.
+#[derive(Debug)]
+pub(super) enum Failed {
+    /// Where bytes come from.
+    Source(io::Error),
+    /// Where they go.
+    Sink(io::Error),
+}
+
+/// Bytes from a source to a sink as they are. It holds a buffer only while the sink does not take what it has.
+#[derive(Debug)]
+pub(super) struct Lane {
+    held: Option<Held>,
+    /// How the source ended, after the bytes that are held.
+    ended: Option<io::Result<()>>,
+    stage: Stage,
+    is_flushed: bool,
+    /// Bytes carried.
+    pub(super) carried: u64,
+}
+
+impl Lane {
+    pub(super) fn new() -> Self {
+        Self { held: None, ended: None, stage: Stage::Open, is_flushed: true, carried: 0 }
+    }
+
+    /// Whether the sink knows of the end.
+    pub(super) fn is_closed(&self) -> bool {
+        self.stage == Stage::Closed
+    }
+
+    /// Whether everything has gone to the sink, and only the end has not.
+    pub(super) fn is_closing(&self) -> bool {
+        self.stage == Stage::Closing
+    }
+
+    /// The sink need not know of the end.
+    pub(super) fn close(&mut self) {
+        self.stage = Stage::Closed;
+    }
+
+    /// Carries what there is; ready when the direction has ended and the sink knows.
+    pub(super) fn poll<R, W>(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut R,
+        sink: &mut W,
+    ) -> Poll<Result<(), Failed>>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        loop {
+            while let Some(held) = &mut self.held {
+                let written =
+                    ready!(Pin::new(&mut *sink).poll_write(cx, held.bytes())).map_err(Failed::Sink)?;
+                if written == 0 {
+                    return Poll::Ready(Err(Failed::Sink(io::ErrorKind::WriteZero.into())));
+                }
+                held.consume(written);
+                self.carried += written as u64;
+                self.is_flushed = false;
+                if held.is_empty() {
+                    self.held = None;
+                }
+            }
+            match (self.stage, self.ended.take()) {
+                (Stage::Closed, _) => return Poll::Ready(Ok(())),
+                (Stage::Closing, _) => {
+                    ready!(Pin::new(&mut *sink).poll_shutdown(cx)).map_err(Failed::Sink)?;
+                    self.stage = Stage::Closed;
+                }
+                (Stage::Open, Some(Ok(()))) => self.stage = Stage::Closing,
+                (Stage::Open, Some(Err(error))) => return Poll::Ready(Err(Failed::Source(error))),
+                (Stage::Open, None) => {
+                    if self.poll_fill(cx, source).is_pending() {
+                        if !self.is_flushed {
+                            ready!(Pin::new(&mut *sink).poll_flush(cx)).map_err(Failed::Sink)?;
+                            self.is_flushed = true;
+                        }
+                        return Poll::Pending;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads as much as there is at once, up to a buffer; pending if there is nothing, not even the end.
+    fn poll_fill<R: AsyncRead + Unpin>(&mut self, cx: &mut Context<'_>, source: &mut R) -> Poll<()> {
+        let mut held = Held::new(Buffer::take(), 0);
+        let mut is_pending = false;
+        while !(is_pending || self.ended.is_some() || held.room().is_empty()) {
+            let mut read = ReadBuf::new(held.room());
+            let polled = Pin::new(&mut *source).poll_read(cx, &mut read);
+            let count = read.filled().len();
+            held.added(count);
+            match polled {
+                Poll::Ready(Ok(())) if count > 0 => {}
+                // Kept, because a socket tells of a reset only once.
+                Poll::Ready(ended) => self.ended = Some(ended),
+                Poll::Pending => is_pending = true,
+            }
+        }
+        if held.is_empty() && is_pending {
+            return Poll::Pending;
+        }
+        self.held = (!held.is_empty()).then_some(held);
+        Poll::Ready(())
+    }
+}
