@@ -46,6 +46,7 @@ pub mod net;
 pub mod config;
 pub mod discovery;
 pub mod identity;
+pub mod memory;
 pub mod publish;
 
 // Operations that both sides use.

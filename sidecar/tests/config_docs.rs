@@ -42,18 +42,22 @@ fn file_with(section: &str, line: &str) -> String {
         "identity" => format!("identity: {{ca: {{address: 'h:1'}}, {line}}}"),
         _ => "identity: {ca: {address: 'h:1'}}".to_owned(),
     };
+    // Outside the mesh nobody has an ID.
+    let outside = match section {
+        "clusters[].public" => format!("tls: public, public: {{server_name: a, {line}}}"),
+        _ => String::new(),
+    };
+    let is_inside = outside.is_empty() && !line.contains("tls: none");
+    let id = if is_inside { "spiffe_id: spiffe://t/c, " } else { "" };
     let source = match section {
         "clusters[].dns" => format!("dns: {{name: c, port: 1, {line}}}, spiffe_ids: [spiffe://t/c]"),
-        _ => format!(
-            "endpoints: [{{address: '1.2.3.4:5', spiffe_id: spiffe://t/c, {}}}]",
-            at("clusters[].endpoints[]")
-        ),
+        _ => format!("endpoints: [{{address: '1.2.3.4:5', {id}{}}}]", at("clusters[].endpoints[]")),
     };
     format!(
         "service: a\ntrust_domain: t\n{identity}\ntls: {{{}}}\nadmin: {{{}}}\ndrain: {{{}}}\nlimits: {{{}}}\ndns: {{{}}}\n\
          inbound: [{{listen: '127.0.0.1:0', app: '127.0.0.1:1', {}}}]\noutbound: [{{listen: '127.0.0.1:0', {}}}]\n\
          clusters: [{{name: c, {source}, \
-         retry: {{{}}}, {}}}]\n{}\n",
+         retry: {{{}}}, {outside} {}}}]\n{}\n",
         at("tls"),
         at("admin"),
         at("drain"),
@@ -103,7 +107,7 @@ fn the_doc_lists_every_key_with_its_type_default_and_range() {
 fn the_doc_lists_exactly_the_keys_that_are_accepted() {
     let documented: Vec<Key> = documented().into_iter().map(|(key, _)| key).collect();
     let sections: BTreeSet<&str> = documented.iter().map(|(section, _)| section.as_str()).collect();
-    assert_eq!(sections.len(), 15, "{sections:?}");
+    assert_eq!(sections.len(), 16, "{sections:?}");
     for section in sections {
         let fault = only_fault(&file_with(section, "zz_probe: 1"));
         assert_eq!(fault.path, path_of(section, "zz_probe"));
@@ -125,7 +129,7 @@ fn every_documented_range_is_enforced_at_its_key() {
         let beyond = if kind.starts_with("duration") {
             "1000d"
         } else if kind.starts_with("size") {
-            "1GiB"
+            "10000GiB"
         } else {
             "100000000"
         };
@@ -162,8 +166,12 @@ fn writing_a_documented_default_changes_nothing() {
         if range.is_empty() && !is_choice {
             continue;
         }
-        // `peer_protocol` belongs to standard peers.
-        let company = if key == "peer_protocol" { "peer: standard, " } else { "" };
+        // Some keys belong to one kind of peer, or to one transport.
+        let company = match key.as_str() {
+            "peer_protocol" => "peer: standard, ",
+            "plain_protocol" => "tls: none, ",
+            _ => "",
+        };
         let show = |line: &str| {
             let text = file_with(&section, line.trim_end_matches(", "));
             let settings = config::parse(&text, Path::new(""));

@@ -12,7 +12,9 @@
 )]
 
 mod architecture;
+mod bounds;
 mod discovery;
+mod dns;
 mod generated_code;
 mod harness;
 mod processes;
@@ -21,5 +23,6 @@ mod reload;
 mod request_path_docs;
 mod retries;
 mod simulation;
+mod transports;
 mod trust;
 mod wrong_peers;

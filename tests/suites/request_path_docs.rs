@@ -39,18 +39,21 @@ fn one_of_each(http: &Arc<Broken>) -> Vec<ProxyError> {
     let overflow = |cap| ProxyError::Overflow { cluster: cluster.clone(), cap };
     vec![
         ProxyError::BadRequest("two hosts".to_owned()),
+        ProxyError::HeadersTooLarge,
         ProxyError::Unsupported("CONNECT"),
         ProxyError::NoRoute { authority: "orders".to_owned() },
         ProxyError::NotAllowed,
         ProxyError::NoEndpoint { cluster: cluster.clone() },
         overflow(Overflow::Requests),
         overflow(Overflow::Connections),
+        overflow(Overflow::Memory),
         ProxyError::Connect { endpoint, source: refused() },
         ProxyError::Identity { endpoint, source: refused() },
         ProxyError::NotProcessed { endpoint },
         ProxyError::Reset { endpoint, source: Arc::clone(http) },
         ProxyError::Protocol { endpoint, source: Arc::clone(http) },
         ProxyError::BadResponse { endpoint, source: FramingError::ContentLength },
+        ProxyError::ResponseHeadersTooLarge { endpoint },
         ProxyError::Timeout { limit: Duration::from_secs(1) },
         ProxyError::Idle { limit: Duration::from_secs(300) },
         ProxyError::Downstream,
@@ -61,6 +64,9 @@ fn one_of_each(http: &Arc<Broken>) -> Vec<ProxyError> {
 fn event(error: &ProxyError) -> &'static str {
     match error {
         ProxyError::BadRequest(_) => "The request is malformed or ambiguous.",
+        ProxyError::HeadersTooLarge => {
+            "The request's header block is beyond `header_bytes` or `header_count`."
+        }
         ProxyError::Unsupported(_) => "The request asks for a feature of HTTP that is not carried.",
         ProxyError::NoRoute { .. } => "No cluster has this authority.",
         ProxyError::NotAllowed => {
@@ -71,6 +77,9 @@ fn event(error: &ProxyError) -> &'static str {
         ProxyError::Overflow { cap: Overflow::Connections, .. } => {
             "The cluster's cap on connections is reached."
         }
+        ProxyError::Overflow { cap: Overflow::Memory, .. } => {
+            "The process is over its memory budget, and the cluster has some requests in flight."
+        }
         ProxyError::Connect { .. } => "No connection to the endpoint could be had.",
         ProxyError::Identity { .. } => "Who answers at the endpoint's address is not who it must be.",
         ProxyError::NotProcessed { .. } => {
@@ -80,6 +89,9 @@ fn event(error: &ProxyError) -> &'static str {
         ProxyError::Protocol { .. } => "What the endpoint answered is not HTTP.",
         ProxyError::BadResponse { .. } => {
             "The endpoint's answer breaks a rule that readers take differently."
+        }
+        ProxyError::ResponseHeadersTooLarge { .. } => {
+            "The answer's header block is beyond `header_bytes` or `header_count`."
         }
         ProxyError::Timeout { .. } => "No answer within the request's timeout.",
         ProxyError::Idle { .. } => "Nothing moved in either direction for too long before an answer.",
@@ -92,6 +104,7 @@ fn grpc_name(code: u8) -> &'static str {
         1 => "CANCELLED",
         4 => "DEADLINE_EXCEEDED",
         7 => "PERMISSION_DENIED",
+        8 => "RESOURCE_EXHAUSTED",
         12 => "UNIMPLEMENTED",
         13 => "INTERNAL",
         14 => "UNAVAILABLE",

@@ -12,24 +12,29 @@ mod listening;
 mod reload;
 mod worker;
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicUsize},
+};
 
 use indexmap::IndexMap;
-use outrider_certs::SpiffeId;
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::listening::Listening;
 use crate::{
+    accept,
     clock::Clock,
     discovery::{Configured, Sources},
     drain::{Drains, Phase},
-    identity::{self, source::Source},
+    identity::{self, public::PublicFiles, source::Source, tls_configs::TlsBase},
+    memory,
     model::{
-        EndpointSettings, Generation, Settings, Snapshot, file::parse_endpoints, snapshot::Snapshots,
-        status::IdentityStatus,
+        EndpointSettings, Generation, Settings, Snapshot, file::parse_endpoints, load::Load,
+        settings::Limits, snapshot::Snapshots, status::IdentityStatus, transport::ExpectedIds,
     },
-    net::Net,
+    net::{self, Net},
     publish,
     readiness::Readiness,
 };
@@ -115,8 +120,12 @@ pub struct App {
     pub drains: Drains,
     /// How it goes with the certificate.
     pub identity: Arc<IdentityStatus>,
+    /// What the process carries, and may carry.
+    pub load: Arc<Load>,
     /// Cancelled when a worker ended that should not have: nothing can be served rightly any more.
     pub broken: CancellationToken,
+    /// The newest limit: connections per listener.
+    max_connections: Arc<AtomicUsize>,
     /// The configuration that is wanted; in force once the snapshot says so.
     config: watch::Sender<Arc<Generation>>,
     /// Held over waits, of the control side alone: one change of the configuration at a time.
@@ -145,15 +154,22 @@ impl App {
             config: config.subscribe(),
             identity: identity.identity,
             sources: parts.sources,
+            public: PublicFiles::new(TlsBase::new(&bootstrap.tls, &clock)?, &clock),
         };
         publish::start(inputs, snapshots.clone(), &clock, &readiness);
+        let limits = &first.settings.limits;
+        let load = Arc::new(load(limits, world.workers));
+        memory::watch(&load);
+        let max_connections = Arc::new(AtomicUsize::new(limits.max_connections));
         Ok(Self {
             clock,
             snapshots,
             readiness,
             drains: Drains::default(),
             identity: identity.status,
+            load,
             broken: CancellationToken::new(),
+            max_connections,
             config,
             listening: Arc::default(),
         })
@@ -242,7 +258,25 @@ impl App {
     }
 }
 
-fn parse(text: &str, default_ids: &Arc<[SpiffeId]>) -> Result<Vec<EndpointSettings>, String> {
-    parse_endpoints(text, default_ids)
+/// The process's bounds. Simulated sidecars have no memory of their own to look at.
+fn load(limits: &Limits, workers: Workers) -> Load {
+    let budget = match workers {
+        Workers::Threads => memory::budget(limits.memory),
+        Workers::Tasks => None,
+    };
+    let descriptors = net::descriptor_limit();
+    let max_open = accept::max_open(descriptors);
+    if max_open < limits.max_connections {
+        tracing::warn!(
+            descriptors,
+            max_open,
+            "limits.max_connections is above what the process may open; raise its limit of open files (`ulimit -Hn`, LimitNOFILE)"
+        );
+    }
+    Load::new(max_open, budget)
+}
+
+fn parse(text: &str, expected: &ExpectedIds) -> Result<Vec<EndpointSettings>, String> {
+    parse_endpoints(text, expected)
         .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
 }

@@ -1,6 +1,6 @@
 //! Another configuration comes into force while the sidecar runs: as a whole, or not at all.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use super::{Addresses, App, Error};
 use crate::{
@@ -50,7 +50,7 @@ impl App {
     /// # Errors
     /// [`Rejected`]; nothing has changed then.
     pub async fn reload(&self, settings: Settings) -> Result<Addresses, Rejected> {
-        let faults = config::fixed_faults(&self.settings().bootstrap, &settings.bootstrap);
+        let faults = config::fixed_faults(&self.settings(), &settings);
         if !faults.is_empty() {
             return Err(Rejected::Fixed(faults));
         }
@@ -73,5 +73,6 @@ impl App {
     async fn publish(&self, next: &Arc<Generation>) {
         self.config.send_replace(Arc::clone(next));
         self.snapshots.until(|snapshot| snapshot.config.number >= next.number).await;
+        self.max_connections.store(next.settings.limits.max_connections, Ordering::Relaxed);
     }
 }

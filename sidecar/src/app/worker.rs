@@ -1,6 +1,10 @@
 //! One worker's life: it binds what it is told to, accepts, and stays until everything it carries has ended.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicUsize},
+};
 
 use indexmap::IndexMap;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -8,12 +12,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::{App, Error, Workers, World};
 use crate::{
-    accept,
+    accept::{self, Admission},
     connect::dial::Dialer,
     drain::{self, Phase},
     model::Listener,
     net::{Listener as _, Net},
-    pipeline::{entrance::Entrance, serve, worker::Worker},
+    pipeline::{
+        entrance::Entrance,
+        serve,
+        worker::{Shared, Worker},
+    },
     tls::trust,
 };
 
@@ -86,7 +94,13 @@ impl App {
         let broken = self.broken.clone().drop_guard();
         let trust = trust::Registry::new(self.clock.clone(), Arc::clone(&self.identity));
         let dialer = Dialer { net: net.clone(), trust };
-        let worker = Worker::start(dialer, self.snapshots.clone(), self.clock.clone(), self.drains.clone());
+        let shared = Shared {
+            snapshots: self.snapshots.clone(),
+            clock: self.clock.clone(),
+            drains: self.drains.clone(),
+            load: Arc::clone(&self.load),
+        };
+        let worker = Worker::start(dialer, shared);
         let mut bound = IndexMap::new();
         let mut stopping = std::pin::pin!(self.stopping());
         loop {
@@ -104,7 +118,8 @@ impl App {
                 Command::Serve { owners, done } => {
                     for (key, owner) in owners {
                         if let Some(socket) = bound.shift_remove(&key) {
-                            let accepting = accept(Arc::clone(&worker), socket, owner);
+                            let max_connections = Arc::clone(&self.max_connections);
+                            let accepting = accept(Arc::clone(&worker), socket, owner, max_connections);
                             drain::spawn_background(guarded(self.broken.clone(), accepting));
                         }
                     }
@@ -152,16 +167,25 @@ fn bind<N: Net>(
 }
 
 /// Accepts at one socket for whoever owns it, until the last owner is drained. A change of owner loses no connection.
-async fn accept<N: Net>(worker: Arc<Worker<N>>, socket: N::Listener, mut owner: Owner) {
+async fn accept<N: Net>(
+    worker: Arc<Worker<N>>,
+    socket: N::Listener,
+    mut owner: Owner,
+    max_connections: Arc<AtomicUsize>,
+) {
     // Over a change of owner as well, so that no drain takes it for the end; and until the socket is closed, which is
     // dropped first.
     let _source = owner.borrow().drain.source();
     let socket = socket;
     loop {
         let entrance = Arc::clone(&owner.borrow_and_update());
-        let (counts, drain) = (Arc::clone(&entrance.counts), entrance.drain.clone());
-        let max_connections = || entrance.max_connections(&worker.snapshots);
-        let accepting = accept::run(&socket, max_connections, counts, drain, |stream, peer| {
+        let admission = Admission {
+            max_connections: Arc::clone(&max_connections),
+            counts: Arc::clone(&entrance.counts),
+            load: Arc::clone(&worker.load),
+            sheds_on_memory: entrance.is_inbound,
+        };
+        let accepting = accept::run(&socket, admission, entrance.drain.clone(), |stream, peer| {
             serve::serve(Arc::clone(&worker), Arc::clone(&entrance), stream, peer)
         });
         tokio::select! {

@@ -42,6 +42,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Prefixed<S> {
         let count = self.prefix.len().min(buf.remaining());
         buf.put_slice(self.prefix.get(..count).unwrap_or_default());
         self.prefix.advance(count);
+        if self.prefix.is_empty() {
+            // Even of no bytes it keeps the buffer that they were in.
+            self.prefix = Bytes::new();
+        }
         Poll::Ready(Ok(()))
     }
 }

@@ -11,9 +11,10 @@ use outrider::{
     config,
     model::{
         ClusterSettings, Listener, ListenerKind, Settings,
-        cluster::{EndpointSource, Transport},
+        cluster::EndpointSource,
         dns::DnsRecords,
         settings::IdentitySource,
+        transport::{Roots, Transport},
     },
 };
 
@@ -52,7 +53,9 @@ fn summary(path: &Path, settings: &Settings) -> String {
     let outward: Vec<String> = clusters
         .iter()
         .filter(|cluster| cluster.transport != Transport::App)
-        .map(|cluster| format!("{}: {}", cluster.name, source(&cluster.source)))
+        .map(|cluster| {
+            format!("{}: {}{}", cluster.name, source(&cluster.source), outside(&cluster.transport))
+        })
         .collect();
     let listeners: Vec<String> = settings.listeners.iter().map(|item| listener(item, &clusters)).collect();
     section(&mut text, "listeners", &listeners);
@@ -62,6 +65,15 @@ fn summary(path: &Path, settings: &Settings) -> String {
         section(&mut text, "not there yet", &missing);
     }
     text
+}
+
+/// What is worth knowing of a cluster that leads out of the mesh.
+fn outside(transport: &Transport) -> String {
+    match transport {
+        Transport::Mesh(..) | Transport::App => String::new(),
+        Transport::Public(public) => format!(", by TLS to {} outside the mesh", public.server_name),
+        Transport::Plain(_) => ", NOT ENCRYPTED, outside the mesh".to_owned(),
+    }
 }
 
 fn section(text: &mut String, title: &str, lines: &[String]) {
@@ -127,6 +139,18 @@ fn missing_files(settings: &Settings) -> Vec<String> {
         IdentitySource::Ca { join_token_file, .. } => join_token_file.iter().collect::<Vec<_>>(),
         IdentitySource::File { certificate, key, bundle } => vec![certificate, key, bundle],
     };
-    let all = identity.into_iter().chain(endpoints);
+    let public = settings.clusters.iter().filter_map(|cluster| match &cluster.transport {
+        Transport::Public(public) => Some(public),
+        Transport::Mesh(..) | Transport::Plain(_) | Transport::App => None,
+    });
+    let public = public.flat_map(|public| {
+        let roots = match &public.roots {
+            Roots::System => None,
+            Roots::File(path) => Some(path),
+        };
+        let client = public.client.iter().flat_map(|client| [&client.certificate, &client.key]);
+        roots.into_iter().chain(client)
+    });
+    let all = identity.into_iter().chain(endpoints).chain(public);
     all.filter(|path| !path.exists()).map(|path| path.display().to_string()).collect()
 }

@@ -9,9 +9,10 @@ use rustls::{CipherSuite, NamedGroup};
 
 use super::units::{Bytes, Unit};
 use crate::model::{
-    cluster::{AppProtocol, Balance, StandardProtocol},
+    cluster::{AppProtocol, Balance},
     dns::Family,
     listener::Protocol,
+    transport::HttpVersion,
 };
 
 /// A key that holds a quantity.
@@ -38,6 +39,17 @@ pub struct Choice<T: 'static> {
     pub default: (&'static str, T),
     /// The others.
     pub others: &'static [(&'static str, T)],
+}
+
+/// The words of `clusters[].tls`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tls {
+    /// Mutual TLS with SPIFFE identities.
+    Mesh,
+    /// TLS to a service outside the mesh.
+    Public,
+    /// No encryption, to a service outside the mesh.
+    None,
 }
 
 /// A key's row in `docs/config.md`.
@@ -104,20 +116,36 @@ pub const IDLE_GRACE: Key<Duration> = key("idle_grace", secs(5), secs(0), secs(H
 /// When a drain is forced.
 pub const DEADLINE: Key<Duration> = key("deadline", secs(30), secs(1), secs(24 * HOUR));
 
-/// Connections per listener and worker.
+/// Connections per listener, over all workers.
 pub const LISTENER_CONNECTIONS: Key<u64> = key("max_connections", 10_000, 1, 1_000_000);
+/// Connections that one SPIFFE ID may have at a listener: half of all. It is a service's, with many replicas.
+pub const PEER_CONNECTIONS: Key<u64> = key("max_connections_per_peer", 5_000, 1, 1_000_000);
+/// Handshakes under way per worker: about what one core gets done within half a second.
+pub const MAX_HANDSHAKES: Key<u64> = key("max_handshakes", 512, 4, 100_000);
 /// Bytes of a header block (Envoy: 60 KiB).
 pub const HEADER_BYTES: Key<Bytes> = key("header_bytes", Bytes::kib(64), Bytes::kib(8), Bytes::mib(1));
 /// Fields of a header block (as Envoy).
 pub const HEADER_COUNT: Key<u64> = key("header_count", 100, 10, 1000);
 /// Streams of one HTTP/2 connection (Envoy 1024, HAProxy 100, hyper 200).
 pub const MAX_STREAMS: Key<u64> = key("max_streams", 256, 1, 10_000);
+/// Streams per second of one HTTP/2 connection that are reset before their answer (Envoy: 500, if that is half of all).
+pub const MAX_RESETS: Key<u64> = key("max_resets", 500, 10, 1_000_000);
 /// TLS handshake of a peer.
 pub const HANDSHAKE_TIMEOUT: Key<Duration> = key("handshake_timeout", secs(10), millis(100), secs(300));
-/// Head of an HTTP/1 request of a peer, the wait before it included.
+/// From the first byte of an HTTP/1 request's head to its last.
 pub const HEADER_READ_TIMEOUT: Key<Duration> = key("header_read_timeout", secs(60), secs(1), secs(HOUR));
+/// A downstream HTTP connection without a request (as Envoy): longer than clients keep one, so that they close first.
+pub const IDLE_TIMEOUT: Key<Duration> = key("idle_timeout", secs(HOUR), secs(1), secs(24 * HOUR));
 /// HTTP/2 stream window.
 pub const STREAM_WINDOW: Key<Bytes> = key("stream_window", Bytes::kib(256), Bytes::kib(64), Bytes::mib(16));
+/// Memory of the process over which new work is shed; `auto` and `none` are taken too.
+pub const MEMORY: Key<Bytes> =
+    Key { name: "memory", default: None, min: Bytes::mib(32), max: Bytes::mib(1 << 20), may_be_none: false };
+/// What `auto` means for `memory`: so much of the cgroup's limit, in percent. The rest is for what the kernel keeps for
+/// us (socket buffers) and for what comes in before the next look.
+pub const MEMORY_PERCENT: u64 = 80;
+/// What `auto` means for `memory` where there is no cgroup limit.
+pub const MEMORY_WITHOUT_CGROUP: Bytes = Bytes::mib(2048);
 
 /// For an answer of one DNS server (as resolv.conf(5)).
 pub const DNS_TIMEOUT: Key<Duration> = key("timeout", secs(5), millis(10), secs(60));
@@ -173,12 +201,26 @@ pub const APP_PROTOCOL: Choice<AppProtocol> = Choice {
 /// What the other end of a mesh connection is: whether it is a standard peer.
 pub const PEER: Choice<bool> =
     Choice { name: "peer", default: ("outrider", false), others: &[("standard", true)] };
-/// What a standard peer is spoken to with.
-pub const PEER_PROTOCOL: Choice<StandardProtocol> = Choice {
-    name: "peer_protocol",
-    default: ("http2", StandardProtocol::Http2),
-    others: &[("http1", StandardProtocol::Http1)],
+/// How a cluster is reached.
+pub const TLS: Choice<Tls> = Choice {
+    name: "tls",
+    default: ("mesh", Tls::Mesh),
+    others: &[("public", Tls::Public), ("none", Tls::None)],
 };
+/// What sidecars speak with each other for HTTP.
+pub const MESH_PROTOCOL: Choice<HttpVersion> = Choice {
+    name: "mesh_protocol",
+    default: ("http2", HttpVersion::Http2),
+    others: &[("http1", HttpVersion::Http1)],
+};
+/// What a standard peer is spoken to with.
+pub const PEER_PROTOCOL: Choice<HttpVersion> = Choice { name: "peer_protocol", ..MESH_PROTOCOL };
+/// What an unencrypted service is spoken to with.
+pub const PLAIN_PROTOCOL: Choice<AppProtocol> = Choice { name: "plain_protocol", ..APP_PROTOCOL };
+/// What a service that is reached by public TLS is spoken to with.
+pub const PUBLIC_PROTOCOL: Choice<AppProtocol> = Choice { name: "protocol", ..APP_PROTOCOL };
+/// Whose signature makes a server's certificate believed.
+pub const ROOTS: &str = "system";
 /// Which DNS records give the endpoints; `None` stands for SRV.
 pub const DNS_RECORD: Choice<Option<Family>> = Choice {
     name: "record",
@@ -233,12 +275,17 @@ fn top_rows() -> Vec<Row> {
 fn limit_rows() -> Vec<Row> {
     vec![
         LISTENER_CONNECTIONS.row("limits"),
+        PEER_CONNECTIONS.row("limits"),
+        MAX_HANDSHAKES.row("limits"),
         HEADER_BYTES.row("limits"),
         HEADER_COUNT.row("limits"),
         MAX_STREAMS.row("limits"),
+        MAX_RESETS.row("limits"),
         HANDSHAKE_TIMEOUT.row("limits"),
         HEADER_READ_TIMEOUT.row("limits"),
+        IDLE_TIMEOUT.row("limits"),
         STREAM_WINDOW.row("limits"),
+        Row { kind: "size, `auto` or `none`".to_owned(), default: "auto".to_owned(), ..MEMORY.row("limits") },
     ]
 }
 
@@ -286,8 +333,12 @@ fn cluster_rows() -> Vec<Row> {
         plain("clusters[]", "endpoints_file", "path", ""),
         plain("clusters[]", "dns", "section", ""),
         plain("clusters[]", "spiffe_ids", "list of SPIFFE IDs", ""),
+        TLS.row("clusters[]"),
         PEER.row("clusters[]"),
+        MESH_PROTOCOL.row("clusters[]"),
         PEER_PROTOCOL.row("clusters[]"),
+        PLAIN_PROTOCOL.row("clusters[]"),
+        plain("clusters[]", "public", "section", ""),
         BALANCE.row("clusters[]"),
         CONNECT_TIMEOUT.row("clusters[]"),
         REQUEST_TIMEOUT.row("clusters[]"),
@@ -298,6 +349,11 @@ fn cluster_rows() -> Vec<Row> {
         MAX_CONNECTIONS.row("clusters[]"),
         plain("clusters[].endpoints[]", "address", "`IP:port`", "required"),
         plain("clusters[].endpoints[]", "spiffe_id", "SPIFFE ID", "the cluster's `spiffe_ids`"),
+        plain("clusters[].public", "server_name", "DNS name or IP address", "required"),
+        plain("clusters[].public", "roots", "`system` or path", ROOTS),
+        plain("clusters[].public", "certificate", "path", ""),
+        plain("clusters[].public", "key", "path", ""),
+        PUBLIC_PROTOCOL.row("clusters[].public"),
         MAX_RETRIES.row("clusters[].retry"),
         BUDGET_PERCENT.row("clusters[].retry"),
         BUDGET_MIN_PER_SECOND.row("clusters[].retry"),

@@ -4,7 +4,6 @@ use std::{
     fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use outrider_certs::certificate::sha256;
@@ -119,7 +118,8 @@ fn endpoints_file_faults(settings: &Settings) -> Vec<Fault> {
         let EndpointSource::File { path, default_spiffe_ids } = &cluster.source else { continue };
         match read_bounded(path) {
             Ok(text) => {
-                let found = parse_endpoints(&text, &Arc::clone(default_spiffe_ids)).err().unwrap_or_default();
+                let found =
+                    parse_endpoints(&text, &cluster.expected(default_spiffe_ids)).err().unwrap_or_default();
                 // Each names its file, since its path and line are those of that file.
                 faults.extend(found.into_iter().map(|fault| in_file(path, fault)));
             }

@@ -72,12 +72,17 @@ section! {
 section! {
     pub(super) struct Limits {
         max_connections: String,
+        max_connections_per_peer: String,
+        max_handshakes: String,
         header_bytes: String,
         header_count: String,
         max_streams: String,
+        max_resets: String,
         handshake_timeout: String,
         header_read_timeout: String,
+        idle_timeout: String,
         stream_window: String,
+        memory: String,
     }
 }
 
@@ -124,8 +129,12 @@ section! {
         endpoints_file: String,
         dns: Dns,
         spiffe_ids: Texts,
+        tls: String,
         peer: String,
+        mesh_protocol: String,
         peer_protocol: String,
+        plain_protocol: String,
+        public: Public,
         balance: String,
         connect_timeout: String,
         request_timeout: String,
@@ -134,6 +143,16 @@ section! {
         retry: Retry,
         max_requests: String,
         max_connections: String,
+    }
+}
+
+section! {
+    pub(super) struct Public {
+        server_name: String,
+        roots: String,
+        certificate: String,
+        key: String,
+        protocol: String,
     }
 }
 

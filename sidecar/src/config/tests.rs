@@ -4,10 +4,11 @@ use std::{net::SocketAddr, path::Path, time::Duration};
 
 use super::*;
 use crate::model::{
-    cluster::{Balance, EndpointSource, PeerKind, StandardProtocol, Transport},
+    cluster::{AppProtocol, Balance, EndpointSource},
     dns::{DnsRecords, Family},
     listener::{Inbound, ListenerKind},
     settings::IdentitySource,
+    transport::{ClientCertificate, HttpVersion, PeerKind, Roots, Transport},
 };
 
 const TOP: &str = "service: shop\ntrust_domain: demo.outrider\nidentity: {ca: {address: '127.0.0.1:4350'}}\n";
@@ -69,7 +70,7 @@ fn a_full_file_becomes_settings() {
 
     let orders = &settings.clusters[1];
     assert_eq!(orders.authorities, ["orders"]);
-    assert_eq!(orders.transport, Transport::Mesh(PeerKind::Standard(StandardProtocol::Http1)));
+    assert_eq!(orders.transport, Transport::Mesh(PeerKind::Standard, HttpVersion::Http1));
     assert_eq!(orders.balance, Balance::RoundRobin);
     assert_eq!(orders.timeouts.request, Some(Duration::from_secs(3)));
     assert_eq!(orders.timeouts.stream_idle, defaults::NEVER);
@@ -233,6 +234,87 @@ proptest::proptest! {
             proptest::prop_assert!(!error.to_string().is_empty());
         }
     }
+}
+
+/// One cluster with these keys.
+fn clustered(keys: &str) -> String {
+    format!(
+        "outbound: [{{listen: '127.0.0.1:4340'}}]\n\
+         clusters: [{{name: out, endpoints: [{{address: '10.0.0.7:443'}}], {keys}}}]"
+    )
+}
+
+#[test]
+fn a_cluster_outside_the_mesh_is_reached_as_it_says() {
+    let transport = |keys: &str| settings(&format!("{TOP}{}", clustered(keys))).clusters[0].transport.clone();
+    assert_eq!(transport("tls: none"), Transport::Plain(AppProtocol::Auto));
+    assert_eq!(transport("tls: none, plain_protocol: http2"), Transport::Plain(AppProtocol::Http2));
+    let Transport::Public(public) = transport("tls: public, public: {server_name: API.example}") else {
+        panic!()
+    };
+    assert_eq!((&*public.server_name, &public.roots), ("api.example", &Roots::System));
+    assert_eq!((&public.client, public.protocol), (&None, AppProtocol::Auto));
+    let keys = "tls: public, public: {server_name: '::1', roots: r.pem, certificate: c.pem, key: k.pem, protocol: http1}";
+    let Transport::Public(public) = transport(keys) else { panic!() };
+    assert_eq!(public.roots, Roots::File("/etc/outrider/r.pem".into()));
+    let client =
+        ClientCertificate { certificate: "/etc/outrider/c.pem".into(), key: "/etc/outrider/k.pem".into() };
+    assert_eq!((&public.client, public.protocol), (&Some(client), AppProtocol::Http1));
+    let mesh = |keys: &str| transport(&format!("spiffe_ids: [spiffe://demo.outrider/a], {keys}"));
+    assert_eq!(mesh(""), Transport::Mesh(PeerKind::Outrider, HttpVersion::Http2));
+    assert_eq!(
+        mesh("tls: mesh, mesh_protocol: http1"),
+        Transport::Mesh(PeerKind::Outrider, HttpVersion::Http1)
+    );
+}
+
+#[test]
+fn keys_of_another_transport_are_faults() {
+    let ids = "spiffe_ids: [spiffe://demo.outrider/a]";
+    let public = "tls: public, public: {server_name: a.example}";
+    assert_faults(
+        &clustered(&format!("tls: none, {ids}")),
+        &["clusters[0].spiffe_ids (5): is for tls: mesh only"],
+    );
+    assert_faults(
+        &clustered(&format!("{public}, {ids}")),
+        &["clusters[0].spiffe_ids (5): is for tls: mesh only"],
+    );
+    assert_faults(
+        &clustered("tls: none, peer: standard, mesh_protocol: http1, public: {server_name: a.example}"),
+        &[
+            "clusters[0].peer (",
+            "clusters[0].mesh_protocol (",
+            "clusters[0].public (5): is for tls: public only",
+        ],
+    );
+    assert_faults(
+        &clustered(&format!("{public}, peer_protocol: http1, plain_protocol: http1")),
+        &["clusters[0].peer_protocol (", "clusters[0].plain_protocol (5): is for tls: none only"],
+    );
+    assert_faults(
+        &clustered(&format!("{ids}, plain_protocol: http1, public: {{server_name: a.example}}")),
+        &["clusters[0].plain_protocol (", "clusters[0].public ("],
+    );
+    let standard = format!("{ids}, peer: standard, mesh_protocol: http1");
+    assert_faults(&clustered(&standard), &["clusters[0].mesh_protocol (5): is for sidecars only"]);
+    let own_id = "outbound: [{listen: '127.0.0.1:4340'}]\nclusters: [{name: out, tls: none, endpoints: \
+                  [{address: '10.0.0.7:443', spiffe_id: spiffe://demo.outrider/a}]}]";
+    assert_faults(own_id, &["clusters[0].endpoints[0].spiffe_id (5): is for tls: mesh only"]);
+    assert_faults(&clustered("tls: off"), &["clusters[0].tls", "clusters[0].endpoints[0].spiffe_id"]);
+}
+
+#[test]
+fn a_public_section_says_whom_it_is_for() {
+    assert_faults(&clustered("tls: public"), &["clusters[0].public (5): is missing"]);
+    let with = |keys: &str| clustered(&format!("tls: public, public: {{{keys}}}"));
+    assert_faults(&with("roots: system"), &["clusters[0].public.server_name (5): is missing"]);
+    for name in ["a b", "https://a.example", "a.example:443", "'[::1]'", "a_b.example", "''"] {
+        assert_faults(&with(&format!("server_name: {name}")), &["public.server_name"]);
+    }
+    assert_faults(&with("server_name: a.example, key: k.pem"), &["public.certificate (5): is missing"]);
+    assert_faults(&with("server_name: a.example, certificate: c.pem"), &["public.key (5): is missing"]);
+    assert_faults(&with("server_name: a.example, protocol: http3"), &["public.protocol"]);
 }
 
 #[test]

@@ -71,6 +71,7 @@ impl Unit for Bytes {
 
     fn show(self) -> String {
         match self.0 {
+            bytes if bytes > 0 && bytes.is_multiple_of(1 << 30) => format!("{}GiB", bytes >> 30),
             bytes if bytes > 0 && bytes.is_multiple_of(1 << 20) => format!("{}MiB", bytes >> 20),
             bytes if bytes > 0 && bytes.is_multiple_of(1 << 10) => format!("{}KiB", bytes >> 10),
             bytes => bytes.to_string(),
@@ -113,7 +114,7 @@ mod tests {
             let duration = Duration::from_millis(millis);
             assert_eq!(<Duration as Unit>::parse(&duration.show()), Some(duration), "{}", duration.show());
         }
-        for bytes in [0, 1, 1000, 65536, 3 << 20] {
+        for bytes in [0, 1, 1000, 65536, 3 << 20, 5 << 30] {
             assert_eq!(<Bytes as Unit>::parse(&Bytes(bytes).show()), Some(Bytes(bytes)));
         }
         assert_eq!(Duration::from_secs(90 * 86_400).show(), "90d");

@@ -7,28 +7,21 @@ use std::{
     task::{Context, Poll},
 };
 
-use outrider_certs::verify::Role;
-use rustls::ClientConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::oneshot,
 };
-use tokio_rustls::client::TlsStream;
 
-use super::Error;
+use super::{
+    Error,
+    counted::Counted,
+    secure::{Secured, Way},
+};
 use crate::{
-    buffer::ReadAhead,
-    model::{
-        Cluster, Endpoint,
-        cluster::{PeerKind, StandardProtocol, Transport},
-        identity::{Identity, TlsConfigs},
-    },
+    model::{Cluster, Endpoint, identity::Identity, transport::Transport, wire::ALPN_STANDARD_H2},
     net::{Net, Stream},
     resilience::circuit_breaker::{self, ConnectionSlot},
-    tls::{
-        connect as tls,
-        trust::{Cut, Guard, Registry},
-    },
+    tls::trust::{Cut, Guard, Registry},
 };
 
 /// What will be spoken on a connection.
@@ -38,6 +31,8 @@ pub enum Speak {
     Http1,
     /// HTTP/2.
     Http2,
+    /// Whichever of the two the server prefers: it is asked by ALPN, and what it says is spoken.
+    Either,
     /// Opaque bytes: framed to a sidecar, bare to anyone else.
     Tcp,
 }
@@ -46,6 +41,8 @@ pub enum Speak {
 #[derive(Debug)]
 pub struct Connection<S> {
     io: Io<S>,
+    /// A sidecar is at the other end.
+    is_sidecar: bool,
     /// Told when the first byte has come; `None` once it has, or if nobody asked.
     heard: Option<oneshot::Sender<()>>,
     /// Holds the connection's place under the cluster's cap, and its count at the endpoint.
@@ -55,14 +52,9 @@ pub struct Connection<S> {
 #[derive(Debug)]
 enum Io<S> {
     Plain(S),
+    Unencrypted(Counted<S>),
     // Boxed: a TLS session is over a kilobyte and plain connections to the app are as many.
     Tls(Box<Secured<S>>),
-}
-
-#[derive(Debug)]
-struct Secured<S> {
-    stream: TlsStream<ReadAhead<S>>,
-    trust: Guard,
 }
 
 #[derive(Debug)]
@@ -74,15 +66,6 @@ struct Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         self.endpoint.runtime.connections.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// What HTTP version a cluster's upstream connections speak; the own app's is the caller's to choose.
-#[must_use]
-pub fn mesh_http(peer: PeerKind) -> Speak {
-    match peer {
-        PeerKind::Outrider | PeerKind::Standard(StandardProtocol::Http2) => Speak::Http2,
-        PeerKind::Standard(StandardProtocol::Http1) => Speak::Http1,
     }
 }
 
@@ -107,6 +90,9 @@ impl<N: Net> Dialer<N> {
         identity: Option<&Arc<Identity>>,
         speak: Speak,
     ) -> Result<Connection<N::Stream>, Error> {
+        if matches!(cluster.settings.transport, Transport::Public(_)) && cluster.public.is_none() {
+            return Err(Error::NoPublicTls);
+        }
         let connection = circuit_breaker::admit_connection(cluster).map_err(|_overflow| Error::Overflow)?;
         endpoint.runtime.connections.fetch_add(1, Ordering::Relaxed);
         let slot = Slot { endpoint: Arc::clone(endpoint), _connection: connection };
@@ -114,36 +100,20 @@ impl<N: Net> Dialer<N> {
         let limit = cluster.settings.timeouts.connect;
         let connecting = async {
             let stream = self.net.connect(endpoint.address(), limit).await.map_err(tcp_error)?;
-            match cluster.settings.transport {
+            let way = Way { cluster, endpoint, speak };
+            match &cluster.settings.transport {
                 Transport::App => Ok(Io::Plain(stream)),
-                Transport::Mesh(peer) => {
+                Transport::Plain(_) => Ok(Io::Unencrypted(Counted::new(stream, &cluster.runtime))),
+                Transport::Public(_) => Ok(Io::Tls(Box::new(way.public(stream).await?))),
+                Transport::Mesh(peer, _) => {
                     let identity = identity.ok_or(Error::NoIdentity)?;
-                    let secured =
-                        self.secure(stream, identity, config(&identity.tls, peer, speak), endpoint).await?;
-                    Ok(Io::Tls(Box::new(secured)))
+                    Ok(Io::Tls(Box::new(way.mesh(stream, identity, *peer, &self.trust).await?)))
                 }
             }
         };
         let io = tokio::time::timeout(limit, connecting).await.map_err(|_elapsed| Error::Timeout)??;
-        Ok(Connection { io, heard: None, _slot: slot })
-    }
-
-    async fn secure(
-        &self,
-        stream: N::Stream,
-        identity: &Identity,
-        config: &Arc<ClientConfig>,
-        endpoint: &Endpoint,
-    ) -> Result<Secured<N::Stream>, Error> {
-        let (stream, address) = (ReadAhead::new(stream), endpoint.address().ip());
-        let (stream, facts) =
-            tls::connect(stream, Arc::clone(config), address, &endpoint.settings.spiffe_ids)
-                .await
-                .map_err(|error| Error::Tls(Arc::new(error)))?;
-        endpoint.runtime.set_tls(facts);
-        let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
-        let trust = self.trust.hold(chain, Role::Server, &identity.bundles);
-        Ok(Secured { stream, trust })
+        let is_sidecar = cluster.settings.transport.is_sidecar();
+        Ok(Connection { io, is_sidecar, heard: None, _slot: slot })
     }
 }
 
@@ -162,19 +132,24 @@ impl<S> Connection<S> {
     #[must_use]
     pub fn cut(&self) -> Cut {
         match &self.io {
-            Io::Plain(_) => Cut::never(),
-            Io::Tls(tls) => tls.trust.cut(),
+            Io::Plain(_) | Io::Unencrypted(_) => Cut::never(),
+            Io::Tls(tls) => tls.trust.as_ref().map_or_else(Cut::never, Guard::cut),
         }
     }
-}
 
-fn config(configs: &TlsConfigs, peer: PeerKind, speak: Speak) -> &Arc<ClientConfig> {
-    match (peer, speak) {
-        (PeerKind::Outrider, Speak::Http1 | Speak::Http2) => &configs.client_outrider_h2,
-        (PeerKind::Outrider, Speak::Tcp) => &configs.client_outrider_tcp,
-        (PeerKind::Standard(_), Speak::Http2) => &configs.client_standard_h2,
-        (PeerKind::Standard(_), Speak::Http1) => &configs.client_standard_h1,
-        (PeerKind::Standard(_), Speak::Tcp) => &configs.client_standard_tcp,
+    /// Whether pings are welcome. Sidecars answer them at any rate; a gRPC server takes more than one in five minutes for an
+    /// attack while it has nothing to say (gRFC A8), and ends the connection with all its streams.
+    pub(super) fn may_ping(&self) -> bool {
+        self.is_sidecar
+    }
+
+    /// What HTTP the other end chose by ALPN; one that chose nothing speaks HTTP/1.1.
+    pub(super) fn chosen(&self) -> Speak {
+        let alpn = match &self.io {
+            Io::Plain(_) | Io::Unencrypted(_) => None,
+            Io::Tls(tls) => tls.stream.get_ref().1.alpn_protocol(),
+        };
+        if alpn == Some(ALPN_STANDARD_H2) { Speak::Http2 } else { Speak::Http1 }
     }
 }
 
@@ -191,8 +166,9 @@ impl<S: Stream> AsyncRead for Connection<S> {
         let filled = buf.filled().len();
         let polled = match &mut self.io {
             Io::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Io::Unencrypted(stream) => Pin::new(stream).poll_read(cx, buf),
             Io::Tls(tls) => {
-                tls.trust.check(cx)?;
+                tls.check(cx)?;
                 Pin::new(&mut tls.stream).poll_read(cx, buf)
             }
         };
@@ -211,8 +187,9 @@ impl<S: Stream> AsyncWrite for Connection<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.io {
             Io::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Io::Unencrypted(stream) => Pin::new(stream).poll_write(cx, bytes),
             Io::Tls(tls) => {
-                tls.trust.check(cx)?;
+                tls.check(cx)?;
                 Pin::new(&mut tls.stream).poll_write(cx, bytes)
             }
         }
@@ -225,8 +202,9 @@ impl<S: Stream> AsyncWrite for Connection<S> {
     ) -> Poll<io::Result<usize>> {
         match &mut self.io {
             Io::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Io::Unencrypted(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Io::Tls(tls) => {
-                tls.trust.check(cx)?;
+                tls.check(cx)?;
                 Pin::new(&mut tls.stream).poll_write_vectored(cx, slices)
             }
         }
@@ -235,6 +213,7 @@ impl<S: Stream> AsyncWrite for Connection<S> {
     fn is_write_vectored(&self) -> bool {
         match &self.io {
             Io::Plain(stream) => stream.is_write_vectored(),
+            Io::Unencrypted(stream) => stream.is_write_vectored(),
             Io::Tls(tls) => tls.stream.is_write_vectored(),
         }
     }
@@ -242,8 +221,9 @@ impl<S: Stream> AsyncWrite for Connection<S> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.io {
             Io::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Io::Unencrypted(stream) => Pin::new(stream).poll_flush(cx),
             Io::Tls(tls) => {
-                tls.trust.check(cx)?;
+                tls.check(cx)?;
                 Pin::new(&mut tls.stream).poll_flush(cx)
             }
         }
@@ -252,8 +232,9 @@ impl<S: Stream> AsyncWrite for Connection<S> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.io {
             Io::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Io::Unencrypted(stream) => Pin::new(stream).poll_shutdown(cx),
             Io::Tls(tls) => {
-                tls.trust.check(cx)?;
+                tls.check(cx)?;
                 Pin::new(&mut tls.stream).poll_shutdown(cx)
             }
         }
@@ -264,6 +245,7 @@ impl<S: Stream> Stream for Connection<S> {
     fn reset_on_close(&self) {
         match &self.io {
             Io::Plain(stream) => stream.reset_on_close(),
+            Io::Unencrypted(stream) => stream.reset_on_close(),
             Io::Tls(tls) => tls.stream.get_ref().0.reset_on_close(),
         }
     }

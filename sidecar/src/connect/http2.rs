@@ -40,14 +40,28 @@ use crate::{
     },
 };
 
-/// The connection window is this many stream windows, so that one slow stream cannot starve the others (`design.md` §3).
-pub const CONNECTION_WINDOWS: u32 = 4;
+/// RFC 9113 §6.9.1.
+const MAX_WINDOW_BYTES: u32 = (1 << 31) - 1;
 /// Bytes of one stream that wait to be sent.
 const MAX_SEND_BUFFER_BYTES: usize = 256 * 1024;
 /// Streams before the peer has said how many it allows.
 const INITIAL_STREAMS: usize = 100;
 /// So often within [`wire::PING_INTERVAL`] is looked whether the peer has said something.
 const LOOKS_PER_PING: u32 = 4;
+
+/// Window of a connection: that of all its streams together, so that streams that nobody reads, however many, hold up no
+/// others. What is held for them is bounded by the cluster's `max_requests`: a stream window each.
+#[must_use]
+pub fn connection_window_bytes(limits: &Limits) -> u32 {
+    limits.stream_window_bytes.saturating_mul(limits.max_streams).min(MAX_WINDOW_BYTES)
+}
+
+/// What HTTP/2 takes of a header block before it answers or resets by itself, without a word or a count of ours: twice
+/// what we take, so that in practice it is we who answer. Beyond four times of it, the connection ends.
+#[must_use]
+pub fn header_list_bytes(limits: &Limits) -> u32 {
+    u32::try_from(limits.header_bytes).unwrap_or(u32::MAX).saturating_mul(2)
+}
 
 /// A multiplexed connection; clones share it.
 #[derive(Clone, Debug)]
@@ -81,12 +95,13 @@ impl Http2 {
     /// [`Error::Http2`], or [`Error::Refused`] if the peer closes instead of speaking. The caller bounds the time.
     pub async fn start<S: Stream>(mut connection: Connection<S>, limits: &Limits) -> Result<Self, Error> {
         let first_byte = connection.first_byte();
+        let may_ping = connection.may_ping();
         let (io, flusher) = buffer::batch(connection);
         let (sender, mut connection) = client::Builder::new()
             .initial_window_size(limits.stream_window_bytes)
-            .initial_connection_window_size(limits.stream_window_bytes.saturating_mul(CONNECTION_WINDOWS))
+            .initial_connection_window_size(connection_window_bytes(limits))
             .initial_max_send_streams(INITIAL_STREAMS)
-            .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+            .max_header_list_size(header_list_bytes(limits))
             .max_send_buffer_size(MAX_SEND_BUFFER_BYTES)
             .enable_push(false)
             .handshake(io)
@@ -94,7 +109,7 @@ impl Http2 {
             .map_err(|error| Error::Http2(Arc::new(error)))?;
         let allowed = Arc::new(AtomicU32::new(limits.max_streams));
         let driver = Driver {
-            pings: connection.ping_pong(),
+            pings: connection.ping_pong().filter(|_| may_ping),
             connection,
             flusher,
             look: Box::pin(tokio::time::sleep(wire::PING_INTERVAL / LOOKS_PER_PING)),
@@ -236,6 +251,7 @@ impl Upload {
 struct Driver<S> {
     connection: client::Connection<Batch<Connection<S>>, Bytes>,
     flusher: Flusher<Connection<S>>,
+    /// `None` where pings are not welcome.
     pings: Option<PingPong>,
     /// When to look next whether the peer is there, or when its answer to a ping is overdue.
     look: Pin<Box<Sleep>>,
@@ -309,5 +325,7 @@ fn send_error(error: h2::Error) -> SendError {
     if is_refused || is_above_goaway || error.get_io().is_some_and(is_refusal) {
         return SendError::Refused;
     }
-    SendError::Reset(error.into())
+    // What broke HTTP/2's rules, or has a header block far beyond the limit, was reset by our side.
+    let is_ours = error.is_library() && error.reason() == Some(Reason::PROTOCOL_ERROR);
+    if is_ours { SendError::Protocol(error.into()) } else { SendError::Reset(error.into()) }
 }

@@ -69,6 +69,14 @@ impl Http1 {
         Ok(Self { sender })
     }
 
+    /// Waits until it can take a request.
+    ///
+    /// # Errors
+    /// [`Error::ClosedAtOnce`].
+    pub async fn ready(&mut self) -> Result<(), Error> {
+        self.sender.ready().await.map_err(|_closed| Error::ClosedAtOnce)
+    }
+
     /// Whether the message before is over in both directions and the peer has not closed.
     #[must_use]
     pub fn is_ready(&self) -> bool {

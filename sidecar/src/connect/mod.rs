@@ -1,9 +1,12 @@
 //! The connect stage: upstream connections, made, kept and lent.
 
+mod counted;
 pub mod dial;
 pub mod http2;
 pub mod http_client;
+pub mod negotiate;
 pub mod pool;
+mod secure;
 pub mod tcp_pool;
 
 use std::{io, sync::Arc};
@@ -25,6 +28,9 @@ pub enum Error {
     /// We have no certificate yet, or not any more.
     #[error("this sidecar has no certificate to show")]
     NoIdentity,
+    /// The files of `tls: public` could not be read yet.
+    #[error("no certificates to judge the server by yet; the log says what is wrong with the files")]
+    NoPublicTls,
     /// The endpoint closed the connection before it said anything: it does not take our certificate, or does not speak
     /// HTTP/2.
     #[error("the endpoint closed the new connection without a word; it may not take our certificate")]

@@ -139,7 +139,7 @@ impl<N: Net> Pool<N> {
     pub async fn fresh(&self, target: &Target, speak: Speak) -> Result<Lease, Error> {
         match speak {
             Speak::Http2 => self.http2(target).await,
-            Speak::Http1 | Speak::Tcp => self.new_http1(target).await,
+            Speak::Http1 | Speak::Either | Speak::Tcp => self.new_http1(target).await,
         }
     }
 
@@ -169,6 +169,12 @@ impl<N: Net> Pool<N> {
         }
         let mut entries = lock(&self.entries);
         entry(&mut entries, target, Speak::Http1).http1.push(IdleHttp1 { connection, since: now });
+    }
+
+    /// Takes a new connection in, for whoever needs one.
+    pub(super) fn keep_http2(&self, target: &Target, connection: Http2) {
+        let shared = SharedHttp2 { connection, idle_since: None };
+        entry(&mut lock(&self.entries), target, Speak::Http2).http2.push(shared);
     }
 
     async fn http2(&self, target: &Target) -> Result<Lease, Error> {
@@ -247,8 +253,8 @@ impl<N: Net> Pool<N> {
         Some(Lease::Http2 { connection: shared.connection.clone(), slot })
     }
 
-    /// Closes what was idle for too long, by the settings of that snapshot, and what belongs to removed endpoints. Call it about once a second. Streams
-    /// under way are not touched.
+    /// Closes what was idle for too long, by the settings of that snapshot, and what belongs to removed endpoints. Call
+    /// it about once a second. Streams under way are not touched.
     pub fn sweep(&self, snapshot: &Snapshot, now: Instant) {
         lock(&self.entries).retain(|_key, entry| {
             entry.sweep(snapshot.cluster(&entry.cluster), now);

@@ -79,7 +79,8 @@ impl<N: Net> TcpPool<N> {
         }
     }
 
-    /// Closes what was idle for too long by the settings of that snapshot, what the peer closed, and what belongs to removed endpoints.
+    /// Closes what was idle for too long by the settings of that snapshot, what the peer closed, and what belongs to
+    /// removed endpoints.
     pub fn sweep(&self, snapshot: &Snapshot, now: Instant) {
         let mut cx = Context::from_waker(Waker::noop());
         self.lock().retain(|_key, entry| {

@@ -11,10 +11,8 @@ use std::{
     time::Duration,
 };
 
-use outrider_certs::spiffe_id::SpiffeId;
-
 use super::{Feed, Parse, Running, Source};
-use crate::model::file::MAX_FILE_BYTES;
+use crate::model::{file::MAX_FILE_BYTES, transport::ExpectedIds};
 
 /// Time between two looks.
 const POLL: Duration = Duration::from_secs(1);
@@ -23,15 +21,15 @@ const POLL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct FileSource {
     path: PathBuf,
-    default_spiffe_ids: Arc<[SpiffeId]>,
+    expected: ExpectedIds,
     parse: Parse,
 }
 
 impl FileSource {
     /// Watches `path`, reading it with `parse`.
     #[must_use]
-    pub fn new(path: PathBuf, default_spiffe_ids: Arc<[SpiffeId]>, parse: Parse) -> Self {
-        Self { path, default_spiffe_ids, parse }
+    pub fn new(path: PathBuf, expected: ExpectedIds, parse: Parse) -> Self {
+        Self { path, expected, parse }
     }
 
     fn read(&self) -> io::Result<String> {
@@ -89,7 +87,7 @@ impl Watched {
             Seen::Bad(Some(seen)) if *seen == text => return,
             Seen::Nothing | Seen::Good(..) | Seen::Bad(_) => {}
         }
-        match (self.source.parse)(&text, &self.source.default_spiffe_ids) {
+        match (self.source.parse)(&text, &self.source.expected) {
             Ok(endpoints) => {
                 let endpoints: super::EndpointList = endpoints.into();
                 let (cluster, count) = (self.feed.cluster(), endpoints.len());

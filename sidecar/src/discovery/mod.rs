@@ -18,7 +18,6 @@ pub mod programmable;
 use std::{future::Future, pin::Pin, sync::Arc};
 
 use indexmap::IndexMap;
-use outrider_certs::spiffe_id::SpiffeId;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -32,6 +31,7 @@ use crate::{
     drain,
     model::{
         ClusterName, ClusterSettings, EndpointSettings, cluster::EndpointSource, status::DiscoveryStatus,
+        transport::ExpectedIds,
     },
 };
 
@@ -41,8 +41,8 @@ pub type EndpointList = Arc<[EndpointSettings]>;
 /// The rest of a source's life.
 pub type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Reads an endpoints file; the IDs are those of endpoints that name none. Fails with what is wrong, for people.
-pub type Parse = fn(&str, &Arc<[SpiffeId]>) -> Result<Vec<EndpointSettings>, String>;
+/// Reads an endpoints file; who must answer at endpoints that name no ID is told with it. Fails with what is wrong, for people.
+pub type Parse = fn(&str, &ExpectedIds) -> Result<Vec<EndpointSettings>, String>;
 
 /// Finds the endpoints of one cluster.
 pub trait Source: Send + 'static {
@@ -77,7 +77,7 @@ impl Sources for Configured {
         match &cluster.source {
             EndpointSource::Static(endpoints) => Box::new(FixedSource::new(endpoints)),
             EndpointSource::File { path, default_spiffe_ids } => {
-                Box::new(FileSource::new(path.clone(), Arc::clone(default_spiffe_ids), self.parse))
+                Box::new(FileSource::new(path.clone(), cluster.expected(default_spiffe_ids), self.parse))
             }
             EndpointSource::Dns(settings) => {
                 Box::new(DnsSource::new(settings.clone(), self.resolvers.of(&settings.resolver)))
@@ -172,12 +172,12 @@ impl Feed {
     }
 
     /// The source has looked long enough for a start: nothing waits for its first answer any more. Until there is one
-    /// the cluster has no endpoints.
-    pub fn give_up_waiting(&self) {
+    /// the cluster has no endpoints. Whether something did wait.
+    pub fn give_up_waiting(&self) -> bool {
         self.to.send_if_modified(|lists| {
             let Some(slot) = self.slot(lists).filter(|slot| slot.endpoints.is_none()) else { return false };
             !std::mem::replace(&mut slot.is_overdue, true)
-        });
+        })
     }
 
     /// How finding the endpoints goes.
@@ -223,6 +223,8 @@ pub struct Discovery {
 /// A source at work; it ends when this is dropped.
 struct RunningSource {
     of: EndpointSource,
+    /// Its endpoints name no SPIFFE IDs.
+    is_outside: bool,
     _stop: DropGuard,
 }
 
@@ -251,7 +253,10 @@ impl Discovery {
             lists.slots.len() != before
         });
         for cluster in clusters {
-            if self.running.get(&cluster.name).is_none_or(|running| running.of != cluster.source) {
+            let is_same = |running: &RunningSource| {
+                running.of == cluster.source && running.is_outside == cluster.transport.is_outside()
+            };
+            if !self.running.get(&cluster.name).is_some_and(is_same) {
                 self.start(cluster);
             }
         }
@@ -270,7 +275,11 @@ impl Discovery {
                 }
             });
         }
-        let running = RunningSource { of: cluster.source.clone(), _stop: stop.drop_guard() };
+        let running = RunningSource {
+            of: cluster.source.clone(),
+            is_outside: cluster.transport.is_outside(),
+            _stop: stop.drop_guard(),
+        };
         self.running.insert(cluster.name.clone(), running);
     }
 

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use outrider_certs::SpiffeId;
 use tempfile::TempDir;
 
 use super::{programmable::Programmable, *};
@@ -15,7 +16,8 @@ use crate::{
 };
 
 /// One `port` a line; "?" is a fault.
-fn parse(text: &str, ids: &Arc<[SpiffeId]>) -> Result<Vec<EndpointSettings>, String> {
+fn parse(text: &str, expected: &ExpectedIds) -> Result<Vec<EndpointSettings>, String> {
+    let ExpectedIds::OneOf(ids) = expected else { panic!("{expected:?}") };
     let endpoint = |line: &str| {
         let port: u16 = line.parse().map_err(|_no_number| format!("`{line}` is no port"))?;
         let address = SocketAddr::from(([10, 0, 0, 1], port));
@@ -151,7 +153,7 @@ async fn waiters_are_woken_by_changes_only() {
     let mut discovery = Discovery::new(Arc::new(sources.clone()), &clock);
     discovery.reconcile(&[watched(Path::new("/none"))]);
     let mut lists = discovery.lists();
-    let list = parse("1", &Arc::from([])).unwrap();
+    let list = parse("1", &ExpectedIds::OneOf(Arc::from([]))).unwrap();
     sources.set(&orders(), &list);
     lists.changed().await.unwrap();
     lists.borrow_and_update();

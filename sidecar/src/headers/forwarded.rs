@@ -8,6 +8,9 @@
 //! | `x-request-id` | kept if it is well-formed, else made | the same |
 //! | `traceparent`, `tracestate` | pass | pass |
 //!
+//! To services outside the mesh (`tls: public`, `tls: none`) all of these pass as the app wrote them, none is made or
+//! changed, and `x-forwarded-client-cert` is removed.
+//!
 //! Certain are `x-forwarded-client-cert` and the last entry of `x-forwarded-for`. The other entries, and
 //! `x-forwarded-proto`, are what the callers before told: what the first of them spoke, not what the peer spoke.
 //! `forwarded` (RFC 7239) and `x-forwarded-host` pass untouched, as claims of the calling app.
@@ -30,6 +33,12 @@ pub fn outbound(headers: &mut HeaderMap, rng: &mut fastrand::Rng) {
     headers.remove(&CLIENT_CERT);
     ensure_proto(headers, "http");
     ensure_request_id(headers, rng);
+}
+
+/// Prepares a request of the own app for a service outside the mesh: nothing of ours is added, and who stood for whom
+/// in here is not told. What the app wrote itself, `x-request-id` and `x-forwarded-for` included, is its own to tell.
+pub fn outside(headers: &mut HeaderMap) {
+    headers.remove(&CLIENT_CERT);
 }
 
 /// Prepares a request of a verified peer for the own app.

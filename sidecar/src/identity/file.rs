@@ -8,6 +8,7 @@ use std::{
     fs::File,
     hash::{DefaultHasher, Hash, Hasher},
     io::{self, Read},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -28,7 +29,7 @@ use super::{
 use crate::{clock::Clock, model::status::IdentityStatus};
 
 /// Time between two looks.
-const POLL: Duration = Duration::from_secs(2);
+pub(super) const POLL: Duration = Duration::from_secs(2);
 /// Largest file that is read, in bytes; the largest valid bundle fits.
 const MAX_FILE_BYTES: u64 = 256 * 1024;
 
@@ -44,7 +45,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A file is larger than any certificate, key or bundle.
-    #[error("{path} is larger than {MAX_FILE_BYTES} bytes", path = .0.display())]
+    #[error("{path} is too large", path = .0.display())]
     TooLarge(PathBuf),
     /// Certificate and key are no SVID.
     #[error("certificate and key: {0}")]
@@ -129,6 +130,7 @@ impl FileSource {
     }
 
     fn read(&self) -> Result<Content, Error> {
+        let read = |path| read(path, MAX_FILE_BYTES).map(|(bytes, _mode)| bytes);
         Ok(Content {
             certificate: read(&self.files.certificate)?,
             key: read(&self.files.key)?,
@@ -188,15 +190,17 @@ impl Content {
     }
 }
 
-fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
+/// A whole file of at most so many bytes, and its permission bits.
+pub(super) fn read(path: &Path, max_bytes: u64) -> Result<(Zeroizing<Vec<u8>>, u32), Error> {
     let io = |source| Error::Read { path: path.to_path_buf(), source };
     let mut bytes = Zeroizing::new(Vec::new());
     let file = File::open(path).map_err(io)?;
-    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(io)?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
+    let mode = file.metadata().map_err(io)?.mode() & 0o7777;
+    file.take(max_bytes + 1).read_to_end(&mut bytes).map_err(io)?;
+    if bytes.len() as u64 > max_bytes {
         return Err(Error::TooLarge(path.to_path_buf()));
     }
-    Ok(bytes)
+    Ok((bytes, mode))
 }
 
 #[cfg(test)]

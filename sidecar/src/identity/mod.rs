@@ -12,6 +12,7 @@
 pub mod ca;
 pub mod file;
 pub mod fixed;
+pub mod public;
 mod report;
 pub mod rotation;
 pub mod source;

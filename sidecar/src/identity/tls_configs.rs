@@ -2,10 +2,10 @@
 //!
 //! # Invariants
 //! - TLS 1.3 and nothing below, by explicit version, not by a missing cargo feature.
-//! - Both sides show a certificate, always.
+//! - In the mesh, both sides show a certificate, always.
 //! - No resumption, tickets, session storage or early data: trust is checked on every connection, and an expired or
 //!   untrusted certificate cannot live on in a ticket.
-//! - No SNI: whom we call is not told to the network.
+//! - No SNI in the mesh: whom we call is not told to the network. Servers outside need it.
 //! - Only the configured suites and groups, in the configured order.
 
 use std::sync::Arc;
@@ -17,8 +17,9 @@ use outrider_certs::{
 };
 use rustls::{
     CipherSuite, ClientConfig, NamedGroup, ServerConfig,
-    client::{Resumption, danger::ServerCertVerifier},
+    client::{Resumption, WebPkiServerVerifier, danger::ServerCertVerifier},
     crypto::{CryptoProvider, aws_lc_rs},
+    pki_types::{CertificateDer, PrivatePkcs8KeyDer},
     server::NoServerSessionStorage,
     version::TLS13,
 };
@@ -28,7 +29,7 @@ use crate::{
     model::{
         identity::TlsConfigs,
         settings::TlsSettings,
-        wire::{ALPN_H2, ALPN_STANDARD_H1, ALPN_STANDARD_H2, ALPN_TCP},
+        wire::{ALPN_H1, ALPN_H2, ALPN_STANDARD_H1, ALPN_STANDARD_H2, ALPN_TCP},
     },
 };
 
@@ -73,10 +74,11 @@ impl TlsBase {
         let server = |alpn: &[&[u8]]| self.server(svid, bundles, alpn).map(Arc::new);
         let client = |alpn: &[&[u8]]| self.client(svid, bundles, alpn).map(Arc::new);
         Ok(TlsConfigs {
-            server_outrider: server(&[ALPN_H2, ALPN_TCP])?,
+            server_outrider: server(&[ALPN_H2, ALPN_H1, ALPN_TCP])?,
             server_standard_http: server(&[ALPN_STANDARD_H2, ALPN_STANDARD_H1])?,
             server_standard_tcp: server(&[])?,
             client_outrider_h2: client(&[ALPN_H2])?,
+            client_outrider_h1: client(&[ALPN_H1])?,
             client_outrider_tcp: client(&[ALPN_TCP])?,
             client_standard_h2: client(&[ALPN_STANDARD_H2])?,
             client_standard_h1: client(&[ALPN_STANDARD_H1])?,
@@ -137,6 +139,35 @@ impl TlsBase {
         config.enable_sni = false;
         config.enable_early_data = false;
         Ok(config)
+    }
+
+    /// A configuration for calling a server outside the mesh, which `verifier` judges by its name. Names go out as SNI.
+    ///
+    /// # Errors
+    /// [`Error::Rustls`] when key or certificate cannot be used.
+    pub fn public(
+        &self,
+        verifier: Arc<WebPkiServerVerifier>,
+        client: Option<(Vec<CertificateDer<'static>>, PrivatePkcs8KeyDer<'static>)>,
+        alpn: &[&[u8]],
+    ) -> Result<ClientConfig, Error> {
+        let builder = ClientConfig::builder_with_details(self.provider(), self.time())
+            .with_protocol_versions(&[&TLS13])?
+            .with_webpki_verifier(verifier);
+        let mut config = match client {
+            Some((chain, key)) => builder.with_client_auth_cert(chain, key.into())?,
+            None => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols = owned(alpn);
+        config.resumption = Resumption::disabled();
+        config.enable_early_data = false;
+        Ok(config)
+    }
+
+    /// The restricted provider.
+    #[must_use]
+    pub fn provider(&self) -> Arc<CryptoProvider> {
+        Arc::clone(&self.provider)
     }
 
     fn time(&self) -> Arc<Clock> {
@@ -254,6 +285,8 @@ mod tests {
         };
         let tcp = agreed(&tls.client_outrider_tcp, &tls.server_outrider).unwrap();
         assert_eq!(tcp.as_deref(), Some(ALPN_TCP));
+        let h1 = agreed(&tls.client_outrider_h1, &tls.server_outrider).unwrap();
+        assert_eq!(h1.as_deref(), Some(ALPN_H1));
         let h2 = agreed(&tls.client_standard_h2, &tls.server_standard_http).unwrap();
         assert_eq!(h2.as_deref(), Some(ALPN_STANDARD_H2));
         let h1 = agreed(&tls.client_standard_h1, &tls.server_standard_http).unwrap();

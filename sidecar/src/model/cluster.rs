@@ -8,6 +8,7 @@ use super::{
     dns::DnsSettings,
     runtime::{ClusterRuntime, EndpointRuntime},
     settings::Limits,
+    transport::{ExpectedIds, PublicTls, Transport},
 };
 
 /// The name of a cluster: unique in a configuration, 1 to 128 printable ASCII characters (checked by `config`).
@@ -61,6 +62,14 @@ pub struct ClusterSettings {
     pub caps: Caps,
 }
 
+impl ClusterSettings {
+    /// Who must answer at endpoints that name no ID of their own, where the cluster's are `ids`.
+    #[must_use]
+    pub fn expected(&self, ids: &Arc<[SpiffeId]>) -> ExpectedIds {
+        if self.transport.is_outside() { ExpectedIds::Outside } else { ExpectedIds::OneOf(Arc::clone(ids)) }
+    }
+}
+
 /// Where endpoints come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EndpointSource {
@@ -86,37 +95,10 @@ pub struct EndpointSettings {
     pub spiffe_ids: Arc<[SpiffeId]>,
 }
 
-/// How endpoints are reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transport {
-    /// Mutual TLS with SPIFFE identities.
-    Mesh(PeerKind),
-    /// Plain bytes to the own app; only `inbound/…` clusters have it.
-    App,
-}
-
-/// What the other end of a mesh connection is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PeerKind {
-    /// Another Outrider sidecar: ALPN `outrider-…`, control headers are honoured.
-    Outrider,
-    /// Anything with a SPIFFE certificate: ALPN `h2`, `http/1.1` or none.
-    Standard(StandardProtocol),
-}
-
-/// What a standard peer is spoken to with, for HTTP. Opaque streams have no ALPN.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StandardProtocol {
-    /// ALPN `h2`.
-    Http2,
-    /// ALPN `http/1.1`.
-    Http1,
-}
-
-/// What the app behind an inbound listener speaks.
+/// What an app, or a service outside the mesh, speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AppProtocol {
-    /// What the calling app spoke (peers tell, or ALPN does).
+    /// What the calling app spoke (peers tell, or ALPN does); what ALPN says, for `tls: public`.
     Auto,
     /// HTTP/1.1.
     Http1,
@@ -181,6 +163,8 @@ pub struct Cluster {
     pub endpoints: Vec<Arc<Endpoint>>,
     /// Counters, carried over from snapshot to snapshot by name.
     pub runtime: Arc<ClusterRuntime>,
+    /// For `Transport::Public`; `None` until its files could be read.
+    pub public: Option<Arc<PublicTls>>,
 }
 
 impl Cluster {

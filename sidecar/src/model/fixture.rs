@@ -13,12 +13,15 @@ use rustls::{CipherSuite, NamedGroup};
 use super::{
     cluster::{
         Balance, Caps, Cluster, ClusterName, ClusterSettings, Endpoint, EndpointSettings, EndpointSource,
-        PeerKind, RetryPolicy, Timeouts, Transport,
+        RetryPolicy, Timeouts,
     },
     generation::Generation,
     runtime::{ClusterRuntime, EndpointRuntime},
-    settings::{AdminSettings, Bootstrap, DrainSettings, IdentitySource, Limits, Settings, TlsSettings},
+    settings::{
+        AdminSettings, Bootstrap, DrainSettings, IdentitySource, Limits, MemoryBudget, Settings, TlsSettings,
+    },
     snapshot::Snapshot,
+    transport::{HttpVersion, PeerKind, Transport},
 };
 
 /// What is fixed for the life of a process, with the documented defaults.
@@ -46,12 +49,17 @@ pub(crate) fn bootstrap() -> Bootstrap {
 pub(crate) fn limits() -> Limits {
     Limits {
         max_connections: 10_000,
+        max_connections_per_peer: 5_000,
+        max_handshakes: 512,
         header_bytes: 64 << 10,
         header_count: 100,
         max_streams: 256,
+        max_resets: 500,
         handshake_timeout: Duration::from_secs(10),
         header_read_timeout: Duration::from_secs(60),
+        idle_timeout: Duration::from_secs(3600),
         stream_window_bytes: 256 << 10,
+        memory: MemoryBudget::None,
     }
 }
 
@@ -77,7 +85,7 @@ pub(crate) fn settings(name: &str) -> ClusterSettings {
         name: ClusterName::new(name),
         authorities: vec![name.to_owned()],
         source: EndpointSource::Static(Vec::new()),
-        transport: Transport::Mesh(PeerKind::Outrider),
+        transport: Transport::Mesh(PeerKind::Outrider, HttpVersion::Http2),
         balance: Balance::PeakEwma,
         timeouts: Timeouts {
             connect: Duration::from_secs(2),
@@ -110,5 +118,6 @@ pub(crate) fn cluster(settings: ClusterSettings, endpoints: u8, now: Instant) ->
         limits: Arc::new(limits()),
         endpoints: (0..endpoints).map(endpoint).collect(),
         runtime: Arc::new(ClusterRuntime::new(now)),
+        public: None,
     }
 }

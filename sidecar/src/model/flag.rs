@@ -29,11 +29,13 @@ pub enum ResponseFlag {
     DR,
     /// The caller is not allowed (as Envoy's `UAEX`, with our letters of `RBAC`).
     RBAC,
+    /// The process is over its memory budget (as Envoy's overload manager).
+    OM,
 }
 
 impl ResponseFlag {
     /// Every flag, in the order of their discriminants.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::NR,
         Self::UH,
         Self::UF,
@@ -47,6 +49,7 @@ impl ResponseFlag {
         Self::ID,
         Self::DR,
         Self::RBAC,
+        Self::OM,
     ];
 
     /// The letters, as in metrics and logs.
@@ -66,6 +69,7 @@ impl ResponseFlag {
             Self::ID => "ID",
             Self::DR => "DR",
             Self::RBAC => "RBAC",
+            Self::OM => "OM",
         }
     }
 }

@@ -69,9 +69,10 @@ mod tests {
     use super::*;
     use crate::model::{
         ClusterName, ListenerKind,
-        cluster::{AppProtocol, PeerKind},
+        cluster::AppProtocol,
         fixture,
         listener::{Inbound, Protocol},
+        transport::PeerKind,
     };
 
     fn http(name: &str, port: u16) -> Listener {

@@ -30,7 +30,7 @@ impl Identity {
 /// SNI. They differ in ALPN.
 #[derive(Clone, Debug)]
 pub struct TlsConfigs {
-    /// Inbound from sidecars: `outrider-h2/1`, `outrider-tcp/1`.
+    /// Inbound from sidecars: `outrider-h2/1`, `outrider-h1/1`, `outrider-tcp/1`.
     pub server_outrider: Arc<rustls::ServerConfig>,
     /// Inbound HTTP from standard peers: `h2`, `http/1.1`.
     pub server_standard_http: Arc<rustls::ServerConfig>,
@@ -38,6 +38,8 @@ pub struct TlsConfigs {
     pub server_standard_tcp: Arc<rustls::ServerConfig>,
     /// Outbound HTTP to sidecars: `outrider-h2/1`.
     pub client_outrider_h2: Arc<rustls::ClientConfig>,
+    /// Outbound HTTP/1.1 to sidecars: `outrider-h1/1`.
+    pub client_outrider_h1: Arc<rustls::ClientConfig>,
     /// Outbound bytes to sidecars: `outrider-tcp/1`.
     pub client_outrider_tcp: Arc<rustls::ClientConfig>,
     /// Outbound HTTP/2 to standard peers: `h2`.

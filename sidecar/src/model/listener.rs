@@ -4,7 +4,10 @@ use std::{net::SocketAddr, sync::Arc};
 
 use outrider_certs::{SpiffeId, TrustDomain};
 
-use super::cluster::{AppProtocol, ClusterName, PeerKind};
+use super::{
+    cluster::{AppProtocol, ClusterName},
+    transport::PeerKind,
+};
 
 /// An address we accept on.
 #[derive(Clone, Debug, PartialEq, Eq)]

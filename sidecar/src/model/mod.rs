@@ -3,6 +3,7 @@
 //! Settings (`listener`, `cluster`) come from configuration and never change; runtimes (`runtime`) are counters that
 //! outlive a reload; a [`Generation`] is a configuration in force; a [`Snapshot`] binds one consistent version of everything together.
 
+pub mod closed;
 pub mod cluster;
 pub mod dns;
 pub mod file;
@@ -10,14 +11,17 @@ pub mod file;
 pub(crate) mod fixture;
 pub mod flag;
 pub mod generation;
+pub mod handshake;
 pub mod histogram;
 pub mod identity;
 pub mod listener;
+pub mod load;
 pub mod reload;
 pub mod runtime;
 pub mod settings;
 pub mod snapshot;
 pub mod status;
+pub mod transport;
 pub mod wire;
 
 pub use cluster::{Cluster, ClusterName, ClusterSettings, Endpoint, EndpointSettings};

@@ -6,7 +6,7 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::Instant,
 };
@@ -14,7 +14,9 @@ use std::{
 use indexmap::IndexMap;
 use outrider_certs::SpiffeId;
 
-use super::{flag::ResponseFlag, histogram::Histogram, status::DiscoveryStatus};
+use super::{
+    closed::Closed, flag::ResponseFlag, handshake::TlsFailure, histogram::Histogram, status::DiscoveryStatus,
+};
 
 /// Callers counted by name on one inbound listener; the rest share one bucket, so that no peer can grow our memory.
 pub const MAX_COUNTED_PEERS: usize = 256;
@@ -38,6 +40,21 @@ pub struct ClusterRuntime {
     pub retries_over_budget: AtomicU64,
     /// How finding its endpoints goes.
     pub discovery: Arc<DiscoveryStatus>,
+    /// TLS handshakes with its endpoints that failed, by reason.
+    pub tls_failures: [AtomicU64; TlsFailure::ALL.len()],
+    /// What left and came unencrypted; only `tls: none` has it.
+    pub unencrypted: Unencrypted,
+}
+
+/// What left and came unencrypted, to and from services outside the mesh.
+#[derive(Debug, Default)]
+pub struct Unencrypted {
+    /// Connections made.
+    pub connections: AtomicU64,
+    /// Bytes written to them.
+    pub sent_bytes: AtomicU64,
+    /// Bytes read from them.
+    pub received_bytes: AtomicU64,
 }
 
 /// What happened to requests, and how long they took.
@@ -86,6 +103,8 @@ impl ClusterRuntime {
             retries: AtomicU64::new(0),
             retries_over_budget: AtomicU64::new(0),
             discovery: Arc::new(DiscoveryStatus::new(now)),
+            tls_failures: Default::default(),
+            unencrypted: Unencrypted::default(),
         }
     }
 }
@@ -119,13 +138,20 @@ pub struct EndpointRuntime {
     pub is_removed: AtomicBool,
     /// Facts of the newest handshake, for operators.
     pub tls: Mutex<Option<TlsFacts>>,
+    /// The newest handshake that failed, in words, for operators.
+    pub tls_failure: Mutex<Option<Box<str>>>,
+    /// Which kinds of failure the log has told of, a bit for each: a broken endpoint must not fill it.
+    pub tls_failures_told: AtomicU32,
+    /// What ALPN agreed on with it, where that decides (`tls: public`, `protocol: auto`): the HTTP version, 0 is
+    /// "not known".
+    pub http_version: AtomicU8,
 }
 
 /// What a TLS handshake agreed on, for operators.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFacts {
-    /// The verified peer.
-    pub peer: SpiffeId,
+    /// Whom the peer proved to be: its SPIFFE ID, or the name of a server outside the mesh.
+    pub peer: Arc<str>,
     /// Protocol version, as `TLSv1_3`.
     pub version: String,
     /// Cipher suite, as `TLS13_AES_256_GCM_SHA384`.
@@ -153,6 +179,9 @@ impl EndpointRuntime {
             connections: AtomicU32::new(0),
             is_removed: AtomicBool::new(false),
             tls: Mutex::new(None),
+            tls_failure: Mutex::new(None),
+            tls_failures_told: AtomicU32::new(0),
+            http_version: AtomicU8::new(0),
         }
     }
 
@@ -166,6 +195,19 @@ impl EndpointRuntime {
     pub fn tls(&self) -> Option<TlsFacts> {
         self.tls.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+
+    /// Keeps why a handshake failed. Tells whether it is the first failure of this kind.
+    pub fn tls_failed(&self, failure: TlsFailure, text: &str) -> bool {
+        *self.tls_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(text.into());
+        let bit = 1 << failure as u32;
+        self.tls_failures_told.fetch_or(bit, Ordering::Relaxed) & bit == 0
+    }
+
+    /// Why the newest handshake that failed did so.
+    #[must_use]
+    pub fn tls_failure(&self) -> Option<Box<str>> {
+        self.tls_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// Counters of one listener.
@@ -175,8 +217,8 @@ pub struct ListenerRuntime {
     pub accepted: AtomicU64,
     /// Connections open.
     pub active: AtomicUsize,
-    /// Connections refused because the listener was full.
-    pub over_limit: AtomicU64,
+    /// Connections closed for what they cost or for what they sent.
+    pub closed: Arc<Closed>,
     /// Failed accepts (out of file descriptors and the like).
     pub accept_errors: AtomicU64,
     /// Connections refused in the TLS handshake or by identity, by reason.
@@ -200,9 +242,13 @@ pub enum Refusal {
     NotAllowed,
     /// It and we share no application protocol.
     NoProtocol,
+    /// It speaks no TLS 1.3.
+    OldTls,
+    /// It and we share no cipher suite, or no key exchange group.
+    NoAlgorithm,
     /// It did not finish the handshake in time.
     Timeout,
-    /// Anything else the TLS library objects to, TLS 1.2 included.
+    /// Anything else the TLS library objects to.
     Tls,
     /// We have no certificate to show.
     NoIdentity,
@@ -210,12 +256,14 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every reason, in the order of their discriminants.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Plaintext,
         Self::NoCertificate,
         Self::BadCertificate,
         Self::NotAllowed,
         Self::NoProtocol,
+        Self::OldTls,
+        Self::NoAlgorithm,
         Self::Timeout,
         Self::Tls,
         Self::NoIdentity,
@@ -230,6 +278,8 @@ impl Refusal {
             Self::BadCertificate => "bad_certificate",
             Self::NotAllowed => "not_allowed",
             Self::NoProtocol => "no_protocol",
+            Self::OldTls => "old_tls",
+            Self::NoAlgorithm => "no_algorithm",
             Self::Timeout => "timeout",
             Self::Tls => "tls",
             Self::NoIdentity => "no_identity",

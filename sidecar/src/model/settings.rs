@@ -95,18 +95,44 @@ pub struct DrainSettings {
 /// What a connection may cost. Over a limit is refused, never queued.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections per listener and worker.
+    /// Connections per listener, over all workers.
     pub max_connections: usize,
+    /// Connections that one peer may have at a listener, over all workers.
+    pub max_connections_per_peer: usize,
+    /// TLS handshakes of peers under way, per worker; a quarter of them from one address.
+    pub max_handshakes: usize,
     /// Bytes of a request's or response's header block.
     pub header_bytes: usize,
     /// Fields in a request's or response's header block.
     pub header_count: usize,
     /// Streams under way on one HTTP/2 connection.
     pub max_streams: u32,
+    /// Streams per second of one HTTP/2 connection that may be reset before their answer.
+    pub max_resets: u32,
     /// Time for a TLS handshake from a peer.
     pub handshake_timeout: Duration,
-    /// Time for a request head from an HTTP/1 peer, the wait before its first byte included. The own app has an hour.
+    /// Time for the head of an HTTP/1 request, from its first byte.
     pub header_read_timeout: Duration,
-    /// HTTP/2 stream window; the connection window is four times as large.
+    /// Time that a downstream HTTP connection may be without a request.
+    pub idle_timeout: Duration,
+    /// HTTP/2 stream window; the connection window is that of `max_streams` streams.
     pub stream_window_bytes: u32,
+    /// Memory of the process over which new work is shed.
+    pub memory: MemoryBudget,
+}
+
+/// Memory of the process over which new work is shed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemoryBudget {
+    /// A share of what the cgroup allows.
+    Auto {
+        /// Of the limit, 0 to 100.
+        percent: u64,
+        /// What holds where there is none, in bytes.
+        without_limit: u64,
+    },
+    /// So many bytes.
+    Bytes(u64),
+    /// Nobody looks.
+    None,
 }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// HTTP as HTTP/2 streams, whatever version the apps speak.
 pub const ALPN_H2: &[u8] = b"outrider-h2/1";
+/// HTTP/1.1, a request at a time: where a request must keep that version, as one with `Upgrade`.
+pub const ALPN_H1: &[u8] = b"outrider-h1/1";
 /// Opaque streams in frames.
 pub const ALPN_TCP: &[u8] = b"outrider-tcp/1";
 /// HTTP/2 with a standard mTLS peer (RFC 9113).

@@ -8,6 +8,7 @@
 /// (`net.core.somaxconn`); the kernel cuts it down where the limit is lower, and lets one more wait than it was told.
 pub const BACKLOG: u16 = 4096;
 
+mod descriptors;
 mod handover;
 mod tcp;
 
@@ -15,6 +16,7 @@ use std::{future::Future, io, net::SocketAddr, time::Duration};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub use descriptors::{descriptor_limit, raise_descriptor_limit};
 pub use handover::{HandoverListener, HandoverNet, Offers};
 pub use tcp::{Bound, TcpNet};
 

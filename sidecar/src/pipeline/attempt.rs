@@ -4,7 +4,7 @@ use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc};
 
 use http::{Request, Response};
 
-use super::{error::ProxyError, respond, worker::Worker};
+use super::{error::ProxyError, form, respond, worker::Worker};
 use crate::{
     balance::InFlight,
     connect::{
@@ -15,9 +15,11 @@ use crate::{
         pool::{Lease, Target},
     },
     headers::framing,
-    model::cluster::{PeerKind, Transport},
     net::Net,
-    relay::{received::Received, replay::RequestBody},
+    relay::{
+        received::{Broken, Received},
+        replay::RequestBody,
+    },
     resilience::{circuit_breaker, retry::Processed},
 };
 
@@ -65,7 +67,7 @@ pub async fn attempt<N: Net>(
     let now = worker.now();
     match sent {
         Ok((response, http1, slot)) => {
-            let is_sidecar = target.cluster.settings.transport == Transport::Mesh(PeerKind::Outrider);
+            let is_sidecar = target.cluster.settings.transport.is_sidecar();
             let processed = if is_sidecar { respond::processed(response.headers()) } else { None };
             // A sidecar whose app is down says so faster than any app answers: that must not attract requests.
             match processed {
@@ -87,8 +89,11 @@ pub async fn attempt<N: Net>(
 /// Refuses a response that the two sides might read differently. Its connection is not used again.
 fn judge(target: &Target, (response, http1, slot): Sent) -> Result<Sent, ProxyError> {
     let (head, body) = response.into_parts();
-    framing::check_response(&head, target.cluster.limits.header_count)
-        .map_err(|source| ProxyError::BadResponse { endpoint: target.endpoint.address(), source })?;
+    let (limits, endpoint) = (&target.cluster.limits, target.endpoint.address());
+    if !framing::fits(&head.headers, 0, limits.header_count, limits.header_bytes) {
+        return Err(ProxyError::ResponseHeadersTooLarge { endpoint });
+    }
+    framing::check_response(&head).map_err(|source| ProxyError::BadResponse { endpoint, source })?;
     Ok((Response::from_parts(head, body), http1, slot))
 }
 
@@ -98,9 +103,18 @@ async fn send<N: Net>(
     worker: &Worker<N>,
     target: &Target,
     speak: Speak,
-    request: Request<RequestBody>,
+    mut request: Request<RequestBody>,
 ) -> Result<Sent, ProxyError> {
     let endpoint = target.endpoint.address();
+    let mut speak = speak;
+    if speak == Speak::Either {
+        // Boxed: once per endpoint, and no request needs its room otherwise.
+        let learned = Box::pin(worker.negotiator.learn(target, &worker.pool, || worker.now())).await;
+        speak = learned.map_err(|e| connect_error(e, target))?;
+        if speak == Speak::Http2 {
+            form::make_http2(&mut request)?;
+        }
+    }
     let lease = worker.pool.lease(target, speak).await.map_err(|e| connect_error(e, target))?;
     let unsent = match send_on(lease, request).await {
         Err(SendError::NotSent(request)) => request,
@@ -143,6 +157,9 @@ fn send_error(error: SendError, endpoint: SocketAddr) -> ProxyError {
     match error {
         SendError::NotSent(_) | SendError::Refused => ProxyError::NotProcessed { endpoint },
         SendError::Reset(source) => ProxyError::Reset { endpoint, source: Arc::new(source) },
+        SendError::Protocol(Broken::Http1(source)) if source.is_parse_too_large() => {
+            ProxyError::ResponseHeadersTooLarge { endpoint }
+        }
         SendError::Protocol(source) => ProxyError::Protocol { endpoint, source: Arc::new(source) },
         SendError::Downstream => ProxyError::Downstream,
     }

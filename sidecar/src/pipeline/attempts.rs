@@ -11,22 +11,22 @@ use std::{
     time::Instant,
 };
 
-use http::{HeaderValue, Request, Uri, Version, header, request::Parts, uri::Scheme};
+use http::{
+    HeaderValue, Request,
+    request::Parts,
+    uri::{PathAndQuery, Scheme},
+};
 
 use super::{
     attempt::{self, Answer},
     error::ProxyError,
-    respond,
+    form, respond,
     worker::Worker,
 };
 use crate::{
     balance::{self, Tried},
     connect::{dial::Speak, pool::Target},
-    model::{
-        Cluster, Snapshot,
-        cluster::{PeerKind, Transport},
-        wire,
-    },
+    model::{Cluster, Snapshot, wire},
     net::Net,
     relay::{
         activity::{Activity, IdleTimer},
@@ -163,24 +163,19 @@ impl<N: Net> Attempts<'_, N> {
         let mut request = Request::new(body);
         *request.method_mut() = head.method.clone();
         *request.headers_mut() = head.headers.clone();
-        let transport = self.cluster.settings.transport;
-        if transport == Transport::Mesh(PeerKind::Outrider) {
+        let transport = &self.cluster.settings.transport;
+        if transport.is_sidecar() {
             request.headers_mut().insert(wire::ATTEMPT, HeaderValue::from(attempt));
         }
         let path = head.uri.path_and_query().cloned();
-        let bad = |error: &dyn std::fmt::Display| ProxyError::BadRequest(error.to_string());
-        let mut uri = http::uri::Parts::default();
-        uri.path_and_query = Some(path.unwrap_or_else(|| http::uri::PathAndQuery::from_static("/")));
-        if self.speak == Speak::Http2 {
-            request.headers_mut().remove(header::HOST);
-            uri.scheme = Some(if transport == Transport::App { Scheme::HTTP } else { Scheme::HTTPS });
-            uri.authority = Some(self.authority.parse().map_err(|error| bad(&error))?);
-            *request.version_mut() = Version::HTTP_2;
-        } else {
-            let host = HeaderValue::from_str(&self.authority).map_err(|error| bad(&error))?;
-            request.headers_mut().insert(header::HOST, host);
+        *request.uri_mut() = path.unwrap_or_else(|| PathAndQuery::from_static("/")).into();
+        match self.speak {
+            Speak::Http2 => {
+                let scheme = if transport.is_tls() { Scheme::HTTPS } else { Scheme::HTTP };
+                form::for_http2(&mut request, &self.authority, scheme)?;
+            }
+            Speak::Http1 | Speak::Either | Speak::Tcp => form::for_http1(&mut request, &self.authority)?,
         }
-        *request.uri_mut() = Uri::from_parts(uri).map_err(|error| bad(&error))?;
         Ok(request)
     }
 }

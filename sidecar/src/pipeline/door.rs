@@ -7,7 +7,7 @@ use std::{
 
 use outrider_certs::Peer;
 
-use super::{entrance::Accepted, error::ProxyError, respond::Audience};
+use super::{entrance::Accepted, error::ProxyError, misuse::Resets, respond::Audience};
 use crate::{
     drain::Drain,
     model::{
@@ -18,12 +18,14 @@ use crate::{
 };
 
 /// The door of one downstream connection.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Door {
     /// The listener that accepted it.
     pub accepted: Accepted,
     /// Who is there.
     pub from: From,
+    /// Streams reset before their answers, of HTTP/2.
+    pub resets: Resets,
 }
 
 /// Who is at the other end of a downstream connection.

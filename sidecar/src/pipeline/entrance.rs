@@ -16,6 +16,8 @@ use crate::{
 pub struct Entrance {
     name: Arc<str>,
     life: u64,
+    /// Whether peers come in there.
+    pub is_inbound: bool,
     /// The listener's counters.
     pub counts: Arc<ListenerRuntime>,
     /// Drained with its direction, or when its life ends.
@@ -42,6 +44,7 @@ impl Entrance {
         Self {
             name: Arc::clone(&entry.settings.name),
             life: entry.life,
+            is_inbound: entry.settings.is_inbound(),
             counts: Arc::clone(&entry.runtime),
             drain,
             last: OnceLock::new(),
@@ -68,12 +71,6 @@ impl Entrance {
             Some(last) if !self.is_in(&newest.config) => Arc::clone(last),
             Some(_) | None => newest,
         }
-    }
-
-    /// Whether it is full, by the newest limit: connections per listener and worker.
-    #[must_use]
-    pub fn max_connections(&self, snapshots: &Snapshots) -> usize {
-        snapshots.load().config.settings.limits.max_connections
     }
 
     /// For a connection that was just accepted; with the snapshot that it begins with. `None` if the configuration has

@@ -22,6 +22,9 @@ pub enum ProxyError {
     /// The request is malformed or ambiguous.
     #[error("bad request: {0}")]
     BadRequest(String),
+    /// The request's header block is beyond the limits.
+    #[error("header block beyond the limits")]
+    HeadersTooLarge,
     /// A feature of HTTP that this proxy does not carry.
     #[error("{0} is not supported")]
     Unsupported(&'static str),
@@ -99,6 +102,12 @@ pub enum ProxyError {
         #[source]
         source: FramingError,
     },
+    /// The answer's header block is beyond the limits.
+    #[error("header block of {endpoint}'s answer beyond the limits")]
+    ResponseHeadersTooLarge {
+        /// That endpoint.
+        endpoint: SocketAddr,
+    },
     /// No answer within the request's timeout.
     #[error("no answer within {limit:?}")]
     Timeout {
@@ -122,6 +131,7 @@ impl ProxyError {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::BadRequest(_) | Self::Downstream => StatusCode::BAD_REQUEST,
+            Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
             Self::NoRoute { .. } => StatusCode::NOT_FOUND,
             Self::NotAllowed => StatusCode::FORBIDDEN,
@@ -131,7 +141,9 @@ impl ProxyError {
             | Self::Identity { .. }
             | Self::NotProcessed { .. }
             | Self::Reset { .. } => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Protocol { .. } | Self::BadResponse { .. } => StatusCode::BAD_GATEWAY,
+            Self::Protocol { .. } | Self::BadResponse { .. } | Self::ResponseHeadersTooLarge { .. } => {
+                StatusCode::BAD_GATEWAY
+            }
             Self::Timeout { .. } | Self::Idle { .. } => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -141,6 +153,7 @@ impl ProxyError {
     pub fn grpc_status(&self) -> u8 {
         match self {
             Self::BadRequest(_) => 13,                         // INTERNAL, as gRPC maps HTTP 400
+            Self::HeadersTooLarge => 8,                        // RESOURCE_EXHAUSTED
             Self::Downstream => 1,                             // CANCELLED
             Self::NotAllowed => 7,                             // PERMISSION_DENIED
             Self::Unsupported(_) | Self::NoRoute { .. } => 12, // UNIMPLEMENTED
@@ -151,7 +164,8 @@ impl ProxyError {
             | Self::NotProcessed { .. }
             | Self::Reset { .. }
             | Self::Protocol { .. }
-            | Self::BadResponse { .. } => 14, // UNAVAILABLE
+            | Self::BadResponse { .. }
+            | Self::ResponseHeadersTooLarge { .. } => 14, // UNAVAILABLE
             Self::Timeout { .. } | Self::Idle { .. } => 4,     // DEADLINE_EXCEEDED
         }
     }
@@ -160,15 +174,18 @@ impl ProxyError {
     #[must_use]
     pub fn flag(&self) -> ResponseFlag {
         match self {
-            Self::BadRequest(_) | Self::Unsupported(_) => ResponseFlag::DPE,
+            Self::BadRequest(_) | Self::HeadersTooLarge | Self::Unsupported(_) => ResponseFlag::DPE,
             Self::NoRoute { .. } => ResponseFlag::NR,
             Self::NotAllowed => ResponseFlag::RBAC,
             Self::NoEndpoint { .. } => ResponseFlag::UH,
-            Self::Overflow { .. } => ResponseFlag::UO,
+            Self::Overflow { cap: Overflow::Memory, .. } => ResponseFlag::OM,
+            Self::Overflow { cap: Overflow::Requests | Overflow::Connections, .. } => ResponseFlag::UO,
             Self::Connect { .. } => ResponseFlag::UF,
             Self::Identity { .. } => ResponseFlag::ID,
             Self::NotProcessed { .. } | Self::Reset { .. } => ResponseFlag::UC,
-            Self::Protocol { .. } | Self::BadResponse { .. } => ResponseFlag::UPE,
+            Self::Protocol { .. } | Self::BadResponse { .. } | Self::ResponseHeadersTooLarge { .. } => {
+                ResponseFlag::UPE
+            }
             Self::Timeout { .. } => ResponseFlag::UT,
             Self::Idle { .. } => ResponseFlag::SI,
             Self::Downstream => ResponseFlag::DC,
@@ -180,18 +197,21 @@ impl ProxyError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::BadRequest(_) => "bad_request",
+            Self::HeadersTooLarge => "headers_too_large",
             Self::Unsupported(_) => "unsupported",
             Self::NoRoute { .. } => "no_route",
             Self::NotAllowed => "not_allowed",
             Self::NoEndpoint { .. } => "no_endpoint",
             Self::Overflow { cap: Overflow::Requests, .. } => "max_requests",
             Self::Overflow { cap: Overflow::Connections, .. } => "max_connections",
+            Self::Overflow { cap: Overflow::Memory, .. } => "overload",
             Self::Connect { .. } => "connect_failed",
             Self::Identity { .. } => "identity_mismatch",
             Self::NotProcessed { .. } => "not_processed",
             Self::Reset { .. } => "reset_before_answer",
             Self::Protocol { .. } => "protocol_error",
             Self::BadResponse { .. } => "bad_response",
+            Self::ResponseHeadersTooLarge { .. } => "response_headers_too_large",
             Self::Timeout { .. } => "request_timeout",
             Self::Idle { .. } => "stream_idle",
             Self::Downstream => "downstream_gone",
@@ -204,11 +224,13 @@ impl ProxyError {
     pub fn retry_class(&self) -> Option<Processed> {
         match self {
             Self::BadRequest(_)
+            | Self::HeadersTooLarge
             | Self::Unsupported(_)
             | Self::NoRoute { .. }
             | Self::NotAllowed
             | Self::NoEndpoint { .. }
             | Self::Overflow { .. }
+            | Self::ResponseHeadersTooLarge { .. }
             | Self::Timeout { .. }
             | Self::Idle { .. }
             | Self::Downstream => None,
@@ -230,11 +252,13 @@ impl ProxyError {
             | Self::Timeout { .. }
             | Self::Idle { .. } => true,
             Self::BadRequest(_)
+            | Self::HeadersTooLarge
             | Self::Unsupported(_)
             | Self::NoRoute { .. }
             | Self::NotAllowed
             | Self::NoEndpoint { .. }
             | Self::Overflow { .. }
+            | Self::ResponseHeadersTooLarge { .. }
             | Self::Downstream => false,
         }
     }
@@ -249,12 +273,14 @@ impl ProxyError {
             | Self::Identity { .. }
             | Self::NotProcessed { .. } => true,
             Self::BadRequest(_)
+            | Self::HeadersTooLarge
             | Self::Unsupported(_)
             | Self::NoRoute { .. }
             | Self::NotAllowed
             | Self::Reset { .. }
             | Self::Protocol { .. }
             | Self::BadResponse { .. }
+            | Self::ResponseHeadersTooLarge { .. }
             | Self::Timeout { .. }
             | Self::Idle { .. }
             | Self::Downstream => false,

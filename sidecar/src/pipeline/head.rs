@@ -8,11 +8,13 @@ use super::{
     worker::Worker,
 };
 use crate::{
-    connect::dial::{self, Speak},
+    connect::dial::Speak,
     headers::{cookie, forwarded, framing, hop_by_hop, reserved},
     model::{
         Cluster, Listener, ListenerKind, Snapshot,
-        cluster::{AppProtocol, PeerKind, Transport},
+        cluster::AppProtocol,
+        settings::Limits,
+        transport::{HttpVersion, PeerKind, Transport},
         wire,
     },
     net::Net,
@@ -21,10 +23,14 @@ use crate::{
 /// Judges a head before anything is decided on it; returns whom the request is for, as it was sent.
 ///
 /// # Errors
-/// [`ProxyError::BadRequest`], [`ProxyError::Unsupported`].
-pub(super) fn judge(head: &Parts, header_count: usize) -> Result<String, ProxyError> {
+/// [`ProxyError::HeadersTooLarge`], [`ProxyError::BadRequest`], [`ProxyError::Unsupported`].
+pub(super) fn judge(head: &Parts, limits: &Limits) -> Result<String, ProxyError> {
     let bad = |error: framing::FramingError| ProxyError::BadRequest(error.to_string());
-    framing::check_request(head, header_count).map_err(bad)?;
+    let target_bytes = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    if !framing::fits(&head.headers, target_bytes, limits.header_count, limits.header_bytes) {
+        return Err(ProxyError::HeadersTooLarge);
+    }
+    framing::check_request(head).map_err(bad)?;
     if head.method == Method::CONNECT {
         return Err(ProxyError::Unsupported("CONNECT"));
     }
@@ -33,14 +39,21 @@ pub(super) fn judge(head: &Parts, header_count: usize) -> Result<String, ProxyEr
 
 /// An HTTP/1.0 request may name no host, but the next hop must: the service it goes to is as much as is known.
 pub(super) fn unnamed(snapshot: &Snapshot, cluster: &Cluster) -> String {
-    match cluster.settings.transport {
+    match &cluster.settings.transport {
         Transport::App => snapshot.config.settings.bootstrap.service.clone(),
-        Transport::Mesh(_) => cluster.name().to_string(),
+        Transport::Public(public) => public.server_name.to_string(),
+        Transport::Mesh(..) | Transport::Plain(_) => cluster.name().to_string(),
     }
 }
 
 /// Makes the head what the next hop may see. Returns which attempt the hop before said this is, counted from 1.
-pub(super) fn rewrite<N: Net>(worker: &Worker<N>, door: &Door, snapshot: &Snapshot, head: &mut Parts) -> u32 {
+pub(super) fn rewrite<N: Net>(
+    worker: &Worker<N>,
+    door: &Door,
+    snapshot: &Snapshot,
+    cluster: &Cluster,
+    head: &mut Parts,
+) -> u32 {
     let headers = &mut head.headers;
     hop_by_hop::strip_request(headers);
     // Answered hop by hop: hyper sends 100 Continue as soon as we read the body.
@@ -59,7 +72,11 @@ pub(super) fn rewrite<N: Net>(worker: &Worker<N>, door: &Door, snapshot: &Snapsh
         }
         (From::App | From::Peer { .. }, _) => {
             reserved::strip(headers);
-            worker.with_rng(|rng| forwarded::outbound(headers, rng));
+            if cluster.settings.transport.is_outside() {
+                forwarded::outside(headers);
+            } else {
+                worker.with_rng(|rng| forwarded::outbound(headers, rng));
+            }
             1
         }
     }
@@ -68,32 +85,51 @@ pub(super) fn rewrite<N: Net>(worker: &Worker<N>, door: &Door, snapshot: &Snapsh
 /// What to speak upstream. The far side restores what the calling app spoke.
 pub(super) fn speak(listener: &Listener, cluster: &Cluster, head: &mut Parts) -> Speak {
     let app_version = reserved::take(&mut head.headers, wire::APP_VERSION);
-    let speak = match (&listener.kind, cluster.settings.transport) {
-        (_, Transport::Mesh(peer)) => {
-            if peer == PeerKind::Outrider {
+    let speak = match (&listener.kind, &cluster.settings.transport) {
+        (_, Transport::Mesh(peer, version)) => {
+            let is_sidecar = *peer == PeerKind::Outrider;
+            if is_sidecar {
                 head.headers.insert(wire::APP_VERSION, version_label(head.version));
             }
-            dial::mesh_http(peer)
+            match version {
+                HttpVersion::Http2 => Speak::Http2,
+                // An HTTP/1 head must name its trailers, which gRPC never does: they would be lost.
+                HttpVersion::Http1 if is_sidecar && head.version == Version::HTTP_2 => Speak::Http2,
+                HttpVersion::Http1 => Speak::Http1,
+            }
         }
-        (ListenerKind::Inbound(inbound), Transport::App) => match inbound.app_protocol {
+        (_, Transport::Public(public)) => match public.protocol {
+            AppProtocol::Auto => Speak::Either,
             AppProtocol::Http1 => Speak::Http1,
             AppProtocol::Http2 => Speak::Http2,
-            AppProtocol::Auto => {
-                let was_http2 = match app_version {
-                    Some(version) => version == "2",
-                    None => head.version == Version::HTTP_2,
-                };
-                if was_http2 { Speak::Http2 } else { Speak::Http1 }
-            }
         },
+        (_, Transport::Plain(protocol)) => app_speak(*protocol, None, head.version),
+        (ListenerKind::Inbound(inbound), Transport::App) => {
+            app_speak(inbound.app_protocol, app_version.as_ref(), head.version)
+        }
         (ListenerKind::OutboundHttp { .. } | ListenerKind::OutboundTcp { .. }, Transport::App) => {
             Speak::Http1
         }
     };
-    if speak == Speak::Http1 {
+    if speak != Speak::Http2 {
         cookie::join(&mut head.headers);
     }
     speak
+}
+
+/// What to speak with an app, or with whoever is spoken to without TLS: what the calling app spoke, if nothing is said.
+fn app_speak(protocol: AppProtocol, app_version: Option<&HeaderValue>, version: Version) -> Speak {
+    match protocol {
+        AppProtocol::Http1 => Speak::Http1,
+        AppProtocol::Http2 => Speak::Http2,
+        AppProtocol::Auto => {
+            let was_http2 = match app_version {
+                Some(version) => version == "2",
+                None => version == Version::HTTP_2,
+            };
+            if was_http2 { Speak::Http2 } else { Speak::Http1 }
+        }
+    }
 }
 
 fn version_label(version: Version) -> HeaderValue {

@@ -24,12 +24,7 @@ use super::{
 use crate::{
     drain::Phase,
     headers::{hop_by_hop, reserved},
-    model::{
-        Cluster, Listener, ListenerKind, Snapshot,
-        cluster::{PeerKind, Transport},
-        flag::ResponseFlag,
-        wire,
-    },
+    model::{Cluster, Listener, ListenerKind, Snapshot, flag::ResponseFlag, wire},
     net::Net,
     relay::{
         activity::Activity,
@@ -60,7 +55,9 @@ pub async fn handle<N: Net>(
     let mut record = RequestRecord::new(Arc::clone(door.counts()), worker.now());
     let is_grpc = respond::is_grpc(request.headers());
     let version = request.version();
+    let unanswered = Unanswered { worker: &worker, door: &door, is_http2: version == Version::HTTP_2 };
     let carried = carry(&worker, &door, request, &mut record).await;
+    std::mem::forget(unanswered);
     // On doubt about the framing, the two sides may disagree about where the next request begins; and whoever may not
     // call any more has no use for the connection.
     let is_last = matches!(carried, Err(ProxyError::BadRequest(_) | ProxyError::NotAllowed));
@@ -87,6 +84,22 @@ pub async fn handle<N: Net>(
     Ok(response)
 }
 
+/// Counts a stream that its sender resets before there is an answer: this is dropped with the request's future.
+struct Unanswered<'a, N: Net> {
+    worker: &'a Worker<N>,
+    door: &'a Door,
+    is_http2: bool,
+}
+
+impl<N: Net> Drop for Unanswered<'_, N> {
+    fn drop(&mut self) {
+        if self.is_http2 {
+            let max = self.door.load(&self.worker.snapshots).config.settings.limits.max_resets;
+            self.door.resets.count(self.worker.now(), max);
+        }
+    }
+}
+
 /// A response on its way, with everything that lives as long as its body.
 struct Carried {
     answer: Answer,
@@ -106,18 +119,17 @@ async fn carry<N: Net>(
 ) -> Result<Carried, ProxyError> {
     // One load for the whole request: a change in between must not pair an old route with a new cluster.
     let snapshot = door.load(&worker.snapshots);
-    let listener = door.listener(&snapshot);
-    door.admit(&snapshot)?;
     let (mut head, body) = request.into_parts();
-    let authority = head::judge(&head, snapshot.config.settings.limits.header_count)?;
-    let cluster = find_cluster(&snapshot, listener, &authority)?;
+    door.admit(&snapshot)?;
+    let authority = head::judge(&head, &snapshot.config.settings.limits)?;
+    let cluster = find_cluster(&snapshot, door.listener(&snapshot), &authority)?;
     record.routed(Arc::clone(&cluster.runtime));
-    let slot = circuit_breaker::admit_request(&cluster)
+    let slot = circuit_breaker::admit_request(&cluster, worker.load.is_over())
         .map_err(|cap| ProxyError::Overflow { cluster: cluster.name().clone(), cap })?;
     retry_budget::record_request(&cluster.runtime.retry_budget, worker.now());
 
-    let previous_attempt = head::rewrite(worker, door, &snapshot, &mut head);
-    let speak = head::speak(listener, &cluster, &mut head);
+    let previous_attempt = head::rewrite(worker, door, &snapshot, &cluster, &mut head);
+    let speak = head::speak(door.listener(&snapshot), &cluster, &mut head);
     let activity = Activity::new(&worker.clock);
     let replay = Replay::new(body, cluster.settings.retry.replay_bytes, activity.clone());
     let authority = if authority.is_empty() { head::unnamed(&snapshot, &cluster) } else { authority };
@@ -153,7 +165,7 @@ fn deliver<N: Net>(
     let Carried { answer, rest, cluster, activity, slot, audience } = carried;
     let (mut head, body) = answer.response.into_parts();
     hop_by_hop::strip_response(&mut head.headers);
-    let is_sidecar = cluster.settings.transport == Transport::Mesh(PeerKind::Outrider);
+    let is_sidecar = cluster.settings.transport.is_sidecar();
     let reason = reserved::take(&mut head.headers, wire::REASON);
     reserved::strip(&mut head.headers);
     // The far sidecar's reason explains its answer to the app here. Apps have none: their sidecars take it off.

@@ -29,22 +29,23 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::{
     door::{Door, From},
     http::handle,
+    misuse,
     pulse::{Pulse, Pulsed, State, Watched},
     worker::Worker,
 };
 use crate::{
     buffer::{self, Buffer, Prefixed},
-    connect::http2::CONNECTION_WINDOWS,
+    connect::http2::{connection_window_bytes, header_list_bytes},
     drain::{Phase, Watcher},
-    model::{settings::Limits, wire},
+    model::{closed::Misuse, settings::Limits, wire},
     net::Net,
 };
 
 /// Bytes of one response stream that wait to be sent.
 const MAX_SEND_BUFFER_BYTES: usize = 256 * 1024;
-/// The own app may keep a connection unused for so long (as Envoy's `idle_timeout`): longer than HTTP clients do, so
-/// that they close first and no request crosses a close. The same for HTTP/2 peers, whose own pools are quicker.
-const APP_IDLE: Duration = Duration::from_secs(3600);
+/// Streams of one connection, over its whole life, that HTTP/2's rules make us reset: refused ones over `max_streams`,
+/// malformed ones (CVE-2025-8671). Then GOAWAY and close, for nothing else would ever end it. As hyper's own default.
+const MAX_ERROR_RESETS: usize = 1024;
 /// HTTP/1 read buffer at least so large, whatever the header limit.
 const MIN_READ_BUFFER_BYTES: usize = 64 * 1024;
 /// An HTTP/1 connection is looked at so often, and parked when nothing happened in between: after once to twice this.
@@ -58,16 +59,17 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// What HTTP version a connection may carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wire {
-    /// From the own app: HTTP/1 or HTTP/2 with prior knowledge, told apart by the first bytes.
-    Plain,
-    /// Agreed on by ALPN, or by its absence.
+    /// From the own app, or from a peer without ALPN: HTTP/1 or HTTP/2 with prior knowledge, told apart by the first
+    /// bytes.
+    Sniffed,
+    /// Agreed on by ALPN.
     Http1,
     /// Agreed on by ALPN.
     Http2,
 }
 
 /// Serves HTTP until the connection ends or the drain ends it: HTTP/2 is told to go away when the drain begins, idle
-/// HTTP/1 connections of the own app are served a while longer (`Phase::Closing`), so that none is closed under a
+/// HTTP/1 connections of the own app and of sidecars are served a while longer (`Phase::Closing`), so that none is closed under a
 /// request on its way.
 pub(super) async fn serve<N, S>(worker: Arc<Worker<N>>, door: Arc<Door>, mut stream: S, wire: Wire)
 where
@@ -80,10 +82,13 @@ where
         return Box::pin(connection.http2(Prefixed::new(Bytes::new(), stream), wire)).await;
     }
     let Some(mut first) = connection.parked(&mut stream).await else { return };
-    if wire == Wire::Plain && PREFACE.starts_with(first.get(..PREFACE.len()).unwrap_or(&first)) {
+    if wire == Wire::Sniffed && PREFACE.starts_with(first.get(..PREFACE.len()).unwrap_or(&first)) {
         let limit = connection.limits().header_read_timeout;
-        let Ok(Some(bytes)) = tokio::time::timeout(limit, preface(&mut stream, first)).await else { return };
-        first = bytes;
+        match tokio::time::timeout(limit, preface(&mut stream, first)).await {
+            Ok(Some(bytes)) => first = bytes,
+            Ok(None) => return,
+            Err(_elapsed) => return connection.door.counts().closed.count_misuse(Misuse::HeadTimeout),
+        }
         if first.starts_with(PREFACE) {
             return Box::pin(connection.http2(Prefixed::new(first, stream), wire)).await;
         }
@@ -133,18 +138,23 @@ impl<N: Net> Connection<N> {
         Arc::clone(&self.door.load(&self.worker.snapshots).config.settings.limits)
     }
 
-    fn is_app(&self) -> bool {
-        matches!(self.door.from, From::App)
+    /// Whether the other end keeps HTTP/1 connections for as long as it likes: closing one could cross a request. Own
+    /// apps do, and sidecars, which close them themselves.
+    fn is_kept(&self) -> bool {
+        match &self.door.from {
+            From::App => true,
+            From::Peer { is_sidecar, .. } => *is_sidecar,
+        }
     }
 
     /// The phase in which an idle HTTP/1 connection is closed.
     fn last_phase(&self) -> Phase {
-        if self.is_app() { Phase::Closing } else { Phase::Draining }
+        if self.is_kept() { Phase::Closing } else { Phase::Draining }
     }
 
     /// Waits for bytes with next to nothing in hand; `None` if the connection has ended or is to be closed.
     async fn parked<S: AsyncRead + Unpin>(&mut self, stream: &mut S) -> Option<Bytes> {
-        let limit = if self.is_app() { APP_IDLE } else { self.limits().header_read_timeout };
+        let limit = self.limits().idle_timeout;
         let last_phase = self.last_phase();
         tokio::select! {
             biased;
@@ -190,6 +200,7 @@ impl<N: Net> Connection<N> {
                     match pulse.look() {
                         State::Busy => {}
                         State::HalfHead { looks } if PARK_AFTER * looks >= header_limit => {
+                            self.door.counts().closed.count_misuse(Misuse::HeadTimeout);
                             tracing::debug!(listener = self.door.accepted.name(), "request head not read in time");
                             return None;
                         }
@@ -199,12 +210,13 @@ impl<N: Net> Connection<N> {
                             Pin::new(&mut connection).graceful_shutdown();
                         }
                     }
-                    look.as_mut().reset(tokio::time::Instant::now() + PARK_AFTER);
+                    let next = look.deadline() + PARK_AFTER;
+                    look.as_mut().reset(next);
                 }
             }
         };
         if let Err(error) = ended {
-            tracing::debug!(listener = self.door.accepted.name(), %error, "downstream connection ended");
+            self.broke(&error);
             return None;
         }
         if !pulse.is_parked() {
@@ -212,8 +224,8 @@ impl<N: Net> Connection<N> {
         }
         let parts = connection.into_parts();
         let (prefix, stream) = parts.io.into_inner().into_inner().into_parts();
-        let unread =
-            if prefix.is_empty() { parts.read_buf } else { [parts.read_buf, prefix].concat().into() };
+        // A copy, and of nothing none: hyper's buffer goes.
+        let unread = [parts.read_buf, prefix].concat().into();
         Some((unread, stream))
     }
 
@@ -236,7 +248,7 @@ impl<N: Net> Connection<N> {
         let mut connection =
             pin!(http2_builder(&self.limits(), wire).serve_connection(TokioIo::new(io), service));
         let mut look = pin!(tokio::time::sleep(LOOK_INTERVAL));
-        let (mut next, mut idle) = (Phase::Draining, Duration::ZERO);
+        let (mut next, mut idle, mut strikes) = (Phase::Draining, Duration::ZERO, 0);
         let ended = loop {
             let driven = poll_fn(|cx| {
                 let polled = connection.as_mut().poll(cx);
@@ -256,18 +268,36 @@ impl<N: Net> Connection<N> {
                     connection.as_mut().graceful_shutdown();
                     next = Phase::Forced;
                 }
+                () = self.door.resets.struck(strikes) => {
+                    strikes += 1;
+                    // What is under way may be others' and honest: once it can end, and then it is cut.
+                    if strikes > 1 {
+                        return;
+                    }
+                    self.door.counts().closed.count_misuse(Misuse::Resets);
+                    connection.as_mut().graceful_shutdown();
+                }
                 () = look.as_mut() => {
                     idle = if pulse.look() == State::Busy { Duration::ZERO } else { idle + LOOK_INTERVAL };
-                    if idle >= APP_IDLE {
+                    if idle >= self.limits().idle_timeout {
                         connection.as_mut().graceful_shutdown();
                     }
-                    look.as_mut().reset(tokio::time::Instant::now() + LOOK_INTERVAL);
+                    let next = look.deadline() + LOOK_INTERVAL;
+                    look.as_mut().reset(next);
                 }
             }
         };
         if let Err(error) = ended {
-            tracing::debug!(listener = self.door.accepted.name(), %error, "downstream connection ended");
+            self.broke(&error);
         }
+    }
+
+    /// A connection that ended with an error counts if its other end is to blame.
+    fn broke(&self, error: &hyper::Error) {
+        if let Some(misuse) = misuse::of(error) {
+            self.door.counts().closed.count_misuse(misuse);
+        }
+        tracing::debug!(listener = self.door.accepted.name(), %error, "downstream connection ended");
     }
 }
 
@@ -277,6 +307,7 @@ fn http1_builder(limits: &Limits) -> http1::Builder {
     builder
         .header_read_timeout(None)
         .max_headers(limits.header_count)
+        .max_header_size(limits.header_bytes)
         .max_buf_size(limits.header_bytes.max(MIN_READ_BUFFER_BYTES))
         .half_close(false)
         .auto_date_header(false);
@@ -288,9 +319,11 @@ fn http2_builder(limits: &Limits, wire: Wire) -> http2::Builder<TokioExecutor> {
     builder
         .timer(TokioTimer::new())
         .initial_stream_window_size(limits.stream_window_bytes)
-        .initial_connection_window_size(limits.stream_window_bytes.saturating_mul(CONNECTION_WINDOWS))
+        .initial_connection_window_size(connection_window_bytes(limits))
         .max_concurrent_streams(limits.max_streams)
-        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(limits.max_streams as usize)
+        .max_local_error_reset_streams(MAX_ERROR_RESETS)
+        .max_header_list_size(header_list_bytes(limits))
         .max_send_buf_size(MAX_SEND_BUFFER_BYTES)
         .auto_date_header(false);
     // Peers alone: the way to the own app cannot die without it, and one that is halted (a debugger) would be cut off.

@@ -8,11 +8,37 @@ mod attempts;
 pub mod door;
 pub mod entrance;
 pub mod error;
+mod form;
 mod head;
 pub mod http;
 mod http_connection;
+pub mod misuse;
 mod pulse;
 pub mod respond;
 pub mod serve;
 pub mod tcp;
 pub mod worker;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::TcpNet;
+
+    /// The size of the future that an async function makes, without making one.
+    fn of_request<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    fn of_connection<A, B, C, D, F>(_: impl Fn(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Ten thousand idle connections hold as many of these, and every layer around one may double it.
+    #[test]
+    fn a_connection_and_a_request_stay_small() {
+        let connection = of_connection(serve::serve::<TcpNet>);
+        assert!(connection <= 1024, "{connection} bytes per connection");
+        let request = of_request(http::handle::<TcpNet>);
+        assert!(request <= 6 * 1024, "{request} bytes per request");
+    }
+}

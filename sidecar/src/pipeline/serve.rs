@@ -1,32 +1,32 @@
 //! One downstream connection: from the socket to requests or bytes.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, PoisonError, atomic::Ordering},
 };
 
 use outrider_certs::verify::Role;
-use tokio_rustls::server::TlsStream;
 
 use super::{
     door::{Door, From},
     entrance::{self, Entrance},
     http_connection::{self, Wire},
+    misuse::Resets,
     tcp,
     worker::Worker,
 };
 use crate::{
-    buffer::ReadAhead,
     model::{
         Identity, ListenerKind, Snapshot,
-        cluster::PeerKind,
+        closed::{PeerSlot, Shed},
         listener::{Inbound, Protocol},
-        runtime::Refusal,
+        runtime::{ListenerRuntime, Refusal},
+        transport::PeerKind,
         wire,
     },
     net::Net,
     tls::{
-        accept::{self, Accepted},
+        accept::{self, Accepted, Secured},
         trust::{Cut, Guard},
     },
 };
@@ -44,47 +44,97 @@ pub async fn serve<N: Net>(
     match &listener.kind {
         ListenerKind::OutboundHttp { .. } => {
             drop((listener, snapshot));
-            let door = Arc::new(Door { accepted, from: From::App });
-            http_connection::serve(worker, door, stream, Wire::Plain).await;
+            let door = Arc::new(Door { accepted, from: From::App, resets: Resets::default() });
+            http_connection::serve(worker, door, stream, Wire::Sniffed).await;
         }
         ListenerKind::OutboundTcp { .. } => {
             drop((listener, snapshot));
-            let door = Door { accepted, from: From::App };
-            tcp::outbound(&worker, &door, stream).await;
+            let door = Door { accepted, from: From::App, resets: Resets::default() };
+            Box::pin(tcp::outbound(&worker, &door, stream)).await;
         }
-        ListenerKind::Inbound(inbound) => match identify(&worker, inbound, snapshot, stream).await {
-            Ok((tls, trust)) => {
-                let (protocol, peer) = (inbound.protocol, inbound.peer);
-                drop(listener);
-                let door = peer_door(accepted, peer, &tls, address);
-                let entered = enter(worker, door, protocol, tls.stream, trust.cut());
-                tokio::select! {
-                    biased;
-                    () = entered => {}
-                    () = trust.cut() => {}
-                }
-            }
-            Err((reason, cause)) => {
-                entrance.counts.refuse(reason);
-                tracing::debug!(listener = %listener.name, peer = %address, ?reason, cause, "peer refused");
-            }
-        },
+        ListenerKind::Inbound(inbound) => {
+            let inbound = inbound.clone();
+            drop(listener);
+            Box::pin(serve_peer(worker, accepted, snapshot, inbound, (stream, address))).await;
+        }
     }
+}
+
+async fn serve_peer<N: Net>(
+    worker: Arc<Worker<N>>,
+    accepted: entrance::Accepted,
+    snapshot: Arc<Snapshot>,
+    inbound: Inbound,
+    (stream, address): (N::Stream, SocketAddr),
+) {
+    let (protocol, kind) = (inbound.protocol, inbound.peer);
+    let counts = Arc::clone(&accepted.entrance.counts);
+    // Boxed for its own time: what a handshake takes is not kept.
+    let let_in = Box::pin(let_in(&worker, inbound, snapshot, &counts, (stream, address.ip()))).await;
+    match let_in {
+        Ok((tls, trust, _slot)) => {
+            drop(counts);
+            let door = peer_door(accepted, kind, &tls, address);
+            let entered = enter(worker, door, protocol, tls.stream, trust.cut());
+            tokio::select! {
+                biased;
+                () = entered => {}
+                () = trust.cut() => {}
+            }
+        }
+        Err(Closed::Refused(reason, cause)) => {
+            counts.refuse(reason);
+            tracing::debug!(listener = accepted.name(), peer = %address, ?reason, cause, "peer refused");
+        }
+        Err(Closed::Shed(reason)) => {
+            counts.closed.count_shed(reason);
+            tracing::debug!(listener = accepted.name(), peer = %address, ?reason, "peer shed");
+        }
+    }
+}
+
+/// Why a peer's connection is not served.
+enum Closed {
+    /// It is not who may come in; in words for the log.
+    Refused(Refusal, String),
+    /// Some bound is reached.
+    Shed(Shed),
+}
+
+/// The handshake and the bounds around it: how many are under way, and how many connections the peer has then.
+async fn let_in<N: Net>(
+    worker: &Worker<N>,
+    inbound: Inbound,
+    snapshot: Arc<Snapshot>,
+    counts: &ListenerRuntime,
+    (stream, address): (N::Stream, IpAddr),
+) -> Result<(Accepted<N::Stream>, Guard, PeerSlot), Closed> {
+    let place = worker.handshakes.begin(address, worker.now()).ok_or(Closed::Shed(Shed::Handshakes))?;
+    let (accepted, trust) = tokio::select! {
+        biased;
+        identified = identify(worker, &inbound, &snapshot, stream) => {
+            identified.map_err(|(reason, cause)| Closed::Refused(reason, cause))?
+        }
+        () = place.given_up() => return Err(Closed::Shed(Shed::Handshakes)),
+    };
+    let max = snapshot.config.settings.limits.max_connections_per_peer;
+    let slot = counts.closed.open_for(accepted.peer.id(), max).ok_or(Closed::Shed(Shed::Peer))?;
+    Ok((accepted, trust, slot))
 }
 
 /// The handshake, and whether this peer may come in: for as long as it is trusted.
 async fn identify<N: Net>(
     worker: &Worker<N>,
     inbound: &Inbound,
-    snapshot: Arc<Snapshot>,
+    snapshot: &Snapshot,
     stream: N::Stream,
 ) -> Result<(Accepted<N::Stream>, Guard), (Refusal, String)> {
     let no_identity = || (Refusal::NoIdentity, "this sidecar has no certificate".to_owned());
     let Identity { tls, bundles, .. } = snapshot.identity.as_deref().ok_or_else(no_identity)?;
     let config = match (inbound.peer, inbound.protocol) {
         (PeerKind::Outrider, _) => &tls.server_outrider,
-        (PeerKind::Standard(_), Protocol::Http) => &tls.server_standard_http,
-        (PeerKind::Standard(_), Protocol::Tcp) => &tls.server_standard_tcp,
+        (PeerKind::Standard, Protocol::Http) => &tls.server_standard_http,
+        (PeerKind::Standard, Protocol::Tcp) => &tls.server_standard_tcp,
     };
     let settings = &snapshot.config.settings;
     let limit = settings.limits.handshake_timeout;
@@ -110,7 +160,7 @@ fn peer_door<S>(
     count.connections.fetch_add(1, Ordering::Relaxed);
     *count.tls.lock().unwrap_or_else(PoisonError::into_inner) = Some(tls.facts.clone());
     let from = From::Peer { peer: tls.peer.clone(), address: address.ip(), is_sidecar, count };
-    Arc::new(Door { accepted, from })
+    Arc::new(Door { accepted, from, resets: Resets::default() })
 }
 
 /// A verified peer is in: requests or bytes, as the application protocol says.
@@ -118,7 +168,7 @@ async fn enter<N: Net>(
     worker: Arc<Worker<N>>,
     door: Arc<Door>,
     protocol: Protocol,
-    stream: TlsStream<ReadAhead<N::Stream>>,
+    stream: Secured<N::Stream>,
     cut: Cut,
 ) {
     let alpn = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
@@ -127,8 +177,14 @@ async fn enter<N: Net>(
         (Protocol::Http, Some(wire::ALPN_H2 | wire::ALPN_STANDARD_H2)) => {
             http_connection::serve(worker, door, stream, Wire::Http2).await;
         }
-        (Protocol::Http, None | Some(wire::ALPN_STANDARD_H1)) if !is_sidecar => {
+        (Protocol::Http, Some(wire::ALPN_H1)) => {
             http_connection::serve(worker, door, stream, Wire::Http1).await;
+        }
+        (Protocol::Http, Some(wire::ALPN_STANDARD_H1)) if !is_sidecar => {
+            http_connection::serve(worker, door, stream, Wire::Http1).await;
+        }
+        (Protocol::Http, None) if !is_sidecar => {
+            http_connection::serve(worker, door, stream, Wire::Sniffed).await;
         }
         (Protocol::Tcp, Some(wire::ALPN_TCP)) => tcp::inbound_framed(&worker, &door, stream, cut).await,
         (Protocol::Tcp, _) if !is_sidecar => tcp::inbound_plain(&worker, &door, stream, cut).await,

@@ -15,11 +15,7 @@ use crate::{
         pool::Target,
     },
     drain::Phase,
-    model::{
-        Cluster, ListenerKind, Snapshot,
-        cluster::{PeerKind, Transport},
-        flag::ResponseFlag,
-    },
+    model::{Cluster, ListenerKind, Snapshot, flag::ResponseFlag},
     net::{Net, Stream},
     relay::{
         copy::{self, End},
@@ -61,16 +57,17 @@ async fn outward<N: Net>(
     mut stream: N::Stream,
     record: &mut RequestRecord,
 ) -> Result<(), ProxyError> {
-    let opened = async {
+    // Boxed for its own time: a stream may last for days.
+    let opened = Box::pin(async {
         let snapshot = door.load(&worker.snapshots);
         let cluster = find_cluster(&snapshot, door)?;
         record.routed(Arc::clone(&cluster.runtime));
-        let slot = circuit_breaker::admit_request(cluster)
+        let slot = circuit_breaker::admit_request(cluster, worker.load.is_over())
             .map_err(|cap| ProxyError::Overflow { cluster: cluster.name().clone(), cap })?;
         retry_budget::record_request(&cluster.runtime.retry_budget, worker.now());
         let (target, way, in_flight) = open_somewhere(worker, cluster, &snapshot.identity).await?;
         Ok((target, way, in_flight, slot))
-    }
+    })
     .await;
     let (target, way, mut in_flight, _slot) = match opened {
         Ok(opened) => opened,
@@ -154,7 +151,7 @@ async fn open_somewhere<N: Net>(
 async fn open<N: Net>(worker: &Worker<N>, target: &Target) -> Result<Way<N::Stream>, ProxyError> {
     let endpoint = target.endpoint.address();
     let connection = worker.tcp_pool.lease(target).await.map_err(|e| connect_error(e, target))?;
-    if target.cluster.settings.transport != Transport::Mesh(PeerKind::Outrider) {
+    if !target.cluster.settings.transport.is_sidecar() {
         return Ok(Way::Bare(connection));
     }
     let cut = connection.cut();
@@ -240,7 +237,7 @@ where
     N: Net,
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut app = match to_app(worker, door, record).await {
+    let mut app = match Box::pin(to_app(worker, door, record)).await {
         Ok(app) => app,
         Err(error) => {
             record.set_flag(error.flag());
@@ -276,7 +273,8 @@ where
 {
     door.count_request();
     let mut record = RequestRecord::new(Arc::clone(door.counts()), worker.now());
-    match to_app(worker, door, &mut record).await {
+    let opened = Box::pin(to_app(worker, door, &mut record)).await;
+    match opened {
         Ok(mut app) => {
             if carry_bare(&mut stream, &mut app.connection, cut).await.is_err() {
                 app.connection.reset_on_close();
@@ -304,7 +302,7 @@ async fn to_app<N: Net>(
     let cluster = find_cluster(&snapshot, door)?;
     let name = cluster.name();
     record.routed(Arc::clone(&cluster.runtime));
-    let slot = circuit_breaker::admit_request(cluster)
+    let slot = circuit_breaker::admit_request(cluster, worker.load.is_over())
         .map_err(|cap| ProxyError::Overflow { cluster: name.clone(), cap })?;
     let now = worker.now();
     let endpoint = worker

@@ -6,10 +6,11 @@ use std::{
 };
 
 use crate::{
+    accept::Handshakes,
     clock::Clock,
-    connect::{dial::Dialer, pool::Pool, tcp_pool::TcpPool},
+    connect::{dial::Dialer, negotiate::Negotiator, pool::Pool, tcp_pool::TcpPool},
     drain::{Drains, Phase},
-    model::snapshot::Snapshots,
+    model::{load::Load, snapshot::Snapshots},
     net::Net,
     relay::body::Streams,
 };
@@ -28,25 +29,49 @@ pub struct Worker<N: Net> {
     pub drains: Drains,
     /// HTTP connections upstream.
     pub pool: Pool<N>,
+    /// What servers outside the mesh like to speak.
+    pub negotiator: Negotiator<N>,
     /// Framed connections upstream.
     pub tcp_pool: TcpPool<N>,
     /// Response bodies under way.
     pub streams: Streams,
     /// For connections that are not kept.
     pub dialer: Dialer<N>,
+    /// What the process carries, and may carry.
+    pub load: Arc<Load>,
+    /// Handshakes of peers under way.
+    pub handshakes: Handshakes,
     rng: Mutex<fastrand::Rng>,
+}
+
+/// What all workers have in common.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// The newest facts.
+    pub snapshots: Snapshots,
+    /// Time.
+    pub clock: Clock,
+    /// Whether we are stopping.
+    pub drains: Drains,
+    /// What the process carries, and may carry.
+    pub load: Arc<Load>,
 }
 
 impl<N: Net> Worker<N> {
     /// A worker without connections. Starts the sweeper, so call it inside the worker's runtime.
     #[must_use]
-    pub fn start(dialer: Dialer<N>, snapshots: Snapshots, clock: Clock, drains: Drains) -> Arc<Self> {
+    pub fn start(dialer: Dialer<N>, shared: Shared) -> Arc<Self> {
+        let Shared { snapshots, clock, drains, load } = shared;
+        let handshakes = Handshakes::new(snapshots.load().config.settings.limits.max_handshakes);
         let worker = Arc::new(Self {
             snapshots,
             pool: Pool::new(dialer.clone()),
+            negotiator: Negotiator::new(dialer.clone()),
             tcp_pool: TcpPool::new(dialer.clone()),
             streams: Streams::default(),
             dialer,
+            load,
+            handshakes,
             rng: Mutex::new(clock.fork_rng()),
             clock,
             drains,
@@ -79,6 +104,7 @@ async fn sweep<N: Net>(worker: Arc<Worker<N>>) {
         if let Some(identity) = &snapshot.identity {
             worker.dialer.trust.judge(&identity.bundles).await;
         }
+        worker.handshakes.set_max(snapshot.config.settings.limits.max_handshakes);
         let now = worker.now();
         worker.pool.sweep(&snapshot, now);
         worker.tcp_pool.sweep(&snapshot, now);

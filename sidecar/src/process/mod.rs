@@ -18,7 +18,7 @@ use crate::{
     config::{self, Text},
     drain,
     model::{Settings, reload::ConfigStatus},
-    net::{Bound, HandoverNet, Offers, TcpNet},
+    net::{self, Bound, HandoverNet, Offers, TcpNet},
     telemetry::{Metrics, ProcessFacts, log},
 };
 
@@ -48,6 +48,9 @@ pub fn run(config: &Path, log: log::Control) -> anyhow::Result<()> {
 }
 
 async fn live(text: Text, settings: Settings, log: log::Control) -> anyhow::Result<()> {
+    if let Err(error) = net::raise_descriptor_limit() {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
     let bootstrap = &settings.bootstrap;
     let handover = admin::handover_path(&bootstrap.admin.socket);
     let net = HandoverNet::new(handover.clone(), bootstrap.workers);
@@ -159,6 +162,7 @@ fn start_admin(app: &App, operators: Operators) -> anyhow::Result<(Admin, Option
         drain: app.drains.clone(),
         config: Arc::clone(&operators.config),
         clock: app.clock.clone(),
+        load: Arc::clone(&app.load),
     };
     let state = Arc::new(admin::State {
         snapshots: app.snapshots.clone(),

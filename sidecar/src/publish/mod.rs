@@ -30,10 +30,12 @@ use crate::{
     clock::Clock,
     discovery::{Discovery, Lists, Sources},
     drain,
+    identity::public::PublicFiles,
     model::{
         Cluster, ClusterName, ClusterSettings, Endpoint, EndpointSettings, Generation, Identity, Snapshot,
         runtime::{ClusterRuntime, EndpointRuntime},
         snapshot::Snapshots,
+        transport::Transport,
     },
     readiness::{BlockReady, Readiness},
 };
@@ -52,6 +54,8 @@ pub struct Inputs {
     pub identity: watch::Receiver<Option<Arc<Identity>>>,
     /// How endpoints are found.
     pub sources: Arc<dyn Sources>,
+    /// What clusters outside the mesh are reached with.
+    pub public: PublicFiles,
 }
 
 /// What one snapshot is made from.
@@ -61,6 +65,8 @@ pub struct Facts<'a> {
     pub config: &'a Arc<Generation>,
     /// What discovery found.
     pub lists: &'a Lists,
+    /// What clusters outside the mesh are reached with.
+    pub public: &'a PublicFiles,
     /// Who we are.
     pub identity: Option<Arc<Identity>>,
 }
@@ -71,6 +77,8 @@ pub fn start(inputs: Inputs, snapshots: Snapshots, clock: &Clock, readiness: &Re
     let mut discovery = Discovery::new(inputs.sources, clock);
     let active = Arc::clone(&inputs.config.borrow());
     discovery.reconcile(&active.settings.clusters);
+    let mut public = inputs.public;
+    public.reconcile(&active.settings.clusters);
     let mut publisher = Publisher {
         lists: discovery.lists(),
         discovery,
@@ -78,6 +86,7 @@ pub fn start(inputs: Inputs, snapshots: Snapshots, clock: &Clock, readiness: &Re
         warm_until: None,
         config: inputs.config,
         identity: inputs.identity,
+        public,
         snapshots,
         clock: clock.clone(),
         guard: Some(readiness.block("endpoints")),
@@ -95,6 +104,7 @@ struct Publisher {
     /// While a newer one waits for its new clusters: for how long.
     warm_until: Option<Instant>,
     identity: watch::Receiver<Option<Arc<Identity>>>,
+    public: PublicFiles,
     snapshots: Snapshots,
     clock: Clock,
     guard: Option<BlockReady>,
@@ -110,6 +120,7 @@ impl Publisher {
                 () = changed(&mut self.config) => {}
                 () = changed(&mut self.identity) => {}
                 () = changed(&mut self.lists) => {}
+                () = self.public.changed() => {}
                 () = reached(self.warm_until) => {}
             }
             tokio::time::sleep_until(quiet_until.into()).await;
@@ -135,6 +146,7 @@ impl Publisher {
         if is_over || added.iter().all(is_there) {
             self.warm_until = None;
             self.discovery.reconcile(&newest.settings.clusters);
+            self.public.reconcile(&newest.settings.clusters);
             self.active = newest;
         }
     }
@@ -144,11 +156,12 @@ impl Publisher {
         let identity = self.identity.borrow_and_update().clone();
         let previous = self.snapshots.load();
         let lists = self.lists.borrow_and_update();
-        let facts = Facts { config: &self.active, lists: &lists, identity };
+        let facts = Facts { config: &self.active, lists: &lists, public: &self.public, identity };
         let next = Arc::new(build(&previous, &facts, self.clock.now()));
         let is_complete = lists.is_complete();
         drop(lists);
         tracing::debug!(version = next.version, clusters = next.clusters.len(), "snapshot published");
+        warn_of_unencrypted(&previous, &next);
         self.snapshots.store(Arc::clone(&next));
         retire(&previous, &next);
         if is_complete && let Some(guard) = self.guard.take() {
@@ -199,13 +212,15 @@ fn cluster(
     let (lists, limits) = (facts.lists, &facts.config.settings.limits);
     let before = previous.cluster(&settings.name);
     let listed = lists.endpoints(&settings.name).map(|list| &**list).unwrap_or_default();
-    // What another transport made is of no use to this one.
-    let reusable = before.filter(|before| before.settings.transport == settings.transport);
-    let endpoints = endpoints(reusable, listed, now);
+    // Another way to the same address is another endpoint: no connection that was made the old way may be used.
+    let same_way = before.filter(|before| before.settings.transport == settings.transport);
+    let endpoints = endpoints(same_way, listed, now);
+    let public = facts.public.of(&settings.name).cloned();
     if let Some(before) = before
         && *before.settings == **settings
         && before.limits == *limits
         && is_same(&before.endpoints, &endpoints)
+        && before.public.as_ref().map(Arc::as_ptr) == public.as_ref().map(Arc::as_ptr)
     {
         return Arc::clone(before);
     }
@@ -217,7 +232,8 @@ fn cluster(
         },
         |before| Arc::clone(&before.runtime),
     );
-    Arc::new(Cluster { settings: Arc::clone(settings), limits: Arc::clone(limits), endpoints, runtime })
+    let (settings, limits) = (Arc::clone(settings), Arc::clone(limits));
+    Arc::new(Cluster { settings, limits, endpoints, runtime, public })
 }
 
 /// The listed endpoints in their order, each once; those that were there before are taken over with their counters.
@@ -258,6 +274,19 @@ fn routes(clusters: &[Arc<ClusterSettings>]) -> HashMap<Box<str>, ClusterName> {
         }
     }
     routes
+}
+
+/// Names every cluster whose traffic is not encrypted, once: nobody should find out by chance.
+fn warn_of_unencrypted(previous: &Snapshot, next: &Snapshot) {
+    let is_plain = |cluster: &Cluster| matches!(cluster.settings.transport, Transport::Plain(_));
+    for cluster in next.clusters.values().filter(|cluster| is_plain(cluster)) {
+        if !previous.cluster(cluster.name()).is_some_and(|before| is_plain(before)) {
+            tracing::warn!(
+                cluster = %cluster.name(),
+                "tls: none: requests to this cluster leave unencrypted, and nobody proves who answers them"
+            );
+        }
+    }
 }
 
 /// Marks the endpoints that `next` does not have any more, so that pooled connections to them are closed.

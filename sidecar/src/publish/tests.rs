@@ -8,12 +8,14 @@ use crate::{
         source::Material,
         start_with,
         testing::{ORDERS, Root, bundle, epoch, eventually, tls_settings},
+        tls_configs::TlsBase,
     },
     model::{
         Settings,
-        cluster::{EndpointSource, PeerKind, StandardProtocol, Transport},
+        cluster::{AppProtocol, EndpointSource},
         fixture,
         settings::Limits,
+        transport::{HttpVersion, PeerKind},
     },
 };
 
@@ -39,10 +41,15 @@ fn next(previous: &Snapshot, clusters: &[Arc<ClusterSettings>]) -> Snapshot {
     discovery.reconcile(clusters);
     let lists = discovery.lists();
     let config = Arc::new(previous.config.next(Arc::new(fixture::config(clusters))));
-    let facts = Facts { config: &config, lists: &lists.borrow(), identity: None };
+    let public = public_files(&clock);
+    let facts = Facts { config: &config, lists: &lists.borrow(), public: &public, identity: None };
     let next = build(previous, &facts, clock.now());
     retire(previous, &next);
     next
+}
+
+fn public_files(clock: &Clock) -> PublicFiles {
+    PublicFiles::new(TlsBase::new(&tls_settings(), clock).unwrap(), clock)
 }
 
 fn at(snapshot: &Snapshot, index: usize) -> Arc<Endpoint> {
@@ -121,6 +128,22 @@ async fn a_cluster_without_changes_is_the_same_object() {
     assert!(!Arc::ptr_eq(&first.clusters[1], &second.clusters[1]));
 }
 
+#[tokio::test(start_paused = true)]
+async fn another_transport_to_the_same_address_is_another_endpoint() {
+    let reached = |transport| {
+        let orders = ClusterSettings::clone(&fixed("orders", &[endpoint(1, A)]));
+        Arc::new(ClusterSettings { transport, ..orders })
+    };
+    let plain = || reached(Transport::Plain(AppProtocol::Http1));
+    let first = next(&fixture::snapshot(), &[plain()]);
+    let same = next(&first, &[plain()]);
+    assert!(Arc::ptr_eq(&at(&first, 0).runtime, &at(&same, 0).runtime));
+    let second = next(&first, &[reached(Transport::Mesh(PeerKind::Standard, HttpVersion::Http1))]);
+    assert!(!Arc::ptr_eq(&at(&first, 0).runtime, &at(&second, 0).runtime), "a pool would share connections");
+    assert!(at(&first, 0).runtime.is_removed.load(Ordering::Acquire));
+    assert!(Arc::ptr_eq(&first.clusters[0].runtime, &second.clusters[0].runtime), "the cluster counts on");
+}
+
 fn material(root: &Root) -> Material {
     let bundles = Arc::new(TrustBundles::single(bundle(&[root], 1)));
     Material { svid: root.day_svid(ORDERS), bundles }
@@ -149,6 +172,7 @@ impl Bench {
             config: config.subscribe(),
             identity: started.identity,
             sources: Arc::new(sources.clone()),
+            public: public_files(&clock),
         };
         start(inputs, snapshots.clone(), &clock, &readiness);
         Self { config, sources, identity, snapshots, readiness, root: Root::new("root") }
@@ -238,21 +262,6 @@ async fn changed_settings_start_and_stop_sources_and_keep_what_is_known() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_transport_makes_other_connections() {
-    let first = next(&fixture::snapshot(), &[fixed("orders", &[endpoint(1, A)])]);
-    let standard = Transport::Mesh(PeerKind::Standard(StandardProtocol::Http2));
-    let changed =
-        ClusterSettings { transport: standard, ..ClusterSettings::clone(&first.clusters[0].settings) };
-    let second = next(&first, &[Arc::new(changed)]);
-    assert!(!Arc::ptr_eq(&at(&first, 0).runtime, &at(&second, 0).runtime));
-    assert!(at(&first, 0).runtime.is_removed.load(Ordering::Acquire));
-    assert!(
-        Arc::ptr_eq(&first.clusters[0].runtime, &second.clusters[0].runtime),
-        "the cluster's counters go on"
-    );
-}
-
-#[tokio::test(start_paused = true)]
 async fn other_timeouts_and_caps_keep_the_connections_and_counters() {
     let first = next(&fixture::snapshot(), &[fixed("orders", &[endpoint(1, A)])]);
     let mut changed = ClusterSettings::clone(&first.clusters[0].settings);
@@ -271,8 +280,12 @@ async fn other_limits_are_those_of_every_cluster() {
     let limits = Arc::new(Limits { header_count: 7, ..fixture::limits() });
     let settings = Settings { limits, ..fixture::config(&clusters) };
     let config = Arc::new(first.config.next(Arc::new(settings)));
-    let lists = Lists::default();
-    let second = build(&first, &Facts { config: &config, lists: &lists, identity: None }, Instant::now());
+    let (lists, public) = (Lists::default(), public_files(&Clock::simulated(epoch(), 7)));
+    let second = build(
+        &first,
+        &Facts { config: &config, lists: &lists, public: &public, identity: None },
+        Instant::now(),
+    );
     assert_eq!(second.clusters[0].limits.header_count, 7);
 }
 

@@ -49,6 +49,9 @@ struct Writing {
     has_ended: bool,
 }
 
+/// A frame without bytes of a stream, and its payload.
+pub type Control = (Kind, Vec<u8>);
+
 /// The bytes of the stream under way, from the peer; its end is the peer's FIN.
 ///
 /// Anything else than data and FIN is an error, the connection's end too: [`io::ErrorKind::ConnectionReset`].
@@ -99,11 +102,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidData`] for a malformed frame, [`io::ErrorKind::UnexpectedEof`] for half a frame.
-    pub async fn next(&mut self) -> io::Result<Option<(Kind, Vec<u8>)>> {
+    pub async fn next(&mut self) -> io::Result<Option<Control>> {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<(Kind, Vec<u8>)>>> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Control>>> {
         let Some(kind) = ready!(self.poll_header(cx))? else { return Poll::Ready(Ok(None)) };
         if kind != Kind::Data {
             let mut chunk = [0; MAX_CONTROL_BYTES];

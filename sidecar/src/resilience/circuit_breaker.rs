@@ -8,7 +8,7 @@ use std::sync::{
     atomic::{AtomicU32, Ordering},
 };
 
-use crate::model::{Cluster, runtime::ClusterRuntime};
+use crate::model::{Cluster, load::ALWAYS_ADMITTED, runtime::ClusterRuntime};
 
 /// Which cap of a cluster was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -19,6 +19,9 @@ pub enum Overflow {
     /// `max_connections`.
     #[error("the cluster's cap on connections is reached")]
     Connections,
+    /// The memory of the process, of which the cluster's requests are a part.
+    #[error("this process is short of memory, and the cluster has requests in flight")]
+    Memory,
 }
 
 /// Counts one request or stream of a cluster until dropped.
@@ -35,11 +38,14 @@ pub struct ConnectionSlot {
     runtime: Arc<ClusterRuntime>,
 }
 
-/// Admits one more request or stream.
+/// Admits one more request or stream, of which only a few may go on while the process `is_short_of_memory`.
 ///
 /// # Errors
-/// [`Overflow::Requests`] if `max_requests` are under way.
-pub fn admit_request(cluster: &Arc<Cluster>) -> Result<RequestSlot, Overflow> {
+/// [`Overflow::Requests`] if `max_requests` are under way, [`Overflow::Memory`].
+pub fn admit_request(cluster: &Arc<Cluster>, is_short_of_memory: bool) -> Result<RequestSlot, Overflow> {
+    if is_short_of_memory && cluster.runtime.in_flight.load(Ordering::Relaxed) >= ALWAYS_ADMITTED {
+        return Err(Overflow::Memory);
+    }
     if !raise(&cluster.runtime.in_flight, cluster.settings.caps.max_requests) {
         return Err(Overflow::Requests);
     }
@@ -94,17 +100,17 @@ mod tests {
     #[test]
     fn the_cap_is_the_most_that_is_admitted_and_a_dropped_slot_makes_room() {
         let cluster = cluster(2, 1);
-        let first = admit_request(&cluster).unwrap();
-        let _second = admit_request(&cluster).unwrap();
-        assert_eq!(admit_request(&cluster).unwrap_err(), Overflow::Requests);
+        let first = admit_request(&cluster, false).unwrap();
+        let _second = admit_request(&cluster, false).unwrap();
+        assert_eq!(admit_request(&cluster, false).unwrap_err(), Overflow::Requests);
         drop(first);
-        assert!(admit_request(&cluster).is_ok());
+        assert!(admit_request(&cluster, false).is_ok());
     }
 
     #[test]
     fn requests_and_connections_have_caps_of_their_own() {
         let cluster = cluster(1, 1);
-        let _request = admit_request(&cluster).unwrap();
+        let _request = admit_request(&cluster, false).unwrap();
         let connection = admit_connection(&cluster).unwrap();
         assert_eq!(admit_connection(&cluster).unwrap_err(), Overflow::Connections);
         drop(connection);
@@ -114,24 +120,25 @@ mod tests {
 
     #[test]
     fn a_cap_of_zero_admits_nothing() {
-        assert!(admit_request(&cluster(0, 0)).is_err());
+        assert!(admit_request(&cluster(0, 0), false).is_err());
     }
 
     #[test]
     fn a_lowered_cap_refuses_until_enough_has_ended() {
         let before = cluster(3, 1);
-        let slots = [admit_request(&before).unwrap(), admit_request(&before).unwrap()];
+        let slots = [admit_request(&before, false).unwrap(), admit_request(&before, false).unwrap()];
         let mut after = Cluster {
             settings: Arc::clone(&before.settings),
             limits: Arc::clone(&before.limits),
             endpoints: Vec::new(),
             runtime: Arc::clone(&before.runtime),
+            public: None,
         };
         Arc::make_mut(&mut after.settings).caps.max_requests = 1;
         let after = Arc::new(after);
-        assert!(admit_request(&after).is_err());
+        assert!(admit_request(&after, false).is_err());
         drop(slots);
-        assert!(admit_request(&after).is_ok());
+        assert!(admit_request(&after, false).is_ok());
     }
 
     #[test]
@@ -143,7 +150,8 @@ mod tests {
                 scope.spawn(|| {
                     start.wait();
                     for _ in 0..2_000 {
-                        let slots: Vec<_> = (0..5).filter_map(|_| admit_request(&cluster).ok()).collect();
+                        let slots: Vec<_> =
+                            (0..5).filter_map(|_| admit_request(&cluster, false).ok()).collect();
                         assert!(cluster.runtime.in_flight.load(Ordering::Relaxed) <= 10);
                         drop(slots);
                     }
@@ -151,5 +159,15 @@ mod tests {
             }
         });
         assert_eq!(cluster.runtime.in_flight.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn short_of_memory_a_few_go_on_and_the_rest_hears_so() {
+        let cluster = cluster(1024, 1);
+        let few: Vec<_> = (0..ALWAYS_ADMITTED).map(|_| admit_request(&cluster, true).unwrap()).collect();
+        assert_eq!(admit_request(&cluster, true).unwrap_err(), Overflow::Memory);
+        let _with_memory = admit_request(&cluster, false).unwrap();
+        drop(few);
+        assert!(admit_request(&cluster, true).is_ok());
     }
 }

@@ -8,7 +8,7 @@ mod authority;
 
 use std::sync::Arc;
 
-use crate::model::{Cluster, ClusterName, Snapshot, cluster::Transport};
+use crate::model::{Cluster, ClusterName, Snapshot, transport::Transport};
 
 pub use authority::canonical;
 use authority::host;
@@ -33,8 +33,8 @@ pub fn find<'a>(
         snapshot.routes.get(&*authority).or_else(|| snapshot.routes.get(host(&authority)))
     };
     let cluster = snapshot.cluster(name.or(default)?)?;
-    match cluster.settings.transport {
-        Transport::Mesh(_) => Some(cluster),
+    match &cluster.settings.transport {
+        Transport::Mesh(..) | Transport::Public(_) | Transport::Plain(_) => Some(cluster),
         Transport::App => None,
     }
 }

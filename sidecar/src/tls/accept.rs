@@ -3,7 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use outrider_certs::Peer;
-use rustls::{Error as TlsError, ServerConfig};
+use rustls::{Error as TlsError, PeerIncompatible, ServerConfig};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::{
@@ -12,11 +12,14 @@ use crate::{
     net::Stream,
 };
 
+/// Decrypted bytes of a peer. Boxed: a TLS session is over a kilobyte, and it is moved from hand to hand.
+pub type Secured<S> = Box<TlsStream<ReadAhead<S>>>;
+
 /// A peer's connection after its handshake.
 #[derive(Debug)]
 pub struct Accepted<S> {
     /// Decrypted bytes.
-    pub stream: TlsStream<ReadAhead<S>>,
+    pub stream: Secured<S>,
     /// Who it is.
     pub peer: Peer,
     /// What was agreed on.
@@ -39,7 +42,7 @@ pub async fn accept<S: Stream>(
         Err(_elapsed) => return Err((Refusal::Timeout, format!("no TLS handshake within {timeout:?}"))),
     };
     match super::facts(stream.get_ref().1) {
-        Ok((peer, facts)) => Ok(Accepted { stream, peer, facts }),
+        Ok((peer, facts)) => Ok(Accepted { stream: Box::new(stream), peer, facts }),
         Err(error) => Err((Refusal::BadCertificate, error.to_string())),
     }
 }
@@ -51,6 +54,20 @@ fn refusal(error: &io::Error) -> Refusal {
         Some(TlsError::NoCertificatesPresented) => Refusal::NoCertificate,
         Some(TlsError::InvalidCertificate(_)) => Refusal::BadCertificate,
         Some(TlsError::NoApplicationProtocol) => Refusal::NoProtocol,
+        Some(TlsError::PeerIncompatible(what)) => incompatible(what),
+        _ => Refusal::Tls,
+    }
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "the library's list may grow; the rest has one counter")]
+fn incompatible(what: &PeerIncompatible) -> Refusal {
+    match what {
+        PeerIncompatible::NoCipherSuitesInCommon | PeerIncompatible::NoKxGroupsInCommon => {
+            Refusal::NoAlgorithm
+        }
+        PeerIncompatible::SupportedVersionsExtensionRequired
+        | PeerIncompatible::Tls12NotOffered
+        | PeerIncompatible::Tls12NotOfferedOrEnabled => Refusal::OldTls,
         _ => Refusal::Tls,
     }
 }

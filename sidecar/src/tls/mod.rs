@@ -4,6 +4,8 @@ pub mod accept;
 pub mod connect;
 pub mod trust;
 
+use std::sync::Arc;
+
 use outrider_certs::{Peer, verify};
 use rustls::CommonState;
 
@@ -14,8 +16,14 @@ use crate::model::runtime::TlsFacts;
 /// Our verifiers have judged the chain during the handshake; this only reads the leaf again.
 fn facts(connection: &CommonState) -> Result<(Peer, TlsFacts), verify::Error> {
     let peer = verify::peer_of_verified(connection.peer_certificates().unwrap_or_default())?;
-    let facts = TlsFacts {
-        peer: peer.id().clone(),
+    let facts = agreed(connection, peer.id().as_str().into());
+    Ok((peer, facts))
+}
+
+/// What the handshake with `peer` agreed on.
+fn agreed(connection: &CommonState, peer: Arc<str>) -> TlsFacts {
+    TlsFacts {
+        peer,
         version: connection.protocol_version().map(|v| format!("{v:?}")).unwrap_or_default(),
         cipher_suite: connection
             .negotiated_cipher_suite()
@@ -26,6 +34,5 @@ fn facts(connection: &CommonState) -> Result<(Peer, TlsFacts), verify::Error> {
             .map(|group| format!("{:?}", group.name()))
             .unwrap_or_default(),
         alpn: connection.alpn_protocol().map(|p| String::from_utf8_lossy(p).into_owned()).unwrap_or_default(),
-    };
-    Ok((peer, facts))
+    }
 }

@@ -180,7 +180,8 @@ async fn dumps_show_what_operators_need() {
     let config = served.get("/config").await.body;
     assert_eq!(config["bootstrap"]["service"], "shop");
     assert_eq!(config["clusters"][0]["name"], "inbound/api");
-    let dns = &config["clusters"][3]["source"]["dns"];
+    assert_eq!((&config["generation"], &config["rejected"]), (&1.into(), &serde_json::Value::Null));
+    let dns = &config["clusters"][4]["source"]["dns"];
     assert_eq!((&dns["port"], &dns["empty_after"]), (&4343.into(), &"1m".into()));
 }
 

@@ -16,6 +16,7 @@ use outrider::{
         Cluster, Endpoint, Generation, Identity, Settings, Snapshot,
         cluster::EndpointSource,
         flag::ResponseFlag,
+        load::Load,
         reload::ConfigStatus,
         runtime::{ClusterRuntime, EndpointRuntime, Refusal, TlsFacts},
         snapshot::Snapshots,
@@ -43,6 +44,7 @@ clusters:
     spiffe_ids: [spiffe://demo.outrider/orders]
     endpoints: [{address: '10.0.0.7:4343'}]
   - {name: stock, spiffe_ids: [spiffe://demo.outrider/stock], endpoints_file: stock.yaml}
+  - {name: legacy, tls: none, endpoints: [{address: '192.0.2.7:80'}]}
   - {name: search, spiffe_ids: [spiffe://demo.outrider/search], dns: {name: search.test., port: 4343}}
 ";
 
@@ -74,6 +76,7 @@ pub(crate) fn state(log: Option<log::Control>) -> Arc<State> {
         clock: clock.clone(),
         drain: drain.clone(),
         readiness: readiness.clone(),
+        load: Arc::new(Load::new(1000, Some(1 << 30))),
     };
     Arc::new(State {
         metrics: Metrics::new(snapshots.clone(), process),
@@ -95,7 +98,7 @@ pub(crate) fn id(name: &str) -> SpiffeId {
 
 fn facts(peer: &str) -> TlsFacts {
     TlsFacts {
-        peer: id(peer),
+        peer: id(peer).as_str().into(),
         version: "TLSv1_3".to_owned(),
         cipher_suite: "TLS13_AES_128_GCM_SHA256".to_owned(),
         key_exchange: "X25519MLKEM768".to_owned(),
@@ -116,6 +119,7 @@ fn snapshot(config: &Arc<Generation>, clock: &Clock) -> Snapshot {
             limits: Arc::clone(&config.settings.limits),
             endpoints: endpoints.into_iter().map(|settings| Arc::new(endpoint(settings))).collect(),
             runtime: Arc::new(ClusterRuntime::new(now)),
+            public: None,
         };
         (settings.name.clone(), Arc::new(cluster))
     });

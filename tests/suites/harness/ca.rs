@@ -81,6 +81,15 @@ fn leaf_params(uris: &[String]) -> CertificateParams {
     params
 }
 
+fn web_params(name: &str) -> CertificateParams {
+    let mut params = leaf_params(&[]);
+    params.subject_alt_names = vec![match name.parse() {
+        Ok(address) => SanType::IpAddress(address),
+        Err(_no_address) => SanType::DnsName(name.try_into().unwrap()),
+    }];
+    params
+}
+
 impl TestCa {
     /// A fresh root.
     pub(crate) fn new() -> Self {
@@ -108,6 +117,32 @@ impl TestCa {
         let mut params = leaf_params(&[id(service).to_string()]);
         params.not_after = (SystemTime::now() + life).into();
         self.sign(&params)
+    }
+
+    /// A proper certificate for a server of that name, or of that address: what browsers know.
+    pub(crate) fn web_leaf(&self, name: &str) -> TestLeaf {
+        self.sign(&web_params(name))
+    }
+
+    /// As [`TestCa::web_leaf`], but out of its time.
+    pub(crate) fn wrong_web(&self, wrong: Wrong, name: &str) -> TestLeaf {
+        let now = SystemTime::now();
+        let mut params = web_params(name);
+        match wrong {
+            Wrong::Expired => {
+                (params.not_before, params.not_after) = ((now - hours(2)).into(), (now - hours(1)).into());
+            }
+            Wrong::NotYetValid => params.not_before = (now + hours(1)).into(),
+            Wrong::ForeignRoot | Wrong::OtherDomain | Wrong::TwoUris | Wrong::NoUri | Wrong::CaAsLeaf => {
+                panic!("{wrong:?} is about SPIFFE IDs")
+            }
+        }
+        self.sign(&params)
+    }
+
+    /// The root.
+    pub(crate) fn root(&self) -> CertificateDer<'static> {
+        self.der.clone()
     }
 
     /// An improper certificate for a service.

@@ -14,7 +14,9 @@ pub(crate) mod body;
 pub(crate) mod ca;
 pub(crate) mod client;
 pub(crate) mod mesh;
+pub(crate) mod openssl;
 pub(crate) mod peer;
+pub(crate) mod raw_h2;
 
 use std::time::{Duration, Instant};
 

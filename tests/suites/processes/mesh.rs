@@ -1,6 +1,7 @@
 //! Sidecars as processes, and the mesh most claims are made of: one caller and several replicas.
 
 use std::{
+    ffi::OsString,
     fmt::Write as _,
     fs,
     net::{Ipv4Addr, SocketAddr, TcpListener},
@@ -174,12 +175,24 @@ impl SidecarPlan {
 
     /// Starts a process with this configuration; does not wait for anything.
     pub(super) fn start(&self, suffix: &str) -> Sidecar {
-        write(&self.folder, "outrider.yaml", &self.config());
-        let config = self.folder.join("outrider.yaml");
-        let arguments = ["run".into(), "--config".into(), config.into_os_string()];
         let name = format!("{}{suffix}", self.name);
-        let process = Process::start(&name, &program("outrider"), arguments, &self.folder);
+        let process = Process::start(&name, &program("outrider"), self.arguments(), &self.folder);
         Sidecar { plan: self.clone(), process }
+    }
+
+    /// The same in a process that may not have more descriptors than that.
+    pub(super) fn start_with_descriptors(&self, limit: u32) -> Sidecar {
+        let script = format!("ulimit -n {limit}; exec \"$0\" \"$@\"");
+        let shell = ["-c".into(), script.into(), program("outrider").into_os_string()];
+        let arguments = shell.into_iter().chain(self.arguments());
+        let process = Process::start(&self.name, Path::new("/bin/sh"), arguments, &self.folder);
+        Sidecar { plan: self.clone(), process }
+    }
+
+    /// The arguments of a process with this configuration, which is written.
+    fn arguments(&self) -> [OsString; 3] {
+        write(&self.folder, "outrider.yaml", &self.config());
+        ["run".into(), "--config".into(), self.folder.join("outrider.yaml").into_os_string()]
     }
 }
 

@@ -22,6 +22,7 @@ mod mesh;
 mod process;
 
 mod demo;
+mod descriptors;
 mod drain;
 mod identity_file;
 mod identity_life;

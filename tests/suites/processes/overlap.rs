@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
     time::Duration,
@@ -15,9 +15,10 @@ use std::{
 
 use hyper::StatusCode;
 use outrider::{
-    accept, admin,
+    accept::{self, Admission},
+    admin,
     drain::{Drain, Phase},
-    model::runtime::ListenerRuntime,
+    model::load::Load,
     net::{HandoverNet, Net},
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -118,8 +119,13 @@ impl Echo {
                 runtime.expect("a runtime").block_on(async move {
                     let listener = net.bind(address).expect("bound");
                     told.send(()).expect("awaited");
-                    let counts = Arc::<ListenerRuntime>::default();
-                    accept::run(&listener, || 100_000, counts, drain.clone(), echo).await;
+                    let admission = Admission {
+                        max_connections: Arc::new(AtomicUsize::new(100_000)),
+                        counts: Arc::default(),
+                        load: Arc::new(Load::new(100_000, None)),
+                        sheds_on_memory: true,
+                    };
+                    accept::run(&listener, admission, drain.clone(), echo).await;
                     drop(listener);
                     drain.finished().await;
                 });

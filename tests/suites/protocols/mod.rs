@@ -1,6 +1,7 @@
 //! What apps speak passes through a pair of sidecars as it was meant: HTTP/1.1, HTTP/2, gRPC, opaque TCP; long bodies
 //! and slow readers, trailers and half-closes; and what is malformed disturbs nobody else.
 
+mod bad_answers;
 mod bodies;
 mod grpc;
 mod headers;
@@ -8,6 +9,7 @@ mod http1;
 mod limits;
 mod malformed;
 mod messages;
+mod smuggling;
 mod standard;
 mod tcp;
 mod tcp_frames;

@@ -3,7 +3,6 @@
 mod apps;
 mod budget;
 mod peers;
-mod raw_h2;
 
 /// More retries than any test here needs: the budget is the matter of `budget` alone.
 const PLENTY: &str = "balance: round_robin, retry: {budget_min_per_second: 1000, backoff_base: 1ms}";

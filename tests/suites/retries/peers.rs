@@ -9,14 +9,12 @@ use http::{Method, StatusCode};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 use tokio_rustls::server::TlsStream;
 
-use super::{
-    PLENTY,
-    raw_h2::{begin, goaway, next_request, reset},
-};
+use super::PLENTY;
 use crate::harness::{
     Client, HttpApp, Sidecar, TestMesh, body,
     client::{call, field},
     peer::{ALPN_H2, TlsPeer, server_config},
+    raw_h2::{begin, goaway, next_request, reset},
     soon,
 };
 

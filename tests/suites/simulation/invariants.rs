@@ -82,6 +82,17 @@ pub(super) fn no_connections(endpoint: &Arc<Endpoint>) {
     assert_eq!(endpoint.runtime.connections.load(Relaxed), 0, "{}: connections", endpoint.address());
 }
 
+/// Which replicas the caller knows in the end, in the order of their addresses.
+pub(super) fn listed(outcome: &Outcome) -> [bool; REPLICAS.len()] {
+    let snapshot = outcome.web.snapshots.load();
+    let orders = snapshot.cluster(&ClusterName::new("orders")).expect("it is configured");
+    let mut all: Vec<_> = outcome.endpoints.iter().map(|endpoint| endpoint.address()).collect();
+    all.sort_unstable();
+    all.dedup();
+    let is_listed = |address| orders.endpoints.iter().any(|endpoint| endpoint.address() == address);
+    std::array::from_fn(|index| is_listed(all[index]))
+}
+
 /// Attempts beyond the first, per request.
 pub(super) fn extra_load(outcome: &Outcome) -> f64 {
     let picks: u64 = outcome.endpoints.iter().map(|endpoint| endpoint.runtime.picks.load(Relaxed)).sum();

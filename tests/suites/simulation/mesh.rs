@@ -16,7 +16,6 @@ use outrider::{
     app::{App, Parts, Workers, World},
     clock::Clock,
     config,
-    discovery::programmable::Programmable,
     identity::fixed::FixedHandle,
     model::{ClusterName, Endpoint, EndpointSettings, Settings},
 };
@@ -28,6 +27,7 @@ use super::{
     identities::{self, TRUST_DOMAIN, epoch, spiffe_id},
     load::{Call, Load},
     log::Log,
+    names::{NameChange, Names, TTL},
     net::SimNet,
     reloads,
     service::{self, Seen},
@@ -57,6 +57,8 @@ pub(super) struct Plan {
     pub(super) load: Load,
     /// What goes wrong, in order of time.
     pub(super) changes: Vec<Change>,
+    /// If the caller finds the replicas by name: what the DNS says and when, in order of time.
+    pub(super) names: Option<Vec<NameChange>>,
     /// The caller's `retry:` section, in YAML.
     pub(super) retry: &'static str,
     /// How long the mesh runs on after the last answer, at least.
@@ -88,7 +90,7 @@ pub(super) struct Outcome {
 struct Shared {
     log: Log,
     seen: Seen,
-    discovery: Programmable,
+    names: Names,
     /// The sidecar of each host, and what tells the host to stop in good order.
     apps: Arc<Mutex<IndexMap<&'static str, (App, Arc<Notify>)>>>,
     calls: Arc<Mutex<Vec<Call>>>,
@@ -116,10 +118,15 @@ pub(super) fn run(plan: &Plan) -> Outcome {
     let mut mesh = Mesh::build(plan);
     let _listening = mesh.shared.log.listen();
     let mut changes = plan.changes.iter().peekable();
+    let mut names = plan.names.iter().flatten().peekable();
     loop {
         mesh.shared.log.set_time(mesh.sim.elapsed());
         while let Some(change) = changes.next_if(|change| change.at <= mesh.sim.elapsed()) {
             mesh.apply(*change);
+        }
+        while let Some(change) = names.next_if(|change| change.at <= mesh.sim.elapsed()) {
+            mesh.shared.log.write(change);
+            mesh.shared.names.set_says(change.says);
         }
         mesh.note_endpoints();
         if mesh.sim.step().unwrap_or_else(|error| panic!("a host ended: {error}")) {
@@ -140,7 +147,7 @@ impl Mesh {
             .max_message_latency(LATENCY)
             .tcp_capacity(1024)
             .build();
-        let shared = Shared::default();
+        let shared = Shared { names: Names::new(plan.seed), ..Shared::default() };
         let mut seeds = fastrand::Rng::with_seed(plan.seed);
         for name in REPLICAS {
             let (shared, seed, every) = (shared.clone(), seeds.u64(..), plan.reload_every);
@@ -191,7 +198,7 @@ impl Mesh {
         let endpoints: Vec<EndpointSettings> = listed
             .map(|(address, _)| EndpointSettings { address: *address, spiffe_ids: Arc::clone(&ids) })
             .collect();
-        self.shared.discovery.set(&ClusterName::new("orders"), &endpoints);
+        self.shared.names.set(&ClusterName::new("orders"), &endpoints);
     }
 
     /// Remembers the endpoints that the caller knows just now.
@@ -224,7 +231,14 @@ impl Mesh {
 }
 
 async fn web(seed: u64, plan: Plan, shared: Shared) -> turmoil::Result {
-    let settings = |variant| settings(WEB, &reloads::outbound(plan.retry, variant));
+    let source = match &plan.names {
+        None => "endpoints_file: none".to_owned(),
+        Some(_) => format!(
+            "dns: {{name: orders.sim., port: {INBOUND_PORT}, min_ttl: 50ms, max_ttl: {}ms}}",
+            TTL.as_millis()
+        ),
+    };
+    let settings = |variant| settings(WEB, &reloads::outbound(&source, plan.retry, variant));
     let running = sidecar(WEB, WEB, settings(0), seed, &shared).await?;
     let calls = async {
         let calls = plan.load.run(seed, shared.log.clone()).await?;
@@ -286,7 +300,7 @@ async fn sidecar(
     let (identity, handle) = identities::identity(service);
     let now = epoch() + turmoil::sim_elapsed().unwrap_or_default();
     let world = World { net: SimNet, clock: Clock::simulated(now, seed), workers: Workers::Tasks };
-    let parts = Parts { identity: Some(identity), sources: Arc::new(shared.discovery.clone()) };
+    let parts = Parts { identity: Some(identity), sources: Arc::new(shared.names.clone()) };
     let app = App::start(settings, &world, parts)?;
     app.serve(&world).await?;
     shared.log.write(format_args!("{host} is up"));

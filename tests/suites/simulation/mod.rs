@@ -12,6 +12,7 @@ mod invariants;
 mod load;
 mod log;
 mod mesh;
+mod names;
 mod net;
 mod reloads;
 mod service;
@@ -22,6 +23,7 @@ use self::{
     faults::{Change, Fault},
     load::Load,
     mesh::{Outcome, Plan},
+    names::{NameChange, Says},
 };
 
 /// Seeds that every test run tries; `OUTRIDER_SIM_SEEDS` tries others.
@@ -36,7 +38,17 @@ const RELOAD_EVERY: Duration = Duration::from_millis(700);
 fn plan(seed: u64) -> Plan {
     let mut rng = fastrand::Rng::with_seed(seed);
     let changes = faults::plan(&mut rng, Duration::from_secs(1), LOAD.duration);
-    Plan { seed, load: LOAD, changes, retry: "{}", idle: Duration::ZERO, reload_every: Some(RELOAD_EVERY) }
+    // Every other run finds the replicas by name.
+    let names = rng.bool().then(|| names::plan(&mut rng, Duration::from_millis(500), LOAD.duration));
+    Plan {
+        seed,
+        load: LOAD,
+        changes,
+        names,
+        retry: "{}",
+        idle: Duration::ZERO,
+        reload_every: Some(RELOAD_EVERY),
+    }
 }
 
 thread_local! {
@@ -114,6 +126,52 @@ fn a_mesh_that_is_well_fails_nothing_and_repeats_nothing() {
         invariants::nothing_failed(outcome);
         assert_eq!(invariants::extra_load(outcome), 0.0);
     });
+}
+
+/// What the DNS says after so many milliseconds.
+fn says((at, says): (u64, Says)) -> NameChange {
+    NameChange { at: Duration::from_millis(at), says }
+}
+
+/// A replica that discovery drops and lists again.
+fn withdrawal((at, replica, begins): (u64, usize, bool)) -> Change {
+    Change { at: Duration::from_millis(at), replica, fault: Fault::Withdrawal, begins }
+}
+
+#[test]
+fn replicas_that_come_and_go_in_the_dns_cost_no_request_of_whatever_method() {
+    let steps = [
+        (1000, 0, true),
+        (2000, 1, true),
+        (2500, 0, false),
+        (3000, 2, true),
+        (4000, 1, false),
+        (4500, 0, true),
+        (5000, 2, false),
+    ];
+    let changes = steps.map(withdrawal).into();
+    run(&Plan { changes, names: Some(Vec::new()), ..plan(13) }, |outcome| {
+        invariants::nothing_failed(outcome);
+        // Each came back once, to a life of its own.
+        assert_eq!(outcome.endpoints.len(), 6);
+        assert_eq!(invariants::listed(outcome), [false, true, true]);
+    });
+}
+
+#[test]
+fn a_dns_that_fails_in_every_way_costs_no_request_and_is_followed_again_afterwards() {
+    let ways = [Says::Silence, Says::Half, Says::NoSuchName, Says::Failure];
+    for way in ways {
+        // One replica leaves while nobody can know it.
+        let changes = vec![withdrawal((2500, 1, true))];
+        let names = Some([(1000, way), (5000, Says::Truth)].map(says).into());
+        let idle = Duration::from_secs(12);
+        run(&Plan { changes, names, idle, ..plan(14) }, |outcome| {
+            invariants::nothing_failed(outcome);
+            assert_eq!(invariants::listed(outcome), [true, false, true], "{way:?}");
+            invariants::no_connections(&outcome.endpoints[1]);
+        });
+    }
 }
 
 #[test]

@@ -10,11 +10,12 @@ use crate::{
     admin::State,
     model::{
         ClusterSettings, EndpointSettings, Listener, ListenerKind,
-        cluster::{AppProtocol, Balance, EndpointSource, PeerKind, StandardProtocol, Transport},
+        cluster::{AppProtocol, Balance, EndpointSource},
         dns::{DnsRecords, DnsSettings},
         listener::Protocol,
         reload::Report,
-        settings::{IdentitySource, Settings},
+        settings::{IdentitySource, MemoryBudget, Settings},
+        transport::{HttpVersion, PeerKind, Roots, Transport},
     },
 };
 
@@ -79,12 +80,21 @@ fn bootstrap(settings: &Settings) -> Value {
         },
         "limits": {
             "max_connections": limits.max_connections,
+            "max_connections_per_peer": limits.max_connections_per_peer,
+            "max_handshakes": limits.max_handshakes,
             "header_bytes": limits.header_bytes,
             "header_count": limits.header_count,
             "max_streams": limits.max_streams,
+            "max_resets": limits.max_resets,
             "handshake_timeout": duration(limits.handshake_timeout),
             "header_read_timeout": duration(limits.header_read_timeout),
+            "idle_timeout": duration(limits.idle_timeout),
             "stream_window": limits.stream_window_bytes,
+            "memory": match limits.memory {
+                MemoryBudget::Auto { .. } => "auto".into(),
+                MemoryBudget::Bytes(bytes) => Value::from(bytes),
+                MemoryBudget::None => "none".into(),
+            },
         },
     })
 }
@@ -117,11 +127,7 @@ fn listener(listener: &Listener) -> Value {
         ListenerKind::Inbound(inbound) => json!({ "inbound": {
             "cluster": inbound.app.as_str(),
             "protocol": match inbound.protocol { Protocol::Http => "http", Protocol::Tcp => "tcp" },
-            "app_protocol": match inbound.app_protocol {
-                AppProtocol::Auto => "auto",
-                AppProtocol::Http1 => "http1",
-                AppProtocol::Http2 => "http2",
-            },
+            "app_protocol": protocol(inbound.app_protocol),
             "peer": peer(inbound.peer),
             "allow": ids(&inbound.allow),
         }}),
@@ -143,10 +149,8 @@ fn cluster(cluster: &Arc<ClusterSettings>) -> Value {
         "name": cluster.name.as_str(),
         "authorities": cluster.authorities,
         "source": source,
-        "transport": match cluster.transport {
-            Transport::Mesh(kind) => peer(kind),
-            Transport::App => "app",
-        },
+        "tls": cluster.transport.label(),
+        "transport": transport(&cluster.transport),
         "balance": match cluster.balance {
             Balance::PeakEwma => "peak_ewma",
             Balance::RoundRobin => "round_robin",
@@ -196,11 +200,42 @@ fn endpoint(endpoint: &EndpointSettings) -> Value {
     json!({ "address": endpoint.address.to_string(), "spiffe_ids": ids(&endpoint.spiffe_ids) })
 }
 
+fn transport(transport: &Transport) -> Value {
+    match transport {
+        Transport::Mesh(kind, version) => {
+            let version = match version {
+                HttpVersion::Http2 => "http2",
+                HttpVersion::Http1 => "http1",
+            };
+            json!({ "peer": peer(*kind), "protocol": version })
+        }
+        Transport::Public(public) => json!({
+            "server_name": &*public.server_name,
+            "roots": match &public.roots {
+                Roots::System => json!("system"),
+                Roots::File(path) => json!(path),
+            },
+            "certificate": public.client.as_ref().map(|client| &client.certificate),
+            "key": public.client.as_ref().map(|client| &client.key),
+            "protocol": protocol(public.protocol),
+        }),
+        Transport::Plain(spoken) => json!({ "protocol": protocol(*spoken) }),
+        Transport::App => json!({}),
+    }
+}
+
+fn protocol(protocol: AppProtocol) -> &'static str {
+    match protocol {
+        AppProtocol::Auto => "auto",
+        AppProtocol::Http1 => "http1",
+        AppProtocol::Http2 => "http2",
+    }
+}
+
 fn peer(kind: PeerKind) -> &'static str {
     match kind {
         PeerKind::Outrider => "outrider",
-        PeerKind::Standard(StandardProtocol::Http2) => "standard/http2",
-        PeerKind::Standard(StandardProtocol::Http1) => "standard/http1",
+        PeerKind::Standard => "standard",
     }
 }
 

@@ -17,8 +17,10 @@ use crate::{
     drain::Phase,
     model::{
         Cluster, Endpoint, Listener,
+        closed::{Misuse, Shed},
         cluster::EndpointSource,
         flag::ResponseFlag,
+        handshake::TlsFailure,
         runtime::{ListenerRuntime, PeerCount, Refusal, RequestCounts, TlsFacts},
         status::{LookupOutcome, Lookups, Progress},
     },
@@ -73,6 +75,7 @@ fn cluster(cluster: &Cluster, now: Instant) -> Value {
         "requests": requests(&runtime.counts),
         "retries": count(&runtime.retries),
         "retries_over_budget": count(&runtime.retries_over_budget),
+        "tls_failures": tls_failures(&runtime.tls_failures),
         "discovery": discovery(cluster, now),
         "endpoints": cluster.endpoints.iter().map(|item| endpoint(item)).collect::<Vec<_>>(),
     })
@@ -128,6 +131,13 @@ fn flags(counts: &[AtomicU64]) -> Map<String, Value> {
     occurred.map(|(flag, value)| (flag.letters().to_owned(), count(value))).collect()
 }
 
+/// Only reasons that occurred.
+fn tls_failures(counts: &[AtomicU64]) -> Map<String, Value> {
+    let named = TlsFailure::ALL.into_iter().zip(counts);
+    let occurred = named.filter(|(_, value)| value.load(Ordering::Relaxed) > 0);
+    occurred.map(|(reason, value)| (reason.label().to_owned(), count(value))).collect()
+}
+
 fn endpoint(endpoint: &Endpoint) -> Value {
     let runtime = &endpoint.runtime;
     // 0 is "no sample yet".
@@ -143,12 +153,13 @@ fn endpoint(endpoint: &Endpoint) -> Value {
         "connections": number(&runtime.connections),
         "latency_ms": latency_ms,
         "tls": runtime.tls().as_ref().map(tls),
+        "tls_failure": runtime.tls_failure(),
     })
 }
 
 fn tls(facts: &TlsFacts) -> Value {
     json!({
-        "peer": facts.peer.as_str(),
+        "peer": &*facts.peer,
         "version": facts.version,
         "cipher_suite": facts.cipher_suite,
         "key_exchange": facts.key_exchange,
@@ -165,9 +176,6 @@ pub(super) fn listeners(state: &State) -> Value {
 }
 
 fn listener(settings: &Listener, runtime: &ListenerRuntime) -> Value {
-    let reasons = Refusal::ALL.into_iter().zip(&runtime.refused);
-    let refused: Map<String, Value> =
-        reasons.map(|(reason, value)| (reason.label().to_owned(), count(value))).collect();
     let (named, other) = runtime.peers.read();
     let mut peers: Vec<Value> = named.iter().map(|(id, counts)| peer(id.as_str(), counts)).collect();
     if other.connections.load(Ordering::Relaxed) > 0 {
@@ -179,12 +187,17 @@ fn listener(settings: &Listener, runtime: &ListenerRuntime) -> Value {
         "direction": if settings.is_inbound() { "inbound" } else { "outbound" },
         "accepted": count(&runtime.accepted),
         "active": runtime.active.load(Ordering::Relaxed),
-        "over_limit": count(&runtime.over_limit),
+        "shed": labelled(Shed::ALL.map(Shed::label), &runtime.closed.shed),
+        "misused": labelled(Misuse::ALL.map(Misuse::label), &runtime.closed.misused),
         "accept_errors": count(&runtime.accept_errors),
-        "refused": refused,
+        "refused": labelled(Refusal::ALL.map(Refusal::label), &runtime.refused),
         "unrouted": flags(&runtime.unrouted),
         "peers": peers,
     })
+}
+
+fn labelled<const N: usize>(labels: [&str; N], counts: &[AtomicU64; N]) -> Map<String, Value> {
+    labels.iter().zip(counts).map(|(label, value)| ((*label).to_owned(), count(value))).collect()
 }
 
 fn peer(name: &str, counts: &PeerCount) -> Value {

@@ -1,6 +1,6 @@
 //! What is not a list: `service` to `limits`. All but the last two are fixed for the life of the process.
 
-use std::{num::NonZeroUsize, path::Path};
+use std::{num::NonZeroUsize, path::Path, time::Duration};
 
 use outrider_certs::TrustDomain;
 use serde_saphyr::Spanned;
@@ -13,7 +13,9 @@ use crate::{
     },
     model::{
         file::{Faults, Place, quoted, report_odd_keys},
-        settings::{AdminSettings, Bootstrap, DrainSettings, IdentitySource, Limits, TlsSettings},
+        settings::{
+            AdminSettings, Bootstrap, DrainSettings, IdentitySource, Limits, MemoryBudget, TlsSettings,
+        },
     },
 };
 
@@ -200,31 +202,43 @@ pub(super) fn limits(raw: Option<&Spanned<raw::Limits>>, faults: &mut Faults) ->
     let place = section(raw, "limits");
     let raw = raw.map_or(&empty, |raw| &raw.value);
     report_odd_keys(&raw.odd_keys, raw::Limits::KEYS, &place, faults);
-    let count = |text, key, faults: &mut Faults| quantity::<u64>(text, key, &place, faults);
-    let size = |text, key, faults: &mut Faults| quantity::<Bytes>(text, key, &place, faults).0;
-    let max_connections = count(raw.max_connections.as_ref(), &defaults::LISTENER_CONNECTIONS, faults);
-    let header_bytes = size(raw.header_bytes.as_ref(), &defaults::HEADER_BYTES, faults);
-    let header_count = count(raw.header_count.as_ref(), &defaults::HEADER_COUNT, faults);
-    let max_streams = count(raw.max_streams.as_ref(), &defaults::MAX_STREAMS, faults);
-    let stream_window = size(raw.stream_window.as_ref(), &defaults::STREAM_WINDOW, faults);
+    let mut count = |text: &Option<_>, key| quantity::<u64>(text.as_ref(), key, &place, faults);
+    let max_connections = to_usize(count(&raw.max_connections, &defaults::LISTENER_CONNECTIONS));
+    let per_peer = to_usize(count(&raw.max_connections_per_peer, &defaults::PEER_CONNECTIONS));
+    let max_handshakes = to_usize(count(&raw.max_handshakes, &defaults::MAX_HANDSHAKES));
+    let header_count = to_usize(count(&raw.header_count, &defaults::HEADER_COUNT));
+    let max_streams = to_u32(count(&raw.max_streams, &defaults::MAX_STREAMS));
+    let max_resets = to_u32(count(&raw.max_resets, &defaults::MAX_RESETS));
+    let mut size = |text: &Option<_>, key| quantity::<Bytes>(text.as_ref(), key, &place, faults).0;
+    let header_bytes = to_usize(size(&raw.header_bytes, &defaults::HEADER_BYTES));
+    let stream_window_bytes = to_u32(size(&raw.stream_window, &defaults::STREAM_WINDOW));
+    let mut time = |text: &Option<_>, key| quantity::<Duration>(text.as_ref(), key, &place, faults);
+    let handshake_timeout = time(&raw.handshake_timeout, &defaults::HANDSHAKE_TIMEOUT);
+    let header_read_timeout = time(&raw.header_read_timeout, &defaults::HEADER_READ_TIMEOUT);
+    let auto = MemoryBudget::Auto {
+        percent: defaults::MEMORY_PERCENT,
+        without_limit: defaults::MEMORY_WITHOUT_CGROUP.0,
+    };
+    let idle_timeout = time(&raw.idle_timeout, &defaults::IDLE_TIMEOUT);
+    let memory = match &raw.memory {
+        None => auto,
+        Some(text) if text.value == "auto" => auto,
+        Some(text) if text.value == "none" => MemoryBudget::None,
+        text => MemoryBudget::Bytes(quantity(text.as_ref(), &defaults::MEMORY, &place, faults).0),
+    };
     Limits {
-        max_connections: to_usize(max_connections),
-        header_bytes: to_usize(header_bytes),
-        header_count: to_usize(header_count),
-        max_streams: to_u32(max_streams),
-        handshake_timeout: quantity(
-            raw.handshake_timeout.as_ref(),
-            &defaults::HANDSHAKE_TIMEOUT,
-            &place,
-            faults,
-        ),
-        header_read_timeout: quantity(
-            raw.header_read_timeout.as_ref(),
-            &defaults::HEADER_READ_TIMEOUT,
-            &place,
-            faults,
-        ),
-        stream_window_bytes: to_u32(stream_window),
+        max_connections,
+        max_connections_per_peer: per_peer,
+        max_handshakes,
+        header_bytes,
+        header_count,
+        max_streams,
+        max_resets,
+        handshake_timeout,
+        header_read_timeout,
+        idle_timeout,
+        stream_window_bytes,
+        memory,
     }
 }
 

@@ -9,7 +9,7 @@ use super::{
     MAX_CLUSTERS,
     bootstrap::{to_u32, to_usize},
     dns::{self, Surroundings},
-    listeners::peer_kind,
+    transport::transport,
 };
 use crate::{
     config::{
@@ -18,8 +18,9 @@ use crate::{
         value::{choice, name, path, quantity, quantity_or_none, required},
     },
     model::{
-        cluster::{Caps, ClusterName, ClusterSettings, EndpointSource, RetryPolicy, Timeouts, Transport},
+        cluster::{Caps, ClusterName, ClusterSettings, EndpointSource, RetryPolicy, Timeouts},
         file::{Faults, Place, quoted, report_odd_keys, validate_endpoints, validate_spiffe_ids},
+        transport::{ExpectedIds, Transport},
     },
     route,
 };
@@ -55,11 +56,12 @@ fn cluster(
     report_odd_keys(&raw.odd_keys, raw::Cluster::KEYS, place, faults);
     let name = cluster_name(raw, place, faults);
     let authorities = authorities(raw, name.as_deref(), place, faults);
-    let source = source(raw, around, place, faults);
+    let transport = transport(raw, around.folder, place, faults);
+    let source = source(raw, transport.as_ref(), around, place, faults);
     let max_requests = quantity(raw.max_requests.as_ref(), &defaults::MAX_REQUESTS, place, faults);
     let max_connections = quantity(raw.max_connections.as_ref(), &defaults::MAX_CONNECTIONS, place, faults);
     Some(ClusterSettings {
-        transport: transport(raw, place, faults),
+        transport: transport?,
         balance: choice(raw.balance.as_ref(), &defaults::BALANCE, place, faults),
         timeouts: timeouts(raw, place, faults),
         retry: retry(raw.retry.as_ref(), place, faults),
@@ -122,6 +124,7 @@ fn canonical(text: &str) -> Option<String> {
 
 fn source(
     raw: &raw::Cluster,
+    transport: Option<&Transport>,
     around: &Surroundings<'_>,
     place: &Place,
     faults: &mut Faults,
@@ -132,20 +135,27 @@ fn source(
         .map(|list| validate_spiffe_ids(list, &place.key("spiffe_ids"), faults))
         .unwrap_or_default()
         .into();
+    // A transport with a fault of its own is taken for the one that says nothing about IDs.
+    let expected = match transport {
+        Some(transport) if !transport.is_outside() => ExpectedIds::OneOf(Arc::clone(&default_spiffe_ids)),
+        Some(_) | None => ExpectedIds::Outside,
+    };
     match (&raw.endpoints, &raw.endpoints_file, &raw.dns) {
         (Some(list), None, None) => {
             let place = place.key("endpoints").at(list);
             if list.value.is_empty() {
                 faults.add(&place, "is an empty list", "list at least one, or use endpoints_file or dns");
             }
-            Some(EndpointSource::Static(validate_endpoints(&list.value, &place, &default_spiffe_ids, faults)))
+            Some(EndpointSource::Static(validate_endpoints(&list.value, &place, &expected, faults)))
         }
         (None, Some(text), None) => {
             let path = path(text, around.folder, &place.key("endpoints_file"), faults);
             Some(EndpointSource::File { path, default_spiffe_ids })
         }
         (None, None, Some(dns)) => {
-            dns::needed_ids(&default_spiffe_ids, raw, place, faults);
+            if expected != ExpectedIds::Outside {
+                dns::needed_ids(&default_spiffe_ids, raw, place, faults);
+            }
             let place = place.key("dns");
             dns::settings(dns, &place, default_spiffe_ids, &around.resolver, faults).map(EndpointSource::Dns)
         }
@@ -165,16 +175,6 @@ fn source(
             None
         }
     }
-}
-
-fn transport(raw: &raw::Cluster, place: &Place, faults: &mut Faults) -> Transport {
-    let is_standard = choice(raw.peer.as_ref(), &defaults::PEER, place, faults);
-    let protocol = choice(raw.peer_protocol.as_ref(), &defaults::PEER_PROTOCOL, place, faults);
-    if let (false, Some(text)) = (is_standard, &raw.peer_protocol) {
-        let place = place.key("peer_protocol").at(text);
-        faults.add(&place, "is for standard peers only", "leave it out, or set peer: standard");
-    }
-    Transport::Mesh(peer_kind(is_standard, protocol))
 }
 
 fn timeouts(raw: &raw::Cluster, place: &Place, faults: &mut Faults) -> Timeouts {

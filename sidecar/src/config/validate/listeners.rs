@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use outrider_certs::{SpiffeId, TrustDomain};
 use serde_saphyr::Spanned;
 
-use super::{MAX_LISTENERS, bootstrap::to_u32};
+use super::{MAX_LISTENERS, bootstrap::to_u32, transport::peer_kind};
 use crate::{
     config::{
         defaults, raw,
@@ -14,11 +14,12 @@ use crate::{
     model::{
         cluster::{
             AppProtocol, Balance, Caps, ClusterName, ClusterSettings, EndpointSettings, EndpointSource,
-            PeerKind, RetryPolicy, StandardProtocol, Timeouts, Transport,
+            RetryPolicy, Timeouts,
         },
         file::{Faults, Place, report_odd_keys, validate_spiffe_ids},
         listener::{Inbound, Listener, ListenerKind, Protocol},
         settings::Bootstrap,
+        transport::Transport,
     },
 };
 
@@ -83,7 +84,7 @@ fn inbound_listener(
         app: cluster_name,
         protocol,
         app_protocol,
-        peer: peer_kind(is_standard, StandardProtocol::Http2),
+        peer: peer_kind(is_standard),
         allow,
     });
     Some((Listener { name, address: listen?, kind }, cluster?))
@@ -206,9 +207,4 @@ fn listener_name(
 
 fn required_address(text: Text<'_>, place: &Place, remedy: &str, faults: &mut Faults) -> Option<SocketAddr> {
     required(text, place, remedy, faults).and_then(|text| address(text, place, faults))
-}
-
-/// What the other end of a mesh connection is.
-pub(super) fn peer_kind(is_standard: bool, protocol: StandardProtocol) -> PeerKind {
-    if is_standard { PeerKind::Standard(protocol) } else { PeerKind::Outrider }
 }

@@ -5,6 +5,7 @@ mod clusters;
 mod dns;
 mod listeners;
 mod references;
+mod transport;
 
 use std::{path::Path, sync::Arc};
 

@@ -129,7 +129,7 @@ impl Source for DnsSource {
     fn start(self: Box<Self>, feed: Feed) -> Option<Running> {
         let start_timeout = self.settings.resolver.start_timeout;
         let rng = feed.clock().fork_rng();
-        let overdue = feed.clone();
+        let (overdue, name) = (feed.clone(), self.settings.name.clone());
         let started = feed.clock().now();
         let watched = Watched {
             source: *self,
@@ -145,7 +145,11 @@ impl Source for DnsSource {
         Some(Box::pin(async move {
             let overdue = async {
                 tokio::time::sleep(start_timeout).await;
-                overdue.give_up_waiting();
+                if overdue.give_up_waiting() && overdue.status().error().is_none() {
+                    let cluster = overdue.cluster();
+                    tracing::warn!(%cluster, name, "the start goes on without an answer from the DNS");
+                    overdue.fail(Failure::Timeout.to_string());
+                }
                 std::future::pending::<()>().await;
             };
             tokio::select! {
@@ -274,7 +278,9 @@ impl Watched {
         let (cluster, name) = (self.feed.cluster(), &self.source.settings.name);
         if self.state != state {
             self.state = state;
-            tracing::warn!(%cluster, name, %failure, "name not resolved; the last good answer stays");
+            // Without one, the count is 0.
+            let count = self.listed.as_ref().map_or(0, |listed| listed.len());
+            tracing::warn!(%cluster, name, %failure, count, "name not resolved; the endpoints known so far stay");
         }
         self.feed.fail(failure.to_string());
     }

@@ -206,6 +206,7 @@ async fn the_start_waits_for_a_silent_dns_only_so_long() {
     assert!(lists.has_changed().unwrap(), "whoever waits is woken");
     assert!(lists.borrow_and_update().is_complete());
     assert_eq!(bench.ports(), None);
+    assert_eq!(bench.status().error().as_deref(), Some("no answer in time"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -24,9 +24,6 @@ pub enum FramingError {
     /// `Content-Length` and `Transfer-Encoding`.
     #[error("both content-length and transfer-encoding")]
     LengthAndEncoding,
-    /// More fields than the limit.
-    #[error("more header fields than the limit")]
-    TooManyFields,
     /// The target does not start with `/`, nor is it `*` with `OPTIONS`.
     #[error("the request target is not a path")]
     Target,
@@ -47,12 +44,23 @@ pub enum FramingError {
     HostMismatch,
 }
 
-/// Checks a request's head: framing, number of fields (at most `header_count`), target. [`authority`] checks its host.
+/// Whether a header block has at most `count` fields and `bytes` bytes, counted as HTTP/2 does: names, values, and 32 for
+/// each field (RFC 9113 §6.5.2). `line_bytes` are those of the request's target.
+#[must_use]
+pub fn fits(headers: &HeaderMap, line_bytes: usize, count: usize, bytes: usize) -> bool {
+    const FIELD_BYTES: usize = 32;
+    headers.len() <= count
+        && headers.iter().fold(line_bytes, |sum, (name, value)| {
+            sum.saturating_add(FIELD_BYTES + name.as_str().len() + value.len())
+        }) <= bytes
+}
+
+/// Checks a request's head: framing and target. [`authority`] checks its host.
 ///
 /// # Errors
 /// The first rule it breaks. The connection must not be used on: the two sides may disagree about what comes next.
-pub fn check_request(request: &request::Parts, header_count: usize) -> Result<(), FramingError> {
-    check_fields(&request.headers, request.version, header_count)?;
+pub fn check_request(request: &request::Parts) -> Result<(), FramingError> {
+    check_fields(&request.headers, request.version)?;
     let path = request.uri.path();
     // The target of a CONNECT is an authority; what becomes of that method is not decided here.
     let is_target = path.starts_with('/')
@@ -61,15 +69,15 @@ pub fn check_request(request: &request::Parts, header_count: usize) -> Result<()
     if is_target { Ok(()) } else { Err(FramingError::Target) }
 }
 
-/// Checks a response's head: framing and number of fields (at most `header_count`).
+/// Checks a response's head: framing.
 ///
 /// # Errors
 /// The first rule it breaks. The connection must not be used on.
-pub fn check_response(response: &response::Parts, header_count: usize) -> Result<(), FramingError> {
+pub fn check_response(response: &response::Parts) -> Result<(), FramingError> {
     if response.status == StatusCode::SWITCHING_PROTOCOLS {
         return Err(FramingError::Switch);
     }
-    check_fields(&response.headers, response.version, header_count)
+    check_fields(&response.headers, response.version)
 }
 
 /// The authority a request is for, as it was sent: that of the target (`:authority`, absolute form) before `Host`.
@@ -104,10 +112,7 @@ pub fn authority(request: &request::Parts) -> Result<&str, FramingError> {
     }
 }
 
-fn check_fields(headers: &HeaderMap, version: Version, header_count: usize) -> Result<(), FramingError> {
-    if headers.len() > header_count {
-        return Err(FramingError::TooManyFields);
-    }
+fn check_fields(headers: &HeaderMap, version: Version) -> Result<(), FramingError> {
     let has_encoding = check_transfer_encoding(headers, version)?;
     let has_length = check_content_length(headers)?;
     // RFC 9112 §6.3: this may be an attempt at request smuggling or response splitting, and "ought to be handled as an

@@ -6,7 +6,7 @@ use outrider_certs::SpiffeId;
 use serde_saphyr::Spanned;
 
 use super::{Fault, Faults, Place, quoted, read, report_odd_keys, section};
-use crate::model::EndpointSettings;
+use crate::model::{EndpointSettings, transport::ExpectedIds};
 
 /// Endpoints of one cluster. As many as one file of `MAX_FILE_BYTES` comfortably holds.
 pub const MAX_ENDPOINTS: usize = 10_000;
@@ -33,16 +33,13 @@ section! {
 ///
 /// # Errors
 /// Every fault of the file; the caller keeps its last good list.
-pub fn parse_endpoints(
-    text: &str,
-    default_ids: &Arc<[SpiffeId]>,
-) -> Result<Vec<EndpointSettings>, Vec<Fault>> {
+pub fn parse_endpoints(text: &str, expected: &ExpectedIds) -> Result<Vec<EndpointSettings>, Vec<Fault>> {
     let raw: RawFile = read(text).map_err(|fault| vec![fault])?;
     let mut faults = Faults::default();
     report_odd_keys(&raw.odd_keys, RawFile::KEYS, &Place::root(), &mut faults);
     let place = Place::root().key("endpoints");
     let endpoints = match &raw.endpoints {
-        Some(list) => validate_endpoints(&list.value, &place.at(list), default_ids, &mut faults),
+        Some(list) => validate_endpoints(&list.value, &place.at(list), expected, &mut faults),
         None => {
             faults.add(&place, "is missing", "write `endpoints:` with a list, or `endpoints: []` for none");
             Vec::new()
@@ -51,12 +48,12 @@ pub fn parse_endpoints(
     if faults.is_empty() { Ok(endpoints) } else { Err(faults.into_vec()) }
 }
 
-/// Checks a list of endpoints. Those that name no SPIFFE ID get `default_ids`; with none of either it is a fault,
-/// because an endpoint that may be anyone is one that nobody verified.
+/// Checks a list of endpoints. Those that name no SPIFFE ID get the cluster's; with none of either it is a fault,
+/// because an endpoint that may be anyone is one that nobody verified. So is an ID where nobody asks for it.
 pub fn validate_endpoints(
     list: &[Spanned<RawEndpoint>],
     place: &Place,
-    default_ids: &Arc<[SpiffeId]>,
+    expected: &ExpectedIds,
     faults: &mut Faults,
 ) -> Vec<EndpointSettings> {
     if list.len() > MAX_ENDPOINTS {
@@ -71,7 +68,7 @@ pub fn validate_endpoints(
     let mut endpoints = Vec::with_capacity(list.len());
     for (index, item) in list.iter().enumerate() {
         let place = place.item(index).at(item);
-        let Some(endpoint) = validate_endpoint(&item.value, &place, default_ids, faults) else { continue };
+        let Some(endpoint) = validate_endpoint(&item.value, &place, expected, faults) else { continue };
         if let Some(first) = seen.insert(endpoint.address, index) {
             let problem = format!("{} is also the address of endpoint {first}", endpoint.address);
             faults.add(&place.key("address"), problem, "list every address once");
@@ -84,19 +81,28 @@ pub fn validate_endpoints(
 fn validate_endpoint(
     raw: &RawEndpoint,
     place: &Place,
-    default_ids: &Arc<[SpiffeId]>,
+    expected: &ExpectedIds,
     faults: &mut Faults,
 ) -> Option<EndpointSettings> {
     report_odd_keys(&raw.odd_keys, RawEndpoint::KEYS, place, faults);
     let address = validate_address(raw.address.as_ref(), &place.key("address"), faults);
-    let spiffe_ids = match &raw.spiffe_id {
-        Some(text) => validate_spiffe_id(text, &place.key("spiffe_id"), faults).map(|id| Arc::from([id])),
-        None if default_ids.is_empty() => {
-            let remedy = "say who must answer there, here or for the whole cluster in spiffe_ids";
-            faults.add(&place.key("spiffe_id"), "is missing", remedy);
+    let place = place.key("spiffe_id");
+    let spiffe_ids = match (&raw.spiffe_id, expected) {
+        (Some(text), ExpectedIds::Outside) => {
+            let remedy = "leave it out: outside the mesh nobody proves a SPIFFE ID";
+            faults.add(&place.at(text), "is for tls: mesh only", remedy);
             None
         }
-        None => Some(Arc::clone(default_ids)),
+        (None, ExpectedIds::Outside) => Some(Arc::from([])),
+        (Some(text), ExpectedIds::OneOf(_)) => {
+            validate_spiffe_id(text, &place, faults).map(|id| Arc::from([id]))
+        }
+        (None, ExpectedIds::OneOf(ids)) if ids.is_empty() => {
+            let remedy = "say who must answer there, here or for the whole cluster in spiffe_ids";
+            faults.add(&place, "is missing", remedy);
+            None
+        }
+        (None, ExpectedIds::OneOf(ids)) => Some(Arc::clone(ids)),
     };
     Some(EndpointSettings { address: address?, spiffe_ids: spiffe_ids? })
 }
@@ -169,15 +175,15 @@ fn validate_spiffe_id(raw: &Spanned<String>, place: &Place, faults: &mut Faults)
 mod tests {
     use super::*;
 
-    fn default_ids() -> Arc<[SpiffeId]> {
-        Arc::from([SpiffeId::parse("spiffe://demo.outrider/orders").unwrap()])
+    fn default_ids() -> ExpectedIds {
+        ExpectedIds::OneOf(Arc::from([SpiffeId::parse("spiffe://demo.outrider/orders").unwrap()]))
     }
 
     #[test]
     fn an_endpoint_without_an_id_inherits_the_clusters() {
         let text = "endpoints:\n- address: 10.0.0.7:4343\n- address: '[fd00::7]:4343'\n  spiffe_id: spiffe://demo.outrider/own\n";
         let endpoints = parse_endpoints(text, &default_ids()).unwrap();
-        assert_eq!(endpoints[0].spiffe_ids, default_ids());
+        assert_eq!(endpoints[0].spiffe_ids[0].as_str(), "spiffe://demo.outrider/orders");
         assert_eq!(endpoints[1].spiffe_ids[0].as_str(), "spiffe://demo.outrider/own");
     }
 
@@ -209,7 +215,18 @@ mod tests {
 
     #[test]
     fn nobody_in_particular_is_a_fault() {
-        let faults = parse_endpoints("endpoints: [{address: '1.2.3.4:5'}]", &Arc::from([])).unwrap_err();
+        let faults =
+            parse_endpoints("endpoints: [{address: '1.2.3.4:5'}]", &ExpectedIds::OneOf(Arc::from([])))
+                .unwrap_err();
+        assert_eq!(faults[0].path, "endpoints[0].spiffe_id");
+    }
+
+    #[test]
+    fn outside_the_mesh_nobody_has_an_id() {
+        let text = "endpoints: [{address: '1.2.3.4:5'}]";
+        assert!(parse_endpoints(text, &ExpectedIds::Outside).unwrap()[0].spiffe_ids.is_empty());
+        let text = "endpoints: [{address: '1.2.3.4:5', spiffe_id: spiffe://demo.outrider/orders}]";
+        let faults = parse_endpoints(text, &ExpectedIds::Outside).unwrap_err();
         assert_eq!(faults[0].path, "endpoints[0].spiffe_id");
     }
 }

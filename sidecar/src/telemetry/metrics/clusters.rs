@@ -13,8 +13,10 @@ use crate::model::{
     Cluster, Endpoint, Snapshot,
     cluster::EndpointSource,
     flag::ResponseFlag,
+    handshake::TlsFailure,
     runtime::{ClusterRuntime, EndpointRuntime},
     status::LookupOutcome,
+    transport::Transport,
 };
 
 /// Values of `status_class`, in the order of `RequestCounts::by_class`.
@@ -76,10 +78,47 @@ fn encode_clusters(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> 
     metric("retries", "Retries made").counters(encoder, counters(|c| &c.retries))?;
     metric("retries_over_budget", "Retries that policy allowed and the budget did not")
         .counters(encoder, counters(|c| &c.retries_over_budget))?;
+    metric("cluster_transport", "How the cluster is reached: mesh, public, none, or app; always 1").gauges(
+        encoder,
+        clusters(snapshot).map(|cluster| {
+            let [direction, name] = labels(cluster);
+            ([direction, name, ("tls", cluster.settings.transport.label())], 1.0)
+        }),
+    )?;
+    metric("tls_failures", "TLS handshakes with endpoints that failed").counters(
+        encoder,
+        clusters(snapshot).filter(|cluster| cluster.settings.transport.is_tls()).flat_map(|cluster| {
+            let name = ("cluster", cluster.name().as_str());
+            TlsFailure::ALL.into_iter().zip(&cluster.runtime.tls_failures).map(move |(reason, count)| {
+                ([name, ("reason", reason.label())], count.load(Ordering::Relaxed))
+            })
+        }),
+    )?;
+    encode_unencrypted(encoder, snapshot)?;
     metric("cluster_in_flight", "Requests and streams under way")
         .gauges(encoder, gauges(|c| &c.in_flight))?;
     metric("cluster_connections", "Upstream connections, those being opened included")
         .gauges(encoder, gauges(|c| &c.connections))
+}
+
+/// What leaves and comes unencrypted; clusters with `tls: none` alone have these.
+fn encode_unencrypted(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+    let plain = || {
+        clusters(snapshot)
+            .filter(|cluster| matches!(cluster.settings.transport, Transport::Plain(_)))
+            .map(|cluster| (("cluster", cluster.name().as_str()), &cluster.runtime.unencrypted))
+    };
+    metric("unencrypted_connections", "Connections made without TLS to services outside the mesh").counters(
+        encoder,
+        plain().map(|(name, counts)| ([name], counts.connections.load(Ordering::Relaxed))),
+    )?;
+    metric("unencrypted_bytes", "Bytes to and from services outside the mesh, without TLS").counters(
+        encoder,
+        plain().flat_map(|(name, counts)| {
+            let both = [("sent", &counts.sent_bytes), ("received", &counts.received_bytes)];
+            both.map(|(way, bytes)| ([name, ("way", way)], bytes.load(Ordering::Relaxed)))
+        }),
+    )
 }
 
 fn encode_discovery(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, now: Instant) -> fmt::Result {

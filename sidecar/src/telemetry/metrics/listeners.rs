@@ -10,9 +10,10 @@ use std::{
 
 use prometheus_client::encoding::DescriptorEncoder;
 
-use super::family::metric;
+use super::family::{Labels, metric};
 use crate::model::{
     Generation,
+    closed::{Misuse, Shed},
     flag::ResponseFlag,
     runtime::{ListenerRuntime, PeerCount, Refusal},
 };
@@ -36,17 +37,20 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, config: &Generation) -
             .iter()
             .map(|(name, runtime)| ([("listener", *name)], runtime.active.load(Ordering::Relaxed) as f64)),
     )?;
-    metric("listener_over_limit", "Connections refused because the listener was full")
-        .counters(encoder, counters(|l| &l.over_limit))?;
+    metric("listener_shed", "Connections closed unserved because some bound was reached").counters(
+        encoder,
+        by_reason(&listeners, Shed::ALL.map(Shed::label), |runtime| &runtime.closed.shed),
+    )?;
+    metric("listener_misused", "HTTP connections ended for what their other end sent or did not send")
+        .counters(
+            encoder,
+            by_reason(&listeners, Misuse::ALL.map(Misuse::label), |runtime| &runtime.closed.misused),
+        )?;
     metric("listener_accept_errors", "Accepts that failed, as for want of file descriptors")
         .counters(encoder, counters(|l| &l.accept_errors))?;
     metric("listener_refused", "Connections of peers refused before any request").counters(
         encoder,
-        listeners.iter().flat_map(|(name, runtime)| {
-            Refusal::ALL.into_iter().zip(&runtime.refused).map(move |(reason, count)| {
-                ([("listener", *name), ("reason", reason.label())], count.load(Ordering::Relaxed))
-            })
-        }),
+        by_reason(&listeners, Refusal::ALL.map(Refusal::label), |runtime| &runtime.refused),
     )?;
     metric("unrouted", "Requests answered before any cluster was chosen").counters(
         encoder,
@@ -57,6 +61,19 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, config: &Generation) -
         }),
     )?;
     encode_peers(encoder, &listeners)
+}
+
+/// Series of counters by listener and reason.
+fn by_reason<'a, const N: usize>(
+    listeners: &'a [(&'a str, &'a ListenerRuntime)],
+    labels: [&'static str; N],
+    read: fn(&ListenerRuntime) -> &[AtomicU64; N],
+) -> impl Iterator<Item = (Labels<'a, 2>, u64)> {
+    listeners.iter().flat_map(move |(name, runtime)| {
+        labels.into_iter().zip(read(runtime)).map(move |(label, count)| {
+            ([("listener", *name), ("reason", label)], count.load(Ordering::Relaxed))
+        })
+    })
 }
 
 fn encode_peers(encoder: &mut DescriptorEncoder<'_>, listeners: &[(&str, &ListenerRuntime)]) -> fmt::Result {

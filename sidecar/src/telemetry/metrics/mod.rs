@@ -11,7 +11,7 @@ use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, regis
 use crate::{
     clock::Clock,
     drain::Drains,
-    model::{reload::ConfigStatus, snapshot::Snapshots, status::IdentityStatus},
+    model::{load::Load, reload::ConfigStatus, snapshot::Snapshots, status::IdentityStatus},
     readiness::Readiness,
 };
 
@@ -42,6 +42,8 @@ pub struct ProcessFacts {
     pub drain: Drains,
     /// What readiness waits for.
     pub readiness: Readiness,
+    /// What the process carries, and may carry.
+    pub load: Arc<Load>,
 }
 
 /// All metrics of the process.

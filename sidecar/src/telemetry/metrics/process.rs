@@ -16,6 +16,7 @@ use crate::{
     drain::Phase,
     model::{
         Identity, Snapshot,
+        load::Load,
         reload::{ConfigStatus, Outcome},
         status::IdentityStatus,
     },
@@ -45,12 +46,29 @@ pub(super) fn encode(
         .gauge(encoder, process.drain.in_flight() as f64)?;
     metric("snapshot_version", "Version of what the data path goes by; raised by every change")
         .gauge(encoder, snapshot.version as f64)?;
+    encode_load(encoder, &process.load)?;
     encode_config(encoder, &process.config, snapshot.config.number)?;
     encode_renewals(encoder, &process.identity)?;
     match &snapshot.identity {
         Some(identity) => identity_metrics(encoder, process, identity),
         None => Ok(()),
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a double")]
+fn encode_load(encoder: &mut DescriptorEncoder<'_>, load: &Load) -> fmt::Result {
+    metric("open_connections", "Accepted connections open, over all listeners")
+        .gauge(encoder, load.open.load(Ordering::Relaxed) as f64)?;
+    metric("open_connections_max", "How many may be, by the limit of descriptors")
+        .gauge(encoder, load.max_open as f64)?;
+    metric("memory_resident_bytes", "Memory in use that no file stands behind, as last looked at")
+        .gauge(encoder, load.resident_bytes.load(Ordering::Relaxed) as f64)?;
+    metric("memory_budget_bytes", "Over it new work is shed; 0 for no bound")
+        .gauge(encoder, load.budget_bytes.unwrap_or(0) as f64)?;
+    metric("memory_over_budget", "1 while new work is shed for want of memory")
+        .gauge(encoder, f64::from(u8::from(load.is_over())))?;
+    metric("memory_exceeded", "Times the memory budget was reached")
+        .counter(encoder, load.exceeded.load(Ordering::Relaxed))
 }
 
 fn phase(phase: Phase) -> f64 {

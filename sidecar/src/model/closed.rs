@@ -1,0 +1,161 @@
+//! Connections that were closed for what they cost or for what they sent: closed lists, each a metric label.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use outrider_certs::SpiffeId;
+
+/// Why a connection was closed unserved, although nothing was wrong with it: some bound was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shed {
+    /// `max_connections` of the listener.
+    Listener,
+    /// Descriptors of the process.
+    Descriptors,
+    /// `max_handshakes`: too many handshakes under way, on the worker or from this address.
+    Handshakes,
+    /// `max_connections_per_peer`.
+    Peer,
+    /// `memory`.
+    Memory,
+}
+
+impl Shed {
+    /// Every reason, in the order of their discriminants.
+    pub const ALL: [Self; 5] =
+        [Self::Listener, Self::Descriptors, Self::Handshakes, Self::Peer, Self::Memory];
+
+    /// The reason as a metric label.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Listener => "listener",
+            Self::Descriptors => "descriptors",
+            Self::Handshakes => "handshakes",
+            Self::Peer => "peer",
+            Self::Memory => "memory",
+        }
+    }
+}
+
+/// Why we ended an HTTP connection that had been let in: what its other end sent, or did not send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Misuse {
+    /// No HTTP/1: answered with 400 and closed, or closed in the midst of a body.
+    Malformed,
+    /// An HTTP/1 head beyond `header_bytes` or `header_count`, or a target beyond 64 KiB: 431 or 414, and closed.
+    HeadTooLarge,
+    /// No whole HTTP/1 head within `header_read_timeout`: closed.
+    HeadTimeout,
+    /// No HTTP/2, or a broken rule of it: GOAWAY and closed.
+    Http2,
+    /// Frames that cost more than they carry (`ENHANCE_YOUR_CALM`): GOAWAY and closed.
+    Flood,
+    /// More than `max_resets` streams per second that were reset before their answers: GOAWAY, then closed.
+    Resets,
+}
+
+impl Misuse {
+    /// Every reason, in the order of their discriminants.
+    pub const ALL: [Self; 6] =
+        [Self::Malformed, Self::HeadTooLarge, Self::HeadTimeout, Self::Http2, Self::Flood, Self::Resets];
+
+    /// The reason as a metric label.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::HeadTooLarge => "head_too_large",
+            Self::HeadTimeout => "head_timeout",
+            Self::Http2 => "http2",
+            Self::Flood => "flood",
+            Self::Resets => "resets",
+        }
+    }
+}
+
+/// Counters of [`Shed`] and [`Misuse`] of one listener, and the connections that each peer has open there.
+#[derive(Debug, Default)]
+pub struct Closed {
+    /// By [`Shed`].
+    pub shed: [AtomicU64; Shed::ALL.len()],
+    /// By [`Misuse`].
+    pub misused: [AtomicU64; Misuse::ALL.len()],
+    // No larger than the number of open connections: a peer without one is not in here.
+    open: Mutex<HashMap<SpiffeId, usize>>,
+}
+
+impl Closed {
+    /// Counts a connection closed unserved.
+    pub fn count_shed(&self, reason: Shed) {
+        if let Some(count) = self.shed.get(reason as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts a connection ended for misuse.
+    pub fn count_misuse(&self, reason: Misuse) {
+        if let Some(count) = self.misused.get(reason as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts a peer's connection until the returned value is dropped; `None` if it has `max` already.
+    #[must_use]
+    pub fn open_for(self: &Arc<Self>, peer: &SpiffeId, max: usize) -> Option<PeerSlot> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(peer.clone()).or_default();
+        if *count >= max {
+            return None;
+        }
+        *count += 1;
+        Some(PeerSlot { closed: Arc::clone(self), peer: peer.clone() })
+    }
+}
+
+/// A peer's open connection, which counts until this is dropped.
+#[derive(Debug)]
+pub struct PeerSlot {
+    closed: Arc<Closed>,
+    peer: SpiffeId,
+}
+
+impl Drop for PeerSlot {
+    fn drop(&mut self) {
+        let mut open = self.closed.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(&self.peer) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.peer);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_peer_has_its_own_bound_and_gives_its_places_back() {
+        let closed = Arc::new(Closed::default());
+        let [web, shop] = ["web", "shop"].map(|name| SpiffeId::parse(&format!("spiffe://t/{name}")).unwrap());
+        let first = closed.open_for(&web, 1).unwrap();
+        assert!(closed.open_for(&web, 1).is_none());
+        let _other = closed.open_for(&shop, 1).unwrap();
+        drop(first);
+        drop(closed.open_for(&web, 1).unwrap());
+        assert_eq!(closed.open.lock().unwrap().len(), 1, "who has none takes no room");
+    }
+
+    #[test]
+    fn labels_follow_their_discriminants() {
+        assert!(Shed::ALL.into_iter().enumerate().all(|(index, reason)| reason as usize == index));
+        assert!(Misuse::ALL.into_iter().enumerate().all(|(index, reason)| reason as usize == index));
+    }
+}
