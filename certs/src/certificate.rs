@@ -128,7 +128,9 @@ pub fn spki_sha256(der: &CertificateDer<'_>) -> Result<[u8; 32], LeafError> {
     Ok(sha256(parse(der)?.public_key().raw))
 }
 
-pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
+/// SHA-256 of some bytes.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     let mut hash = [0; 32];
     hash.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
     hash

@@ -9,9 +9,13 @@
 //! *Closing*: the grace for idle connections of the own app is over; they are closed as well.
 //! *Forced*: all is done, or the deadline passed; everything left is dropped.
 //!
-//! `advance` may skip phases and never goes back.
+//! `advance` may skip phases and never goes back. A [`child`](Drain::child) is drained with its parent, and can be
+//! drained alone: one listener among others.
 
-use std::{future::Future, sync::Arc};
+use std::{
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+};
 
 use tokio::sync::watch;
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
@@ -34,10 +38,42 @@ pub enum Phase {
 /// Starts and observes a drain. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Drain {
-    phase: Arc<watch::Sender<Phase>>,
-    /// What brings new work in; it must have ended before "no work is left" means anything.
+    own: Arc<Own>,
+    /// What brings new work in; it must have ended before "no work is left" means anything. A child's are its parent's.
     sources: TaskTracker,
+    /// A child's are its parent's.
     tasks: TaskTracker,
+}
+
+/// What a drain has for itself.
+#[derive(Debug)]
+struct Own {
+    phase: watch::Sender<Phase>,
+    /// Those that are still in use.
+    children: Mutex<Vec<Weak<Own>>>,
+}
+
+impl Own {
+    fn new(phase: Phase) -> Arc<Self> {
+        Arc::new(Self { phase: watch::Sender::new(phase), children: Mutex::default() })
+    }
+
+    fn advance(&self, phase: Phase) {
+        // Held until all are told, so that a child made meanwhile does not miss it.
+        let children = self.children();
+        self.phase.send_if_modified(|current| {
+            let moves = phase > *current;
+            if moves {
+                *current = phase;
+            }
+            moves
+        });
+        children.iter().filter_map(Weak::upgrade).for_each(|child| child.advance(phase));
+    }
+
+    fn children(&self) -> MutexGuard<'_, Vec<Weak<Self>>> {
+        self.children.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A drain per direction: a pod that ends takes no new calls while its app may still make some. Clones share it.
@@ -85,6 +121,8 @@ impl Drains {
 #[derive(Clone, Debug)]
 pub struct Watcher {
     phase: watch::Receiver<Phase>,
+    /// Whoever is watched stays, also when only its tasks are left.
+    _own: Arc<Own>,
 }
 
 impl Default for Drain {
@@ -97,34 +135,35 @@ impl Drain {
     /// A drain that has not begun.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            phase: Arc::new(watch::Sender::new(Phase::Running)),
-            sources: TaskTracker::new(),
-            tasks: TaskTracker::new(),
-        }
+        Self { own: Own::new(Phase::Running), sources: TaskTracker::new(), tasks: TaskTracker::new() }
+    }
+
+    /// A drain that is as far as this one, goes on with it, and can be advanced alone. This one waits for what is
+    /// started with the child.
+    #[must_use]
+    pub fn child(&self) -> Self {
+        let mut children = self.own.children();
+        children.retain(|child| child.strong_count() > 0);
+        let own = Own::new(self.phase());
+        children.push(Arc::downgrade(&own));
+        Self { own, sources: self.sources.clone(), tasks: self.tasks.clone() }
     }
 
     /// Moves on to `phase`; going back is ignored.
     pub fn advance(&self, phase: Phase) {
-        self.phase.send_if_modified(|current| {
-            let moves = phase > *current;
-            if moves {
-                *current = phase;
-            }
-            moves
-        });
+        self.own.advance(phase);
     }
 
     /// How far it has come.
     #[must_use]
     pub fn phase(&self) -> Phase {
-        *self.phase.borrow()
+        *self.own.phase.borrow()
     }
 
     /// A watcher for a task.
     #[must_use]
     pub fn watcher(&self) -> Watcher {
-        Watcher { phase: self.phase.subscribe() }
+        Watcher { phase: self.own.phase.subscribe(), _own: Arc::clone(&self.own) }
     }
 
     /// Tasks that are still alive: what a drain waits for.
@@ -183,10 +222,52 @@ impl Watcher {
         *self.phase.borrow()
     }
 
-    /// Waits until the drain has come as far as `phase`. Cancel-safe. If the drain is gone (the process is being torn
-    /// down), it counts as forced.
+    /// Waits until the drain has come as far as `phase`. Cancel-safe.
     pub async fn reached(&mut self, phase: Phase) {
-        // An error means that the sender is gone, which is the end of the process: nothing to wait for.
+        // The watched drain lives as long as its watchers, so this ends only when the phase is reached.
         drop(self.phase.wait_for(|current| *current >= phase).await);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_child_goes_with_its_parent_and_can_go_alone() {
+        let parent = Drain::new();
+        let (early, other) = (parent.child(), parent.child());
+        early.advance(Phase::Draining);
+        assert_eq!((early.phase(), other.phase()), (Phase::Draining, Phase::Running));
+        assert_eq!(parent.phase(), Phase::Running);
+        parent.advance(Phase::Closing);
+        assert_eq!((early.phase(), other.phase()), (Phase::Closing, Phase::Closing));
+        assert_eq!(parent.child().phase(), Phase::Closing, "a late one is as far");
+    }
+
+    #[tokio::test]
+    async fn a_parent_waits_for_its_childrens_tasks_also_when_nobody_holds_the_child() {
+        let parent = Drain::new();
+        let child = parent.child();
+        let (end, ended) = tokio::sync::oneshot::channel::<()>();
+        child.spawn(async move { drop(ended.await) });
+        drop(child);
+        tokio::task::yield_now().await;
+        assert_eq!(parent.in_flight(), 1);
+        assert!(parent.finished().now_or_never().is_none());
+        parent.advance(Phase::Draining);
+        assert_eq!(parent.in_flight(), 1, "what is in flight goes on");
+        drop(end);
+        parent.finished().await;
+    }
+
+    #[tokio::test]
+    async fn a_childs_task_ends_when_the_parent_is_forced() {
+        let parent = Drain::new();
+        parent.child().spawn(std::future::pending());
+        parent.advance(Phase::Forced);
+        parent.finished().await;
     }
 }

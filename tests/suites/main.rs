@@ -21,6 +21,7 @@ mod harness;
 mod pools;
 mod processes;
 mod protocols;
+mod reload;
 mod request_path_docs;
 mod retries;
 mod simulation;

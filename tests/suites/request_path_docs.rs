@@ -42,6 +42,7 @@ fn one_of_each(http: &Arc<Broken>) -> Vec<ProxyError> {
         ProxyError::HeadersTooLarge,
         ProxyError::Unsupported("CONNECT"),
         ProxyError::NoRoute { authority: "orders".to_owned() },
+        ProxyError::NotAllowed,
         ProxyError::NoEndpoint { cluster: cluster.clone() },
         overflow(Overflow::Requests),
         overflow(Overflow::Connections),
@@ -69,6 +70,9 @@ fn event(error: &ProxyError) -> &'static str {
         }
         ProxyError::Unsupported(_) => "The request asks for a feature of HTTP that is not carried.",
         ProxyError::NoRoute { .. } => "No cluster has this authority.",
+        ProxyError::NotAllowed => {
+            "The caller may not call here any more: the list changed since it connected."
+        }
         ProxyError::NoEndpoint { .. } => "The cluster has no endpoint.",
         ProxyError::Overflow { cap: Overflow::Requests, .. } => "The cluster's cap on requests is reached.",
         ProxyError::Overflow { cap: Overflow::Connections, .. } => {
@@ -103,6 +107,7 @@ fn grpc_name(code: u8) -> &'static str {
     match code {
         1 => "CANCELLED",
         4 => "DEADLINE_EXCEEDED",
+        7 => "PERMISSION_DENIED",
         8 => "RESOURCE_EXHAUSTED",
         12 => "UNIMPLEMENTED",
         13 => "INTERNAL",

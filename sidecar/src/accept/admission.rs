@@ -1,6 +1,9 @@
 //! May this connection come in? Bounds of the listener and of the process; nothing about who it is.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use crate::model::{
     closed::Shed,
@@ -24,8 +27,8 @@ pub fn max_open(descriptors: usize) -> usize {
 /// What decides on one listener's connections, over all workers.
 #[derive(Clone, Debug)]
 pub struct Admission {
-    /// Connections of the listener at a time.
-    pub max_connections: usize,
+    /// Connections of the listener at a time; may change while it accepts.
+    pub max_connections: Arc<AtomicUsize>,
     /// Its counters.
     pub counts: Arc<ListenerRuntime>,
     /// The process's.
@@ -63,7 +66,8 @@ impl Admission {
         }
         let opened = self.load.open_one().ok_or(Shed::Descriptors)?;
         // Workers share the count: the one that raises it over the bound takes it back.
-        if self.counts.active.fetch_add(1, Ordering::Relaxed) >= self.max_connections {
+        if self.counts.active.fetch_add(1, Ordering::Relaxed) >= self.max_connections.load(Ordering::Relaxed)
+        {
             self.counts.active.fetch_sub(1, Ordering::Relaxed);
             return Err(Shed::Listener);
         }
@@ -77,7 +81,7 @@ mod tests {
 
     fn admission(max_connections: usize, max_open: usize, sheds_on_memory: bool) -> Admission {
         Admission {
-            max_connections,
+            max_connections: Arc::new(AtomicUsize::new(max_connections)),
             counts: Arc::default(),
             load: Arc::new(Load::new(max_open, Some(1000))),
             sheds_on_memory,

@@ -7,7 +7,10 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -22,7 +25,7 @@ const SHARE: usize = 4;
 /// The handshakes under way on one worker.
 #[derive(Debug)]
 pub struct Handshakes {
-    max: usize,
+    max: AtomicUsize,
     inner: Arc<Mutex<Inner>>,
 }
 
@@ -53,7 +56,12 @@ impl Handshakes {
     /// At most `max` at a time, and a quarter of that from one address.
     #[must_use]
     pub fn new(max: usize) -> Self {
-        Self { max, inner: Arc::default() }
+        Self { max: AtomicUsize::new(max), inner: Arc::default() }
+    }
+
+    /// At most `max` from now on; those that are under way may end.
+    pub fn set_max(&self, max: usize) {
+        self.max.store(max, Ordering::Relaxed);
     }
 
     /// A place for a handshake that begins now, perhaps instead of one that takes too long; `None` if there is none:
@@ -61,10 +69,11 @@ impl Handshakes {
     #[must_use]
     pub fn begin(&self, address: IpAddr, now: Instant) -> Option<Place> {
         let mut inner = lock(&self.inner);
-        let share = self.max.div_ceil(SHARE);
+        let max = self.max.load(Ordering::Relaxed);
+        let share = max.div_ceil(SHARE);
         if inner.per_address.get(&address).is_some_and(|count| *count >= share) {
             inner.give_up_one(now, |under_way| under_way.address == address)?;
-        } else if inner.under_way.len() >= self.max {
+        } else if inner.under_way.len() >= max {
             inner.give_up_one(now, |_any| true)?;
         }
         let number = inner.next;

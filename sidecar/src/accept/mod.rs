@@ -20,12 +20,13 @@ use crate::{
 /// meanwhile free some, and the loop does not spin.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(20);
 
-/// Accepts until the drain begins; then takes what the kernel has already accepted for us, and closes the socket.
+/// Accepts until the drain begins; then takes what the kernel has already accepted for us. Cancel-safe: a dropped call
+/// loses no connection.
 ///
 /// `serve` makes the task of one connection. What is not admitted is closed at once: a queue would only hide the
 /// overload.
 pub async fn run<L, F>(
-    listener: L,
+    listener: &L,
     admission: Admission,
     drain: Drain,
     serve: impl Fn(L::Stream, SocketAddr) -> F,
@@ -117,7 +118,7 @@ fn is_the_connections(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Read, sync::Arc};
+    use std::{io::Read, sync::Arc, sync::atomic::AtomicUsize};
 
     use futures_util::FutureExt;
     use tokio::io::AsyncWriteExt;
@@ -133,7 +134,8 @@ mod tests {
 
     fn admission(counts: &Arc<ListenerRuntime>) -> Admission {
         let load = Arc::new(Load::new(WAITING, None));
-        Admission { max_connections: WAITING, counts: Arc::clone(counts), load, sheds_on_memory: true }
+        let max_connections = Arc::new(AtomicUsize::new(WAITING));
+        Admission { max_connections, counts: Arc::clone(counts), load, sheds_on_memory: true }
     }
 
     async fn greet(mut stream: tokio::net::TcpStream, _peer: SocketAddr) {
@@ -147,7 +149,8 @@ mod tests {
         let clients: Vec<_> = (0..WAITING).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
         let (drain, counts) = (Drain::new(), Arc::<ListenerRuntime>::default());
         drain.advance(Phase::Draining);
-        run(listener, admission(&counts), drain.clone(), greet).await;
+        run(&listener, admission(&counts), drain.clone(), greet).await;
+        drop(listener);
         drain.finished().await;
         assert_eq!(counts.accepted.load(Ordering::Relaxed), WAITING as u64);
         for mut client in clients {
@@ -210,7 +213,7 @@ mod tests {
             client.await.unwrap().unwrap();
             drain.advance(Phase::Draining);
         };
-        tokio::join!(run(listener, admission, drain.clone(), greet), stop);
+        tokio::join!(run(&listener, admission, drain.clone(), greet), stop);
         assert_eq!(counts.accept_errors.load(Ordering::Relaxed), count);
         for errno in theirs {
             assert!(is_the_connections(&errno.into()), "{errno}");

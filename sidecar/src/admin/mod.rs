@@ -3,7 +3,7 @@
 //! ```text
 //!   0.0.0.0:4391               GET /live /ready /metrics          anybody who reaches the pod
 //!   /run/outrider/admin.sock   the same, GET /status /config /clusters /listeners /certs
-//!                              POST /drain /log                   our own user, or root
+//!                              POST /drain /reload /log           our own user, or root
 //!   …/admin.sock.fd            our listening sockets, for a successor  our own user, or root
 //! ```
 //!
@@ -23,7 +23,7 @@ mod socket;
 
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 
 pub use client::{Answer, ClientError, call};
 pub use handover::{handover_path, serve_handover};
@@ -33,9 +33,13 @@ pub use socket::{BoundSocket, bind_socket};
 use crate::{
     clock::Clock,
     drain::Drains,
-    model::{Settings, snapshot::Snapshots, status::IdentityStatus},
+    model::{
+        reload::{ConfigStatus, Report},
+        snapshot::Snapshots,
+        status::IdentityStatus,
+    },
     readiness::Readiness,
-    telemetry::{Metrics, log, metrics::Listeners},
+    telemetry::{Metrics, log},
 };
 
 /// The header that a request which changes something must carry, with the value `1`.
@@ -87,15 +91,34 @@ impl DrainRequests {
     }
 }
 
+/// A reload that an operator asked for: where to say what became of it.
+pub type ReloadRequest = oneshot::Sender<Report>;
+
+/// Where reload requests go. Clones share it.
+#[derive(Clone, Debug)]
+pub struct ReloadRequests(mpsc::Sender<ReloadRequest>);
+
+impl ReloadRequests {
+    /// And where they arrive. One may wait while another is served; more are refused.
+    #[must_use]
+    pub fn new() -> (Self, mpsc::Receiver<ReloadRequest>) {
+        let (requests, arriving) = mpsc::channel(1);
+        (Self(requests), arriving)
+    }
+
+    /// Asks for a reload and waits for what becomes of it; `None` if nobody can serve it now.
+    pub async fn request(&self) -> Option<Report> {
+        let (done, is_done) = oneshot::channel();
+        self.0.try_send(done).ok()?;
+        is_done.await.ok()
+    }
+}
+
 /// Everything that admin shows or changes.
 #[derive(Debug)]
 pub struct State {
-    /// Where the newest snapshot is.
+    /// Where the newest snapshot is, and with it the configuration in force.
     pub snapshots: Snapshots,
-    /// Counters of every listener, by name.
-    pub listeners: Listeners,
-    /// What the configuration says.
-    pub settings: Arc<Settings>,
     /// How getting and renewing our certificate goes.
     pub identity: Arc<IdentityStatus>,
     /// What readiness waits for.
@@ -104,6 +127,10 @@ pub struct State {
     pub drain: Drains,
     /// Where asked-for drains go.
     pub drain_requests: DrainRequests,
+    /// Where asked-for reloads go.
+    pub reload_requests: ReloadRequests,
+    /// The configuration in force, and what became of newer ones.
+    pub config: Arc<ConfigStatus>,
     /// All metrics.
     pub metrics: Metrics,
     /// The log's level; `None` where the process has no log of its own (tests).

@@ -48,6 +48,7 @@ pub(super) fn all(state: Arc<State>) -> Router {
         .route("/certs", get(|Shared(state): Shared<Arc<State>>| async move { Json(dump::certs(&state)) }));
     let changes = Router::new()
         .route("/drain", post(drain))
+        .route("/reload", post(reload))
         .route("/log", post(log))
         .route_layer(middleware::from_fn(require_change_header));
     bounded(probes().merge(dumps).merge(changes)).with_state(state)
@@ -138,6 +139,17 @@ async fn drain(
     tracing::info!(inbound_only = query.inbound, "an operator asked for a drain");
     state.drain_requests.request(DrainRequest { inbound_only: query.inbound });
     (StatusCode::ACCEPTED, Json(dump::status(&state)))
+}
+
+async fn reload(Shared(state): Shared<Arc<State>>) -> Response {
+    tracing::info!("an operator asked for a reload");
+    match state.reload_requests.request().await {
+        Some(report) => {
+            let status = if report.outcome.is_good() { StatusCode::OK } else { StatusCode::CONFLICT };
+            (status, Json(dump::report(&report))).into_response()
+        }
+        None => refusal(StatusCode::SERVICE_UNAVAILABLE, "a reload is under way; try again"),
+    }
 }
 
 #[derive(Deserialize)]

@@ -35,7 +35,7 @@ pub(super) fn check(path: &Path) -> anyhow::Result<ExitCode> {
             io::stderr().write_all(text.as_bytes())?;
             Ok(ExitCode::FAILURE)
         }
-        Err(error @ config::Error::Read { .. }) => Err(error.into()),
+        Err(error @ config::Error::Read(_)) => Err(error.into()),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod check;
 mod drain;
+mod reload;
 
 use std::{
     io::{self, Write},
@@ -23,12 +24,14 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Carry traffic until SIGTERM or SIGINT; then drain
+    /// Carry traffic until SIGTERM or SIGINT; then drain. The configuration is read again when it changes, and on SIGHUP
     Run(Run),
     /// Name every fault of a configuration, or sum up what it says
     Check(ConfigFile),
     /// Ask a running sidecar to drain, and wait until it has
     Drain(Drain),
+    /// Have a running sidecar read its configuration again now, and say what became of it
+    Reload(Reload),
     /// Print the version
     Version,
 }
@@ -61,6 +64,13 @@ enum LogFormat {
 }
 
 #[derive(Debug, Args)]
+struct Reload {
+    /// The admin socket of the sidecar
+    #[arg(long, value_name = "PATH", default_value = config::defaults::ADMIN_SOCKET)]
+    admin_socket: PathBuf,
+}
+
+#[derive(Debug, Args)]
 struct Drain {
     /// The admin socket of the sidecar
     #[arg(long, value_name = "PATH", default_value = config::defaults::ADMIN_SOCKET)]
@@ -87,6 +97,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         Command::Run(run) => carry(&run),
         Command::Check(file) => check::check(&file.config),
         Command::Drain(drain) => drain::drain(&drain.admin_socket, drain.inbound, drain.wait),
+        Command::Reload(reload) => reload::reload(&reload.admin_socket),
         Command::Version => {
             writeln!(io::stdout(), "outrider {}", env!("CARGO_PKG_VERSION"))?;
             Ok(ExitCode::SUCCESS)
@@ -100,8 +111,7 @@ fn carry(run: &Run) -> anyhow::Result<ExitCode> {
         LogFormat::Json => log::Format::Json,
     };
     let control = log::init(&run.log_level, format)?;
-    let settings = config::load(&run.file.config)?;
-    process::run(settings, control)?;
+    process::run(&run.file.config, control)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -6,41 +6,86 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use outrider_certs::certificate::sha256;
+
 use super::{Fault, Settings, raw, validate};
 use crate::model::{
     cluster::EndpointSource,
-    file::{MAX_FILE_BYTES, lines, parse_endpoints, read},
+    file::{MAX_FILE_BYTES, lines, parse_endpoints, read as read_yaml},
 };
 
 /// Why there are no settings.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file could not be read.
-    #[error("cannot read {path}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Read(#[from] Unreadable),
     /// The file is faulty. Shown with one line per fault (a fault in the YAML itself with the lines around it).
     #[error("{}", lines(.0))]
     Faults(Vec<Fault>),
 }
 
-/// Reads and checks a configuration file. Relative paths in it start at its folder. Blocks on file I/O.
+/// The file could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read {path}")]
+pub struct Unreadable {
+    /// The file.
+    pub path: PathBuf,
+    /// Why.
+    pub source: io::Error,
+}
+
+/// The text of a configuration file, as it was read.
+#[derive(Clone, Debug)]
+pub struct Text {
+    path: PathBuf,
+    text: String,
+    sha256: String,
+}
+
+/// Reads a configuration file. Blocks on file I/O.
 ///
-/// Endpoints files that exist are checked too; one that does not exist yet is no fault, since whatever writes it may
-/// start later.
+/// # Errors
+/// It cannot be read, or is too large.
+pub fn read(path: &Path) -> Result<Text, Unreadable> {
+    let unreadable = |source| Unreadable { path: path.to_owned(), source };
+    let text = read_bounded(path).map_err(unreadable)?;
+    let sha256 = sha256(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(Text { path: path.to_owned(), text, sha256 })
+}
+
+impl Text {
+    /// Where it was read.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its SHA-256 in hexadecimal, as `sha256sum` shows it.
+    #[must_use]
+    pub fn sha256(&self) -> &str {
+        &self.sha256
+    }
+
+    /// What it says. Relative paths in it start at its folder. Blocks on file I/O: endpoints files that exist are checked
+    /// too; one that does not exist yet is no fault, since whatever writes it may start later.
+    ///
+    /// # Errors
+    /// [`Error::Faults`] with everything that is wrong.
+    pub fn settings(&self) -> Result<Settings, Error> {
+        let folder = self.path.parent().unwrap_or(Path::new(""));
+        let settings = parse(&self.text, folder)?;
+        let faults = endpoints_file_faults(&settings);
+        if faults.is_empty() { Ok(settings) } else { Err(Error::Faults(faults)) }
+    }
+}
+
+/// Reads and checks a configuration file: [`read`], then [`Text::settings`].
 ///
 /// # Errors
 /// The file cannot be read, or everything that is wrong with it.
 pub fn load(path: &Path) -> Result<Settings, Error> {
-    let text = read_bounded(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
-    let folder = path.parent().unwrap_or(Path::new(""));
-    let settings = parse(&text, folder)?;
-    let faults = endpoints_file_faults(&settings);
-    if faults.is_empty() { Ok(settings) } else { Err(Error::Faults(faults)) }
+    read(path)?.settings()
 }
 
 /// Checks a configuration's text. Relative paths in it start at `folder`. Touches no file.
@@ -48,7 +93,7 @@ pub fn load(path: &Path) -> Result<Settings, Error> {
 /// # Errors
 /// [`Error::Faults`] with everything that is wrong.
 pub fn parse(text: &str, folder: &Path) -> Result<Settings, Error> {
-    let file: raw::File = read(text).map_err(|fault| Error::Faults(vec![fault]))?;
+    let file: raw::File = read_yaml(text).map_err(|fault| Error::Faults(vec![fault]))?;
     validate::settings(&file, folder).map_err(Error::Faults)
 }
 

@@ -8,20 +8,25 @@
 //! # Invariants
 //! - [`Settings`] that come out need no further check: every reference exists, every number is in its range.
 //! - Defaults and ranges are in [`defaults`] and nowhere else; `docs/config.md` is compared with them by a test.
+//! - A file that is reloaded goes the same way as one that a process starts with: as a whole, or not at all.
 //! - An unknown key is a fault, and so is a key without a value: a slip of the pen never means the default.
 
 pub mod defaults;
+mod fixed;
 mod load;
 mod raw;
 mod row;
 mod units;
 mod validate;
 mod value;
+mod watch;
 
 #[cfg(test)]
 mod tests;
 
-pub use load::{Error, load, parse};
+pub use fixed::fixed_faults;
+pub use load::{Error, Text, Unreadable, load, parse, read};
 pub use row::Row;
+pub use watch::Watch;
 
 pub use crate::model::{Settings, file::Fault};

@@ -61,7 +61,7 @@ fn assert_faults(rest: &str, expected: &[&str]) {
 fn a_full_file_becomes_settings() {
     let settings = settings(&format!("{TOP}{FULL}"));
     assert_eq!(settings.bootstrap.state_dir, Path::new("/var/lib/outrider"));
-    assert_eq!(settings.bootstrap.limits.header_bytes, 65536);
+    assert_eq!(settings.limits.header_bytes, 65536);
     assert_eq!(settings.bootstrap.tls.key_exchange[0], rustls::NamedGroup::X25519MLKEM768);
     let names: Vec<&str> = settings.listeners.iter().map(|listener| &*listener.name).collect();
     assert_eq!(names, ["http", "outbound-0", "db"]);

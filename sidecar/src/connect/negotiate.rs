@@ -17,10 +17,7 @@ use tokio::sync::oneshot;
 use super::{
     Error, connector::Connector, dial::Speak, http_client::Http1, http2::Http2, place::Target, pool::Pool,
 };
-use crate::{
-    model::{runtime::EndpointRuntime, settings::Limits},
-    net::Net,
-};
+use crate::{model::runtime::EndpointRuntime, net::Net};
 
 /// Values of `EndpointRuntime::http_version`.
 const HTTP1: u8 = 1;
@@ -33,7 +30,6 @@ type Answer = Shared<oneshot::Receiver<Result<Speak, Error>>>;
 #[derive(Debug)]
 pub struct Negotiator<N: Net> {
     connector: Arc<Connector<N>>,
-    limits: Arc<Limits>,
     /// By endpoint (the address of its runtime, which whoever asks keeps alive).
     under_way: UnderWay,
 }
@@ -51,8 +47,8 @@ struct Turn<'a> {
 impl<N: Net> Negotiator<N> {
     /// Asks over connections of `connector`.
     #[must_use]
-    pub fn new(connector: Arc<Connector<N>>, limits: Arc<Limits>) -> Self {
-        Self { connector, limits, under_way: UnderWay::default() }
+    pub fn new(connector: Arc<Connector<N>>) -> Self {
+        Self { connector, under_way: UnderWay::default() }
     }
 
     /// What is spoken with this endpoint: [`Speak::Http1`] or [`Speak::Http2`]. A connection that was made to find out
@@ -95,11 +91,11 @@ impl<N: Net> Negotiator<N> {
         let mut connection = self.connector.open_for_one(target, Speak::Either, now()).await?;
         let speak = connection.chosen();
         let version = if speak == Speak::Http2 {
-            let started = Http2::start(connection, &self.limits);
+            let started = Http2::start(connection, &cluster.limits);
             pool.keep_http2(target, within(cluster.settings.timeouts.connect, started).await?);
             HTTP2
         } else {
-            let mut connection = Http1::start(connection, &self.limits).await?;
+            let mut connection = Http1::start(connection, &cluster.limits).await?;
             // So that the first who comes can have it.
             connection.ready().await?;
             pool.give_back(connection, now());

@@ -24,13 +24,12 @@ use super::{
     place::{PoolKey, Target, Terms},
     shared::{Dialing, Stream, Way},
 };
-use crate::{drain, model::settings::Limits, net::Net, resilience::circuit_breaker};
+use crate::{drain, net::Net, resilience::circuit_breaker};
 
 /// The HTTP connections of one worker.
 #[derive(Debug)]
 pub struct Pool<N: Net> {
     connector: Arc<Connector<N>>,
-    limits: Arc<Limits>,
 }
 
 /// A connection on loan.
@@ -53,8 +52,8 @@ pub enum Lease {
 impl<N: Net> Pool<N> {
     /// A pool of the connector's HTTP connections.
     #[must_use]
-    pub fn new(connector: Arc<Connector<N>>, limits: Arc<Limits>) -> Self {
-        Self { connector, limits }
+    pub fn new(connector: Arc<Connector<N>>) -> Self {
+        Self { connector }
     }
 
     /// A connection to the target: a kept one if there is, else a new one.
@@ -95,7 +94,7 @@ impl<N: Net> Pool<N> {
         // In a box: it is larger than the rest of a request's future, and rarely needed.
         let connection = Box::pin(async {
             let connection = self.connector.open_for_one(target, Speak::Http1, now).await?;
-            Http1::start(connection, &self.limits).await
+            Http1::start(connection, &target.cluster.limits).await
         })
         .await?;
         Ok(Lease::Http1 { connection })
@@ -171,7 +170,7 @@ impl<N: Net> Pool<N> {
 
     /// Dials in a task of its own: a request that goes away must not take the others' connection with it.
     fn start_dial(&self, target: Target<'_>, dialing: Dialing, now: Instant) {
-        let (connector, limits) = (Arc::clone(&self.connector), Arc::clone(&self.limits));
+        let connector = Arc::clone(&self.connector);
         let (cluster, endpoint) = (Arc::clone(target.cluster), Arc::clone(target.endpoint));
         let identity = target.identity.cloned();
         let over = dialing.over.drop_guard();
@@ -182,7 +181,7 @@ impl<N: Net> Pool<N> {
             let limit = cluster.settings.timeouts.connect;
             let dialed = async {
                 let connection = connector.open(target, Speak::Http2, now).await?;
-                Http2::start(connection, &limits).await
+                Http2::start(connection, &cluster.limits).await
             };
             let dialed = tokio::time::timeout(limit, dialed).await.unwrap_or(Err(Error::Timeout));
             let (connection, outcome) = match dialed {

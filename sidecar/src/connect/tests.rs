@@ -43,8 +43,7 @@ impl Worker {
         let clock = Clock::system();
         let trust = Registry::new(clock.clone(), Arc::new(IdentityStatus::default()));
         let (connector, mailbox) = Connector::new(Dialer { net: TcpNet, trust }, hub, &clock);
-        let limits = Arc::new(fixture::bootstrap().limits);
-        Self { pool: Pool::new(Arc::clone(&connector), limits), connector, mailbox: Some(mailbox) }
+        Self { pool: Pool::new(Arc::clone(&connector)), connector, mailbox: Some(mailbox) }
     }
 
     async fn http1(&self, cluster: &Arc<Cluster>, endpoint: usize) -> Result<Http1, Error> {
@@ -294,6 +293,7 @@ async fn a_failed_dial_is_told_to_all_who_wait_for_it() {
         settings: Arc::new(settings),
         endpoints: cluster.endpoints.clone(),
         public: None,
+        limits: Arc::clone(&cluster.limits),
         runtime: Arc::clone(&cluster.runtime),
     });
     let target = Target { cluster: &cluster, endpoint: &cluster.endpoints[0], identity: None };

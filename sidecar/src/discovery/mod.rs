@@ -109,6 +109,12 @@ impl Lists {
         self.slots.get(cluster)?.endpoints.as_ref()
     }
 
+    /// Whether the cluster's source has answered, or had its time.
+    #[must_use]
+    pub fn has_answered(&self, cluster: &ClusterName) -> bool {
+        self.slots.get(cluster).is_some_and(Slot::has_answered)
+    }
+
     /// How finding a cluster's endpoints goes.
     #[must_use]
     pub fn status(&self, cluster: &ClusterName) -> Option<&Arc<DiscoveryStatus>> {
@@ -118,7 +124,13 @@ impl Lists {
     /// Whether every cluster's source has answered, or had its time.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.slots.values().all(|slot| slot.endpoints.is_some() || slot.is_overdue)
+        self.slots.values().all(Slot::has_answered)
+    }
+}
+
+impl Slot {
+    fn has_answered(&self) -> bool {
+        self.endpoints.is_some() || self.is_overdue
     }
 }
 

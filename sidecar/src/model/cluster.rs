@@ -7,6 +7,7 @@ use outrider_certs::SpiffeId;
 use super::{
     dns::DnsSettings,
     runtime::{ClusterRuntime, EndpointRuntime},
+    settings::Limits,
     transport::{ExpectedIds, PublicTls, Transport},
 };
 
@@ -160,6 +161,8 @@ pub struct Caps {
 pub struct Cluster {
     /// What configuration says.
     pub settings: Arc<ClusterSettings>,
+    /// What its connections may cost.
+    pub limits: Arc<Limits>,
     /// Its endpoints, in discovery's order.
     pub endpoints: Vec<Arc<Endpoint>>,
     /// Counters, carried over from snapshot to snapshot by name.
@@ -181,7 +184,8 @@ impl Cluster {
 pub struct Endpoint {
     /// Where it is and who it must be.
     pub settings: EndpointSettings,
-    /// Counters, carried over by cluster, address and SPIFFE IDs: a recycled address starts afresh.
+    /// Counters, carried over by cluster, transport, address and SPIFFE IDs: a recycled address starts afresh, and so
+    /// does whatever needs other connections than before.
     pub runtime: Arc<EndpointRuntime>,
 }
 

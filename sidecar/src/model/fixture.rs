@@ -15,8 +15,12 @@ use super::{
         Balance, Caps, Cluster, ClusterName, ClusterSettings, Endpoint, EndpointSettings, EndpointSource,
         RetryPolicy, Timeouts,
     },
+    generation::Generation,
     runtime::{ClusterRuntime, EndpointRuntime},
-    settings::{AdminSettings, Bootstrap, DrainSettings, IdentitySource, Limits, MemoryBudget, TlsSettings},
+    settings::{
+        AdminSettings, Bootstrap, DrainSettings, IdentitySource, Limits, MemoryBudget, Settings, TlsSettings,
+    },
+    snapshot::Snapshot,
     transport::{HttpVersion, PeerKind, Transport},
 };
 
@@ -26,6 +30,7 @@ pub(crate) fn bootstrap() -> Bootstrap {
         service: "orders".to_owned(),
         trust_domain: TrustDomain::parse("test.mesh").unwrap(),
         workers: NonZeroUsize::MIN,
+        has_auto_workers: false,
         state_dir: "/none".into(),
         identity: IdentitySource::File {
             certificate: "/none".into(),
@@ -37,22 +42,41 @@ pub(crate) fn bootstrap() -> Bootstrap {
             key_exchange: vec![NamedGroup::X25519MLKEM768],
         },
         admin: AdminSettings { socket: "/none".into(), listen: None },
-        drain: DrainSettings { idle_grace: Duration::from_secs(5), deadline: Duration::from_secs(30) },
-        limits: Limits {
-            max_connections: 10_000,
-            max_connections_per_peer: 5_000,
-            max_handshakes: 512,
-            header_bytes: 64 << 10,
-            header_count: 100,
-            max_streams: 256,
-            max_resets: 500,
-            handshake_timeout: Duration::from_secs(10),
-            header_read_timeout: Duration::from_secs(60),
-            idle_timeout: Duration::from_secs(3600),
-            stream_window_bytes: 256 << 10,
-            memory: MemoryBudget::None,
-        },
     }
+}
+
+/// What a connection may cost, as documented.
+pub(crate) fn limits() -> Limits {
+    Limits {
+        max_connections: 10_000,
+        max_connections_per_peer: 5_000,
+        max_handshakes: 512,
+        header_bytes: 64 << 10,
+        header_count: 100,
+        max_streams: 256,
+        max_resets: 500,
+        handshake_timeout: Duration::from_secs(10),
+        header_read_timeout: Duration::from_secs(60),
+        idle_timeout: Duration::from_secs(3600),
+        stream_window_bytes: 256 << 10,
+        memory: MemoryBudget::None,
+    }
+}
+
+/// A configuration with these clusters and no listeners.
+pub(crate) fn config(clusters: &[Arc<ClusterSettings>]) -> Settings {
+    Settings {
+        bootstrap: bootstrap(),
+        drain: DrainSettings { idle_grace: Duration::from_secs(5), deadline: Duration::from_secs(30) },
+        limits: Arc::new(limits()),
+        listeners: Vec::new(),
+        clusters: clusters.to_vec(),
+    }
+}
+
+/// The snapshot before the first, of a configuration that names nothing.
+pub(crate) fn snapshot() -> Snapshot {
+    Snapshot::empty(Arc::new(Generation::first(Arc::new(config(&[])))))
 }
 
 /// Settings of a mesh cluster with the documented defaults.
@@ -92,6 +116,7 @@ pub(crate) fn cluster(settings: ClusterSettings, endpoints: u8, now: Instant) ->
     };
     Cluster {
         settings: Arc::new(settings),
+        limits: Arc::new(limits()),
         endpoints: (0..endpoints).map(endpoint).collect(),
         runtime: Arc::new(ClusterRuntime::new(now)),
         public: None,

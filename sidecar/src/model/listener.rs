@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use outrider_certs::SpiffeId;
+use outrider_certs::{SpiffeId, TrustDomain};
 
 use super::{
     cluster::{AppProtocol, ClusterName},
@@ -61,7 +61,50 @@ pub enum Protocol {
     Tcp,
 }
 
+impl Inbound {
+    /// Whether that peer may call here: it is on the list, or there is none and it is a workload of our trust domain.
+    #[must_use]
+    pub fn allows(&self, peer: &SpiffeId, own: &TrustDomain) -> bool {
+        if self.allow.is_empty() {
+            peer.trust_domain() == own && peer.is_workload()
+        } else {
+            self.allow.contains(peer)
+        }
+    }
+}
+
 impl Listener {
+    /// Whether connections that `before` accepted may stay as this listener's: where they came in and what they carry
+    /// is the same. What else may differ (who may call, where requests go) is judged anew for every request.
+    ///
+    /// Whoever adds a setting that a connection is made with adds it here.
+    #[must_use]
+    pub fn carries_on(&self, before: &Self) -> bool {
+        self.address == before.address
+            && match (&self.kind, &before.kind) {
+                (ListenerKind::OutboundHttp { .. }, ListenerKind::OutboundHttp { .. })
+                | (ListenerKind::OutboundTcp { .. }, ListenerKind::OutboundTcp { .. }) => true,
+                (ListenerKind::Inbound(now), ListenerKind::Inbound(before)) => {
+                    (now.protocol, now.peer) == (before.protocol, before.peer)
+                }
+                (
+                    ListenerKind::OutboundHttp { .. }
+                    | ListenerKind::OutboundTcp { .. }
+                    | ListenerKind::Inbound(_),
+                    _,
+                ) => false,
+            }
+    }
+
+    /// What it is if it takes connections from peers.
+    #[must_use]
+    pub fn inbound(&self) -> Option<&Inbound> {
+        match &self.kind {
+            ListenerKind::Inbound(inbound) => Some(inbound),
+            ListenerKind::OutboundHttp { .. } | ListenerKind::OutboundTcp { .. } => None,
+        }
+    }
+
     /// Whether it takes connections from peers rather than from the own app.
     #[must_use]
     pub fn is_inbound(&self) -> bool {

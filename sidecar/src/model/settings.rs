@@ -11,8 +11,12 @@ use super::{cluster::ClusterSettings, listener::Listener};
 pub struct Settings {
     /// What is fixed for the life of the process.
     pub bootstrap: Bootstrap,
+    /// How we stop.
+    pub drain: DrainSettings,
+    /// What a connection may cost.
+    pub limits: Arc<Limits>,
     /// Addresses we accept on.
-    pub listeners: Vec<Listener>,
+    pub listeners: Vec<Arc<Listener>>,
     /// Where requests can go, the `inbound/…` clusters of the own app included.
     pub clusters: Vec<Arc<ClusterSettings>>,
 }
@@ -26,6 +30,8 @@ pub struct Bootstrap {
     pub trust_domain: TrustDomain,
     /// Data-path threads.
     pub workers: NonZeroUsize,
+    /// Whether there are as many of them as there were cores when the configuration was read (`auto`).
+    pub has_auto_workers: bool,
     /// Where key and SVID are kept between restarts (0700).
     pub state_dir: PathBuf,
     /// Where our identity comes from.
@@ -34,10 +40,6 @@ pub struct Bootstrap {
     pub tls: TlsSettings,
     /// Where operators look.
     pub admin: AdminSettings,
-    /// How we stop.
-    pub drain: DrainSettings,
-    /// What a connection may cost.
-    pub limits: Limits,
 }
 
 /// Where our identity comes from.

@@ -8,14 +8,17 @@ use tokio::sync::watch;
 
 use super::{
     cluster::{Cluster, ClusterName},
+    generation::Generation,
     identity::Identity,
 };
 
 /// One version of everything. A request loads it once and passes it down; a later version never mixes in.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Snapshot {
-    /// Raised by one with every publication; 0 is the empty snapshot before the first.
+    /// Raised by one with every publication; 0 is the snapshot before the first, without clusters.
     pub version: u64,
+    /// The configuration that everything in it is of.
+    pub config: Arc<Generation>,
     /// Who we are; `None` until the first certificate is there.
     pub identity: Option<Arc<Identity>>,
     /// Every cluster, the `inbound/…` ones included.
@@ -25,6 +28,12 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// The snapshot before the first: nothing is known but the configuration.
+    #[must_use]
+    pub fn empty(config: Arc<Generation>) -> Self {
+        Self { version: 0, config, identity: None, clusters: IndexMap::new(), routes: HashMap::new() }
+    }
+
     /// The cluster of that name.
     #[must_use]
     pub fn cluster(&self, name: &ClusterName) -> Option<&Arc<Cluster>> {
@@ -39,13 +48,14 @@ pub struct Snapshots {
     version: Arc<watch::Sender<u64>>,
 }
 
-impl Default for Snapshots {
-    fn default() -> Self {
-        Self { current: Arc::default(), version: Arc::new(watch::Sender::new(0)) }
-    }
-}
-
 impl Snapshots {
+    /// Begins with `first`.
+    #[must_use]
+    pub fn new(first: Snapshot) -> Self {
+        let version = Arc::new(watch::Sender::new(first.version));
+        Self { current: Arc::new(ArcSwap::from_pointee(first)), version }
+    }
+
     /// The newest snapshot. Wait-free.
     #[must_use]
     pub fn load(&self) -> Arc<Snapshot> {

@@ -75,7 +75,7 @@ impl<S: Stream> Stream for Box<S> {
 }
 
 /// A listening socket of a [`Net`].
-pub trait Listener: Send + 'static {
+pub trait Listener: Send + Sync + 'static {
     /// What it accepts.
     type Stream: Stream;
 

@@ -83,7 +83,7 @@ pub(super) async fn attempt<N: Net>(
         sent = send(worker, target, (way, now), request) => sent,
         expired = expiry => Err(expired),
     };
-    let sent = sent.and_then(|sent| judge(worker, target, way, sent));
+    let sent = sent.and_then(|sent| judge(target, way, sent));
     let now = worker.now();
     match sent {
         Ok((Sent { response, http1, slot, stream: _ }, switch)) => {
@@ -118,13 +118,12 @@ struct Sent {
 }
 
 /// Refuses a response that the two sides might read differently. Its connection is not used again.
-fn judge<N: Net>(
-    worker: &Worker<N>,
+fn judge(
     target: Target<'_>,
     way: Way<'_>,
     mut sent: Sent,
 ) -> Result<(Sent, Option<Box<Switch>>), ProxyError> {
-    let (limits, endpoint) = (&worker.settings.bootstrap.limits, target.endpoint.address());
+    let (limits, endpoint) = (&target.cluster.limits, target.endpoint.address());
     let bad = |source| ProxyError::BadResponse { endpoint, source };
     let (head, body) = sent.response.into_parts();
     if !framing::fits(&head.headers, 0, limits.header_count, limits.header_bytes) {

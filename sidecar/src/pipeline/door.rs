@@ -7,19 +7,21 @@ use std::{
 
 use outrider_certs::Peer;
 
-use super::{misuse::Resets, respond::Audience, switched::Switched};
-use crate::model::{
-    Listener,
-    runtime::{ListenerRuntime, PeerCount},
+use super::{entrance::Accepted, error::ProxyError, misuse::Resets, respond::Audience, switched::Switched};
+use crate::{
+    drain::Drain,
+    model::{
+        Listener, Snapshot,
+        runtime::{ListenerRuntime, PeerCount},
+        snapshot::Snapshots,
+    },
 };
 
 /// The door of one downstream connection.
 #[derive(Debug)]
 pub struct Door {
     /// The listener that accepted it.
-    pub listener: Arc<Listener>,
-    /// That listener's counters.
-    pub counts: Arc<ListenerRuntime>,
+    pub accepted: Accepted,
     /// Who is there.
     pub from: From,
     /// Streams reset before their answers, of HTTP/2.
@@ -49,8 +51,8 @@ pub enum From {
 impl Door {
     /// The door of a new connection.
     #[must_use]
-    pub fn new(listener: Arc<Listener>, counts: Arc<ListenerRuntime>, from: From) -> Self {
-        Self { listener, counts, from, resets: Resets::default(), switched: Mutex::new(None) }
+    pub fn new(accepted: Accepted, from: From) -> Self {
+        Self { accepted, from, resets: Resets::default(), switched: Mutex::new(None) }
     }
 
     /// The connection leaves HTTP when its answer has been sent, and carries this from then on.
@@ -66,6 +68,48 @@ impl Door {
     /// What a connection that has left HTTP carries.
     pub(super) fn switched(&self) -> Option<Box<Switched>> {
         self.switched.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// The listener's counters.
+    #[must_use]
+    pub fn counts(&self) -> &Arc<ListenerRuntime> {
+        &self.accepted.entrance.counts
+    }
+
+    /// Whether and how the listener stops.
+    #[must_use]
+    pub fn drain(&self) -> &Drain {
+        &self.accepted.entrance.drain
+    }
+
+    /// What a request goes by that begins now; everything about it is asked of this one snapshot.
+    #[must_use]
+    pub fn load(&self, snapshots: &Snapshots) -> Arc<Snapshot> {
+        self.accepted.load(snapshots)
+    }
+
+    /// The listener as that snapshot has it.
+    #[must_use]
+    pub fn listener<'a>(&'a self, snapshot: &'a Snapshot) -> &'a Listener {
+        self.accepted.listener(snapshot)
+    }
+
+    /// Whether who is there may still call: a connection outlives the list that it was judged by.
+    ///
+    /// # Errors
+    /// [`ProxyError::NotAllowed`].
+    pub fn admit(&self, snapshot: &Snapshot) -> Result<(), ProxyError> {
+        // Judged by this very list when it came in.
+        if self.accepted.is_of(snapshot) {
+            return Ok(());
+        }
+        match (&self.from, self.listener(snapshot).inbound()) {
+            (From::Peer { peer, .. }, Some(inbound)) => {
+                let own = &snapshot.config.settings.bootstrap.trust_domain;
+                if inbound.allows(peer.id(), own) { Ok(()) } else { Err(ProxyError::NotAllowed) }
+            }
+            (From::App, _) | (From::Peer { .. }, None) => Ok(()),
+        }
     }
 
     /// What our own answers may say here.

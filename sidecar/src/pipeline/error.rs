@@ -34,6 +34,9 @@ pub enum ProxyError {
         /// What was asked for, shortened.
         authority: String,
     },
+    /// The caller may not call here any more: the list of those who may has changed since it connected.
+    #[error("this caller may not call here any more")]
+    NotAllowed,
     /// The cluster has no endpoints.
     #[error("no endpoint in cluster {cluster}")]
     NoEndpoint {
@@ -131,6 +134,7 @@ impl ProxyError {
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
             Self::NoRoute { .. } => StatusCode::NOT_FOUND,
+            Self::NotAllowed => StatusCode::FORBIDDEN,
             Self::NoEndpoint { .. }
             | Self::Overflow { .. }
             | Self::Connect { .. }
@@ -151,6 +155,7 @@ impl ProxyError {
             Self::BadRequest(_) => 13,                         // INTERNAL, as gRPC maps HTTP 400
             Self::HeadersTooLarge => 8,                        // RESOURCE_EXHAUSTED
             Self::Downstream => 1,                             // CANCELLED
+            Self::NotAllowed => 7,                             // PERMISSION_DENIED
             Self::Unsupported(_) | Self::NoRoute { .. } => 12, // UNIMPLEMENTED
             Self::NoEndpoint { .. }
             | Self::Overflow { .. }
@@ -171,6 +176,7 @@ impl ProxyError {
         match self {
             Self::BadRequest(_) | Self::HeadersTooLarge | Self::Unsupported(_) => ResponseFlag::DPE,
             Self::NoRoute { .. } => ResponseFlag::NR,
+            Self::NotAllowed => ResponseFlag::RBAC,
             Self::NoEndpoint { .. } => ResponseFlag::UH,
             Self::Overflow { cap: Overflow::Memory, .. } => ResponseFlag::OM,
             Self::Overflow {
@@ -196,6 +202,7 @@ impl ProxyError {
             Self::HeadersTooLarge => "headers_too_large",
             Self::Unsupported(_) => "unsupported",
             Self::NoRoute { .. } => "no_route",
+            Self::NotAllowed => "not_allowed",
             Self::NoEndpoint { .. } => "no_endpoint",
             Self::Overflow { cap: Overflow::Requests, .. } => "max_requests",
             Self::Overflow { cap: Overflow::Connections, .. } => "max_connections",
@@ -223,6 +230,7 @@ impl ProxyError {
             | Self::HeadersTooLarge
             | Self::Unsupported(_)
             | Self::NoRoute { .. }
+            | Self::NotAllowed
             | Self::NoEndpoint { .. }
             | Self::Overflow { .. }
             | Self::ResponseHeadersTooLarge { .. }
@@ -250,6 +258,7 @@ impl ProxyError {
             | Self::HeadersTooLarge
             | Self::Unsupported(_)
             | Self::NoRoute { .. }
+            | Self::NotAllowed
             | Self::NoEndpoint { .. }
             | Self::Overflow { .. }
             | Self::ResponseHeadersTooLarge { .. }
@@ -270,6 +279,7 @@ impl ProxyError {
             | Self::HeadersTooLarge
             | Self::Unsupported(_)
             | Self::NoRoute { .. }
+            | Self::NotAllowed
             | Self::Reset { .. }
             | Self::Protocol { .. }
             | Self::BadResponse { .. }

@@ -13,7 +13,7 @@ use crate::{
     connect::dial::Speak,
     headers::{cookie, forwarded, framing, hop_by_hop, reserved},
     model::{
-        Cluster, ListenerKind, Snapshot,
+        Cluster, Listener, ListenerKind, Snapshot,
         cluster::AppProtocol,
         listener,
         settings::Limits,
@@ -49,9 +49,9 @@ pub(super) fn judge(head: &Parts, wish: Option<&Wish>, limits: &Limits) -> Resul
 }
 
 /// An HTTP/1.0 request may name no host, but the next hop must: the service it goes to is as much as is known.
-pub(super) fn unnamed<N: Net>(worker: &Worker<N>, cluster: &Cluster) -> String {
+pub(super) fn unnamed(snapshot: &Snapshot, cluster: &Cluster) -> String {
     match &cluster.settings.transport {
-        Transport::App => worker.settings.bootstrap.service.clone(),
+        Transport::App => snapshot.config.settings.bootstrap.service.clone(),
         Transport::Public(public) => public.server_name.to_string(),
         Transport::Mesh(..) | Transport::Plain(_) => cluster.name().to_string(),
     }
@@ -94,10 +94,10 @@ pub(super) fn rewrite<N: Net>(
 }
 
 /// What to speak upstream. The far side restores what the calling app spoke.
-pub(super) fn speak(door: &Door, cluster: &Cluster, wish: Option<&Wish>, head: &mut Parts) -> Speak {
+pub(super) fn speak(listener: &Listener, cluster: &Cluster, wish: Option<&Wish>, head: &mut Parts) -> Speak {
     let is_http1_only = wish.is_some_and(Wish::is_http1_only);
     let app_version = reserved::take(&mut head.headers, wire::APP_VERSION);
-    let speak = match (&door.listener.kind, &cluster.settings.transport) {
+    let speak = match (&listener.kind, &cluster.settings.transport) {
         (_, Transport::Mesh(peer, version)) => {
             let is_sidecar = *peer == PeerKind::Outrider;
             if is_sidecar {

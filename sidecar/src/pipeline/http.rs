@@ -1,8 +1,8 @@
 //! READ THIS FIRST: one request, stage by stage.
 //!
 //! ```text
-//!   head → route → admit → (pick → connect → send)* → response
-//!    400    404     503      503  UH/UF/ID/UC  504
+//!   allowed → head → route → admit → (pick → connect → send)* → response
+//!     403      400    404     503      503  UH/UF/ID/UC  504
 //! ```
 //! Anything that can say no says it with a [`ProxyError`]; [`handle`] turns that into an answer. Dropping the future
 //! cancels the upstream attempt. No retry is made after a response head went downstream.
@@ -27,7 +27,7 @@ use crate::{
     connect::dial::Speak,
     drain::Phase,
     headers::{hop_by_hop, reserved},
-    model::{Cluster, ListenerKind, Snapshot, flag::ResponseFlag, wire},
+    model::{Cluster, Listener, ListenerKind, Snapshot, flag::ResponseFlag, wire},
     net::Net,
     relay::{
         activity::Activity,
@@ -55,7 +55,7 @@ pub async fn handle<N: Net>(
     mut request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     door.count_request();
-    let mut record = RequestRecord::new(Arc::clone(&door.counts), worker.now());
+    let mut record = RequestRecord::new(Arc::clone(door.counts()), worker.now());
     let wish = Wish::of(&worker, &door, &mut request);
     // What follows the head may be meant for another protocol: it must not be taken for a request.
     let is_leaving = wish.is_some() || request.method() == Method::CONNECT;
@@ -64,8 +64,9 @@ pub async fn handle<N: Net>(
     let unanswered = Unanswered { worker: &worker, door: &door, is_http2: version == Version::HTTP_2 };
     let carried = carry(&worker, &door, request, wish.as_deref(), &mut record).await;
     std::mem::forget(unanswered);
-    // On doubt about the framing, the two sides may disagree about where the next request begins.
-    let is_in_doubt = is_leaving || matches!(carried, Err(ProxyError::BadRequest(_)));
+    // On doubt about the framing, the two sides may disagree about where the next request begins; and whoever may not
+    // call any more has no use for the connection.
+    let is_last = is_leaving || matches!(carried, Err(ProxyError::BadRequest(_) | ProxyError::NotAllowed));
     let mut response = match carried {
         Ok(carried) => {
             // In HTTP/1, trailers would end the body as if it were whole.
@@ -78,13 +79,17 @@ pub async fn handle<N: Net>(
             record.set_status(response.status().as_u16());
             record.head_received(worker.now());
             record.finish();
-            tracing::debug!(listener = %door.listener.name, error = respond::chain(&error), "answered ourselves");
+            tracing::debug!(
+                listener = door.accepted.name(),
+                error = respond::chain(&error),
+                "answered ourselves"
+            );
             response
         }
     };
-    let is_draining = worker.drains.of(&door.listener).phase() >= Phase::Draining;
+    let is_draining = door.drain().phase() >= Phase::Draining;
     let is_switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    if version < Version::HTTP_2 && !is_switched && (is_draining || is_in_doubt) {
+    if version < Version::HTTP_2 && !is_switched && (is_draining || is_last) {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)
@@ -100,7 +105,8 @@ struct Unanswered<'a, N: Net> {
 impl<N: Net> Drop for Unanswered<'_, N> {
     fn drop(&mut self) {
         if self.is_http2 {
-            self.door.resets.count(self.worker.now(), self.worker.settings.bootstrap.limits.max_resets);
+            let max = self.door.load(&self.worker.snapshots).config.settings.limits.max_resets;
+            self.door.resets.count(self.worker.now(), max);
         }
     }
 }
@@ -123,30 +129,35 @@ async fn carry<N: Net>(
     record: &mut RequestRecord,
 ) -> Result<Carried, ProxyError> {
     // One load for the whole request: a change in between must not pair an old route with a new cluster.
-    let snapshot = worker.snapshots.load();
+    let snapshot = door.load(&worker.snapshots);
     let (mut head, body) = request.into_parts();
-    let authority = head::judge(&head, wish, &worker.settings.bootstrap.limits)?;
-    let cluster = find_cluster(&snapshot, door, &authority)?;
+    door.admit(&snapshot)?;
+    let authority = head::judge(&head, wish, &snapshot.config.settings.limits)?;
+    let cluster = find_cluster(&snapshot, door.listener(&snapshot), &authority)?;
     record.routed(Arc::clone(&cluster.runtime));
     let slot = circuit_breaker::admit_request(&cluster, worker.load.is_over())
         .map_err(|cap| ProxyError::Overflow { cluster: cluster.name().clone(), cap })?;
     retry_budget::record_request(&cluster.runtime.retry_budget, worker.now());
 
     let previous_attempt = head::rewrite(worker, door, &snapshot, &cluster, &mut head);
-    let speak = head::speak(door, &cluster, wish, &mut head);
+    let speak = head::speak(door.listener(&snapshot), &cluster, wish, &mut head);
     // RFC 9110 §7.8: a wish may be ignored. Where the next hop has no form for it, this is an ordinary request.
     let wish = wish.filter(|wish| speak == Speak::Http1 || !wish.is_http1_only());
     let activity = Activity::new(&worker.clock);
     let replay = Replay::new(body, cluster.settings.retry.replay_bytes, activity.clone());
-    let authority = if authority.is_empty() { head::unnamed(worker, &cluster) } else { authority };
+    let authority = if authority.is_empty() { head::unnamed(&snapshot, &cluster) } else { authority };
     let attempts =
         Attempts { worker, snapshot: &snapshot, cluster: &cluster, authority, speak, wish, previous_attempt };
     let (answer, rest) = attempts.run(&mut head, replay, &activity).await?;
     Ok(Carried { answer, rest, cluster, activity, slot })
 }
 
-fn find_cluster(snapshot: &Snapshot, door: &Door, authority: &str) -> Result<Arc<Cluster>, ProxyError> {
-    let found = match &door.listener.kind {
+fn find_cluster(
+    snapshot: &Snapshot,
+    listener: &Listener,
+    authority: &str,
+) -> Result<Arc<Cluster>, ProxyError> {
+    let found = match &listener.kind {
         ListenerKind::OutboundHttp { default_cluster } => {
             route::find(snapshot, authority, default_cluster.as_ref())
         }
@@ -211,7 +222,7 @@ fn switch_over<N: Net>(
     if wish.is_from_http1() {
         door.switch(switched);
     } else {
-        let drain = worker.drains.of(&door.listener);
+        let drain = door.drain();
         let near = Near::<N::Stream>::Stream(wish.into_downstream());
         drain.spawn(switched.relay(Arc::clone(worker), drain.watcher(), near));
     }

@@ -77,7 +77,7 @@ where
     N: Net,
     S: Stream,
 {
-    let watcher = worker.drains.of(&door.listener).watcher();
+    let watcher = door.drain().watcher();
     let mut connection = Connection { worker, door, watcher };
     if wire == Wire::Http2 {
         return Box::pin(connection.http2(Prefixed::new(Bytes::new(), stream), wire)).await;
@@ -88,7 +88,7 @@ where
         match tokio::time::timeout(limit, preface(&mut stream, first)).await {
             Ok(Some(bytes)) => first = bytes,
             Ok(None) => return,
-            Err(_elapsed) => return connection.door.counts.closed.count_misuse(Misuse::HeadTimeout),
+            Err(_elapsed) => return connection.door.counts().closed.count_misuse(Misuse::HeadTimeout),
         }
         if first.starts_with(PREFACE) {
             return Box::pin(connection.http2(Prefixed::new(first, stream), wire)).await;
@@ -138,8 +138,9 @@ struct Connection<N: Net> {
 }
 
 impl<N: Net> Connection<N> {
-    fn limits(&self) -> &Limits {
-        &self.worker.settings.bootstrap.limits
+    /// The newest: what is made with them holds for as long as it lives.
+    fn limits(&self) -> Arc<Limits> {
+        Arc::clone(&self.door.load(&self.worker.snapshots).config.settings.limits)
     }
 
     /// Whether the other end keeps HTTP/1 connections for as long as it likes: closing one could cross a request. Own
@@ -185,7 +186,7 @@ impl<N: Net> Connection<N> {
             })
         };
         let io = TokioIo::new(Watched::new(stream, Arc::clone(&pulse)));
-        let mut connection = http1_builder(self.limits()).serve_connection(io, service);
+        let mut connection = http1_builder(&self.limits()).serve_connection(io, service);
         let header_limit = self.limits().header_read_timeout;
         let mut look = pin!(tokio::time::sleep(PARK_AFTER));
         let mut last_phase = self.last_phase();
@@ -204,8 +205,8 @@ impl<N: Net> Connection<N> {
                     match pulse.look() {
                         State::Busy => {}
                         State::HalfHead { looks } if PARK_AFTER * looks >= header_limit => {
-                            self.door.counts.closed.count_misuse(Misuse::HeadTimeout);
-                            tracing::debug!(listener = %self.door.listener.name, "request head not read in time");
+                            self.door.counts().closed.count_misuse(Misuse::HeadTimeout);
+                            tracing::debug!(listener = self.door.accepted.name(), "request head not read in time");
                             return None;
                         }
                         State::HalfHead { .. } => {}
@@ -251,7 +252,7 @@ impl<N: Net> Connection<N> {
         };
         let (io, flusher) = buffer::batch(Watched::new(stream, Arc::clone(&pulse)));
         let mut connection =
-            pin!(http2_builder(self.limits(), wire).serve_connection(TokioIo::new(io), service));
+            pin!(http2_builder(&self.limits(), wire).serve_connection(TokioIo::new(io), service));
         let mut look = pin!(tokio::time::sleep(LOOK_INTERVAL));
         let (mut next, mut idle, mut strikes) = (Phase::Draining, Duration::ZERO, 0);
         let ended = loop {
@@ -279,7 +280,7 @@ impl<N: Net> Connection<N> {
                     if strikes > 1 {
                         return;
                     }
-                    self.door.counts.closed.count_misuse(Misuse::Resets);
+                    self.door.counts().closed.count_misuse(Misuse::Resets);
                     connection.as_mut().graceful_shutdown();
                 }
                 () = look.as_mut() => {
@@ -300,9 +301,9 @@ impl<N: Net> Connection<N> {
     /// A connection that ended with an error counts if its other end is to blame.
     fn broke(&self, error: &hyper::Error) {
         if let Some(misuse) = misuse::of(error) {
-            self.door.counts.closed.count_misuse(misuse);
+            self.door.counts().closed.count_misuse(misuse);
         }
-        tracing::debug!(listener = %self.door.listener.name, %error, "downstream connection ended");
+        tracing::debug!(listener = self.door.accepted.name(), %error, "downstream connection ended");
     }
 }
 

@@ -6,6 +6,7 @@
 pub mod attempt;
 mod attempts;
 pub mod door;
+pub mod entrance;
 pub mod error;
 mod form;
 mod head;
@@ -30,7 +31,7 @@ mod tests {
         size_of::<F>()
     }
 
-    fn of_connection<A, B, C, D, E, F>(_: impl Fn(A, B, C, D, E) -> F) -> usize {
+    fn of_connection<A, B, C, D, F>(_: impl Fn(A, B, C, D) -> F) -> usize {
         size_of::<F>()
     }
 

@@ -9,13 +9,14 @@ use outrider_certs::verify::Role;
 
 use super::{
     door::{Door, From},
+    entrance::{self, Entrance},
     http_connection::{self, Wire},
     tcp,
     worker::Worker,
 };
 use crate::{
     model::{
-        Identity, Listener, ListenerKind,
+        Identity, ListenerKind, Snapshot,
         closed::{PeerSlot, Shed},
         listener::{Inbound, Protocol},
         runtime::{ListenerRuntime, Refusal},
@@ -32,40 +33,48 @@ use crate::{
 /// Serves one accepted connection to its end.
 pub async fn serve<N: Net>(
     worker: Arc<Worker<N>>,
-    listener: Arc<Listener>,
-    counts: Arc<ListenerRuntime>,
+    entrance: Arc<Entrance>,
     stream: N::Stream,
     address: SocketAddr,
 ) {
+    let Some((accepted, snapshot)) = entrance.accept(&worker.snapshots) else { return };
+    // Not kept any longer than needed: a connection may live for days.
+    let listener = Arc::clone(accepted.listener(&snapshot));
     match &listener.kind {
         ListenerKind::OutboundHttp { .. } => {
-            let door = Arc::new(Door::new(listener, counts, From::App));
+            drop((listener, snapshot));
+            let door = Arc::new(Door::new(accepted, From::App));
             http_connection::serve(worker, door, stream, Wire::Sniffed).await;
         }
-        ListenerKind::OutboundTcp { cluster } => {
-            let cluster = cluster.clone();
-            Box::pin(tcp::outbound(&worker, &counts, &cluster, stream)).await;
+        ListenerKind::OutboundTcp { .. } => {
+            drop((listener, snapshot));
+            let door = Door::new(accepted, From::App);
+            Box::pin(tcp::outbound(&worker, &door, stream)).await;
         }
         ListenerKind::Inbound(inbound) => {
             let inbound = inbound.clone();
-            Box::pin(serve_peer(worker, listener, counts, inbound, (stream, address))).await;
+            drop(listener);
+            Box::pin(serve_peer(worker, accepted, snapshot, inbound, (stream, address))).await;
         }
     }
 }
 
 async fn serve_peer<N: Net>(
     worker: Arc<Worker<N>>,
-    listener: Arc<Listener>,
-    counts: Arc<ListenerRuntime>,
+    accepted: entrance::Accepted,
+    snapshot: Arc<Snapshot>,
     inbound: Inbound,
     (stream, address): (N::Stream, SocketAddr),
 ) {
+    let (protocol, kind) = (inbound.protocol, inbound.peer);
+    let counts = Arc::clone(&accepted.entrance.counts);
     // Boxed for its own time: what a handshake takes is not kept.
-    let let_in = Box::pin(let_in(&worker, &inbound, &counts, stream, address.ip())).await;
+    let let_in = Box::pin(let_in(&worker, inbound, snapshot, &counts, (stream, address.ip()))).await;
     match let_in {
-        Ok((accepted, trust, _slot)) => {
-            let door = peer_door(listener, counts, &inbound, &accepted, address);
-            let entered = enter(worker, door, &inbound, accepted.stream, trust.cut());
+        Ok((tls, trust, _slot)) => {
+            drop(counts);
+            let door = peer_door(accepted, kind, &tls, address);
+            let entered = enter(worker, door, protocol, tls.stream, trust.cut());
             tokio::select! {
                 biased;
                 () = entered => {}
@@ -74,11 +83,11 @@ async fn serve_peer<N: Net>(
         }
         Err(Closed::Refused(reason, cause)) => {
             counts.refuse(reason);
-            tracing::debug!(listener = %listener.name, peer = %address, ?reason, cause, "peer refused");
+            tracing::debug!(listener = accepted.name(), peer = %address, ?reason, cause, "peer refused");
         }
         Err(Closed::Shed(reason)) => {
             counts.closed.count_shed(reason);
-            tracing::debug!(listener = %listener.name, peer = %address, ?reason, "peer shed");
+            tracing::debug!(listener = accepted.name(), peer = %address, ?reason, "peer shed");
         }
     }
 }
@@ -94,21 +103,20 @@ enum Closed {
 /// The handshake and the bounds around it: how many are under way, and how many connections the peer has then.
 async fn let_in<N: Net>(
     worker: &Worker<N>,
-    inbound: &Inbound,
+    inbound: Inbound,
+    snapshot: Arc<Snapshot>,
     counts: &ListenerRuntime,
-    stream: N::Stream,
-    address: IpAddr,
+    (stream, address): (N::Stream, IpAddr),
 ) -> Result<(Accepted<N::Stream>, Guard, PeerSlot), Closed> {
     let place = worker.handshakes.begin(address, worker.now()).ok_or(Closed::Shed(Shed::Handshakes))?;
-    let identity = worker.snapshots.load().identity.clone();
     let (accepted, trust) = tokio::select! {
         biased;
-        identified = identify(worker, inbound, identity, stream) => {
+        identified = identify(worker, &inbound, &snapshot, stream) => {
             identified.map_err(|(reason, cause)| Closed::Refused(reason, cause))?
         }
         () = place.given_up() => return Err(Closed::Shed(Shed::Handshakes)),
     };
-    let max = worker.settings.bootstrap.limits.max_connections_per_peer;
+    let max = snapshot.config.settings.limits.max_connections_per_peer;
     let slot = counts.closed.open_for(accepted.peer.id(), max).ok_or(Closed::Shed(Shed::Peer))?;
     Ok((accepted, trust, slot))
 }
@@ -117,25 +125,21 @@ async fn let_in<N: Net>(
 async fn identify<N: Net>(
     worker: &Worker<N>,
     inbound: &Inbound,
-    identity: Option<Arc<Identity>>,
+    snapshot: &Snapshot,
     stream: N::Stream,
 ) -> Result<(Accepted<N::Stream>, Guard), (Refusal, String)> {
     let no_identity = || (Refusal::NoIdentity, "this sidecar has no certificate".to_owned());
-    let Identity { tls, bundles, .. } = identity.as_deref().ok_or_else(no_identity)?;
+    let Identity { tls, bundles, .. } = snapshot.identity.as_deref().ok_or_else(no_identity)?;
     let config = match (inbound.peer, inbound.protocol) {
         (PeerKind::Outrider, _) => &tls.server_outrider,
         (PeerKind::Standard, Protocol::Http) => &tls.server_standard_http,
         (PeerKind::Standard, Protocol::Tcp) => &tls.server_standard_tcp,
     };
-    let limit = worker.settings.bootstrap.limits.handshake_timeout;
+    let settings = &snapshot.config.settings;
+    let limit = settings.limits.handshake_timeout;
     let accepted = accept::accept(stream, Arc::clone(config), limit).await?;
     let id = accepted.peer.id();
-    let is_allowed = if inbound.allow.is_empty() {
-        id.trust_domain() == &worker.settings.bootstrap.trust_domain && id.is_workload()
-    } else {
-        inbound.allow.contains(id)
-    };
-    if !is_allowed {
+    if !inbound.allows(id, &settings.bootstrap.trust_domain) {
         return Err((Refusal::NotAllowed, format!("{id} may not call here")));
     }
     let chain = accepted.stream.get_ref().1.peer_certificates().unwrap_or_default();
@@ -145,31 +149,30 @@ async fn identify<N: Net>(
 
 /// The door of a verified peer, who is counted from here on.
 fn peer_door<S>(
-    listener: Arc<Listener>,
-    counts: Arc<ListenerRuntime>,
-    inbound: &Inbound,
-    accepted: &Accepted<S>,
+    accepted: entrance::Accepted,
+    kind: PeerKind,
+    tls: &Accepted<S>,
     address: SocketAddr,
 ) -> Arc<Door> {
-    let is_sidecar = inbound.peer == PeerKind::Outrider;
-    let count = counts.peers.of(accepted.peer.id());
+    let is_sidecar = kind == PeerKind::Outrider;
+    let count = accepted.entrance.counts.peers.of(tls.peer.id());
     count.connections.fetch_add(1, Ordering::Relaxed);
-    *count.tls.lock().unwrap_or_else(PoisonError::into_inner) = Some(accepted.facts.clone());
-    let from = From::Peer { peer: accepted.peer.clone(), address: address.ip(), is_sidecar, count };
-    Arc::new(Door::new(listener, counts, from))
+    *count.tls.lock().unwrap_or_else(PoisonError::into_inner) = Some(tls.facts.clone());
+    let from = From::Peer { peer: tls.peer.clone(), address: address.ip(), is_sidecar, count };
+    Arc::new(Door::new(accepted, from))
 }
 
 /// A verified peer is in: requests or bytes, as the application protocol says.
 async fn enter<N: Net>(
     worker: Arc<Worker<N>>,
     door: Arc<Door>,
-    inbound: &Inbound,
+    protocol: Protocol,
     stream: Secured<N::Stream>,
     cut: Cut,
 ) {
     let alpn = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
-    let is_sidecar = inbound.peer == PeerKind::Outrider;
-    match (inbound.protocol, alpn.as_deref()) {
+    let is_sidecar = matches!(door.from, From::Peer { is_sidecar: true, .. });
+    match (protocol, alpn.as_deref()) {
         (Protocol::Http, Some(wire::ALPN_H2 | wire::ALPN_STANDARD_H2)) => {
             http_connection::serve(worker, door, stream, Wire::Http2).await;
         }
@@ -182,13 +185,11 @@ async fn enter<N: Net>(
         (Protocol::Http, None) if !is_sidecar => {
             http_connection::serve(worker, door, stream, Wire::Sniffed).await;
         }
-        (Protocol::Tcp, Some(wire::ALPN_TCP)) => {
-            tcp::inbound_framed(&worker, &door, inbound, stream, cut).await
-        }
-        (Protocol::Tcp, _) if !is_sidecar => tcp::inbound_plain(&worker, &door, inbound, stream, cut).await,
+        (Protocol::Tcp, Some(wire::ALPN_TCP)) => tcp::inbound_framed(&worker, &door, stream, cut).await,
+        (Protocol::Tcp, _) if !is_sidecar => tcp::inbound_plain(&worker, &door, stream, cut).await,
         (Protocol::Http | Protocol::Tcp, _) => {
-            door.counts.refuse(Refusal::NoProtocol);
-            tracing::debug!(listener = %door.listener.name, ?alpn, "peer speaks another protocol");
+            door.counts().refuse(Refusal::NoProtocol);
+            tracing::debug!(listener = door.accepted.name(), ?alpn, "peer speaks another protocol");
         }
     }
 }

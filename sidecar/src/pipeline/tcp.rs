@@ -16,9 +16,7 @@ use crate::{
     balance::{self, InFlight, Tried},
     connect::{dial::Connection, place::Target},
     drain::Phase,
-    model::{
-        Cluster, ClusterName, Identity, flag::ResponseFlag, listener::Inbound, runtime::ListenerRuntime,
-    },
+    model::{Cluster, Identity, ListenerKind, Snapshot, flag::ResponseFlag},
     net::{Net, Stream},
     relay::{
         copy::{self, End},
@@ -45,34 +43,28 @@ enum Way<S> {
 }
 
 /// Carries one stream of the own app to a cluster.
-pub async fn outbound<N: Net>(
-    worker: &Arc<Worker<N>>,
-    counts: &Arc<ListenerRuntime>,
-    cluster: &ClusterName,
-    stream: N::Stream,
-) {
-    let mut record = RequestRecord::new(Arc::clone(counts), worker.now());
-    if let Err(error) = outward(worker, cluster, stream, &mut record).await {
+pub async fn outbound<N: Net>(worker: &Arc<Worker<N>>, door: &Door, stream: N::Stream) {
+    let mut record = RequestRecord::new(Arc::clone(door.counts()), worker.now());
+    if let Err(error) = outward(worker, door, stream, &mut record).await {
         record.set_flag(error.flag());
-        tracing::debug!(%cluster, error = respond::chain(&error), "stream refused");
+        tracing::debug!(listener = door.accepted.name(), error = respond::chain(&error), "stream refused");
     }
     record.finish();
 }
 
 async fn outward<N: Net>(
     worker: &Arc<Worker<N>>,
-    name: &ClusterName,
+    door: &Door,
     mut stream: N::Stream,
     record: &mut RequestRecord,
 ) -> Result<(), ProxyError> {
-    let snapshot = worker.snapshots.load();
     // Boxed for its own time: a stream may last for days.
     let opened = Box::pin(async {
-        let cluster =
-            snapshot.cluster(name).ok_or_else(|| ProxyError::NoRoute { authority: name.to_string() })?;
+        let snapshot = door.load(&worker.snapshots);
+        let cluster = find_cluster(&snapshot, door)?;
         record.routed(Arc::clone(&cluster.runtime));
         let slot = circuit_breaker::admit_request(cluster, worker.load.is_over())
-            .map_err(|cap| ProxyError::Overflow { cluster: name.clone(), cap })?;
+            .map_err(|cap| ProxyError::Overflow { cluster: cluster.name().clone(), cap })?;
         retry_budget::record_request(&cluster.runtime.retry_budget, worker.now());
         let (way, in_flight) = open_somewhere(worker, cluster, snapshot.identity.as_ref()).await?;
         Ok((way, in_flight, slot))
@@ -104,6 +96,18 @@ async fn outward<N: Net>(
         }
     }
     Ok(())
+}
+
+/// Where everything goes that comes in there.
+fn find_cluster<'a>(snapshot: &'a Snapshot, door: &Door) -> Result<&'a Arc<Cluster>, ProxyError> {
+    let listener = door.listener(snapshot);
+    let name = match &listener.kind {
+        ListenerKind::OutboundTcp { cluster } => Some(cluster),
+        ListenerKind::Inbound(inbound) => Some(&inbound.app),
+        ListenerKind::OutboundHttp { default_cluster } => default_cluster.as_ref(),
+    };
+    name.and_then(|name| snapshot.cluster(name))
+        .ok_or_else(|| ProxyError::NoRoute { authority: listener.name.to_string() })
 }
 
 async fn open_somewhere<N: Net>(
@@ -241,18 +245,13 @@ where
 }
 
 /// Serves the streams of a peer's sidecar, one after the other, on one connection.
-pub async fn inbound_framed<N, S>(
-    worker: &Arc<Worker<N>>,
-    door: &Door,
-    inbound: &Inbound,
-    stream: S,
-    cut: Cut,
-) where
+pub async fn inbound_framed<N, S>(worker: &Arc<Worker<N>>, door: &Door, stream: S, cut: Cut)
+where
     N: Net,
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut session = Session::new(stream);
-    let mut watcher = worker.drains.inbound.watcher();
+    let mut watcher = door.drain().watcher();
     loop {
         let opened = tokio::select! {
             biased;
@@ -264,8 +263,8 @@ pub async fn inbound_framed<N, S>(
             Ok(Ok(_) | Err(_)) | Err(_) => return,
         }
         door.count_request();
-        let mut record = RequestRecord::new(Arc::clone(&door.counts), worker.now());
-        let is_reusable = inward_framed(worker, inbound, &mut session, cut.clone(), &mut record).await;
+        let mut record = RequestRecord::new(Arc::clone(door.counts()), worker.now());
+        let is_reusable = inward_framed(worker, door, &mut session, cut.clone(), &mut record).await;
         record.finish();
         if !is_reusable {
             return;
@@ -276,7 +275,7 @@ pub async fn inbound_framed<N, S>(
 /// One stream to the app; tells whether the connection can carry another.
 async fn inward_framed<N, S>(
     worker: &Arc<Worker<N>>,
-    inbound: &Inbound,
+    door: &Door,
     session: &mut Session<S>,
     cut: Cut,
     record: &mut RequestRecord,
@@ -285,7 +284,7 @@ where
     N: Net,
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut app = match Box::pin(to_app(worker, &inbound.app, record)).await {
+    let mut app = match Box::pin(to_app(worker, door, record)).await {
         Ok(app) => app,
         Err(error) => {
             record.set_flag(error.flag());
@@ -314,19 +313,14 @@ where
 }
 
 /// Serves the one stream of a standard peer's connection.
-pub async fn inbound_plain<N, S>(
-    worker: &Arc<Worker<N>>,
-    door: &Door,
-    inbound: &Inbound,
-    mut stream: S,
-    cut: Cut,
-) where
+pub async fn inbound_plain<N, S>(worker: &Arc<Worker<N>>, door: &Door, mut stream: S, cut: Cut)
+where
     N: Net,
     S: AsyncRead + AsyncWrite + Unpin,
 {
     door.count_request();
-    let mut record = RequestRecord::new(Arc::clone(&door.counts), worker.now());
-    let opened = Box::pin(to_app(worker, &inbound.app, &mut record)).await;
+    let mut record = RequestRecord::new(Arc::clone(door.counts()), worker.now());
+    let opened = Box::pin(to_app(worker, door, &mut record)).await;
     match opened {
         Ok(mut app) => {
             if carry_bare(&mut stream, &mut app.connection, cut).await.is_err() {
@@ -347,12 +341,13 @@ struct App<S> {
 
 async fn to_app<N: Net>(
     worker: &Worker<N>,
-    name: &ClusterName,
+    door: &Door,
     record: &mut RequestRecord,
 ) -> Result<App<N::Stream>, ProxyError> {
-    let snapshot = worker.snapshots.load();
-    let cluster =
-        snapshot.cluster(name).ok_or_else(|| ProxyError::NoRoute { authority: name.to_string() })?;
+    let snapshot = door.load(&worker.snapshots);
+    door.admit(&snapshot)?;
+    let cluster = find_cluster(&snapshot, door)?;
+    let name = cluster.name();
     record.routed(Arc::clone(&cluster.runtime));
     let slot = circuit_breaker::admit_request(cluster, worker.load.is_over())
         .map_err(|cap| ProxyError::Overflow { cluster: name.clone(), cap })?;

@@ -10,7 +10,7 @@ use crate::{
     clock::Clock,
     connect::{connector::Connector, negotiate::Negotiator, pool::Pool, reclaim::Mailbox, tcp_pool::TcpPool},
     drain::{Drains, Phase},
-    model::{Settings, load::Load, snapshot::Snapshots},
+    model::{load::Load, snapshot::Snapshots},
     net::Net,
     relay::body::Streams,
 };
@@ -23,8 +23,6 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 pub struct Worker<N: Net> {
     /// The newest facts.
     pub snapshots: Snapshots,
-    /// What the configuration says.
-    pub settings: Arc<Settings>,
     /// Time.
     pub clock: Clock,
     /// Whether we are stopping.
@@ -49,8 +47,6 @@ pub struct Worker<N: Net> {
 /// What all workers have in common.
 #[derive(Clone, Debug)]
 pub struct Shared {
-    /// What the configuration says.
-    pub settings: Arc<Settings>,
     /// The newest facts.
     pub snapshots: Snapshots,
     /// Time.
@@ -66,14 +62,12 @@ impl<N: Net> Worker<N> {
     /// worker's runtime.
     #[must_use]
     pub fn start((connector, mailbox): (Arc<Connector<N>>, Mailbox), shared: Shared) -> Arc<Self> {
-        let Shared { settings, snapshots, clock, drains, load } = shared;
-        let limits = Arc::new(settings.bootstrap.limits.clone());
-        let handshakes = Handshakes::new(limits.max_handshakes);
+        let Shared { snapshots, clock, drains, load } = shared;
+        let handshakes = Handshakes::new(snapshots.load().config.settings.limits.max_handshakes);
         let worker = Arc::new(Self {
             snapshots,
-            settings,
-            pool: Pool::new(Arc::clone(&connector), Arc::clone(&limits)),
-            negotiator: Negotiator::new(Arc::clone(&connector), limits),
+            pool: Pool::new(Arc::clone(&connector)),
+            negotiator: Negotiator::new(Arc::clone(&connector)),
             tcp_pool: TcpPool::new(Arc::clone(&connector)),
             streams: Streams::default(),
             connector,
@@ -112,6 +106,7 @@ async fn sweep<N: Net>(worker: Arc<Worker<N>>) {
         if let Some(identity) = &snapshot.identity {
             worker.connector.dialer.trust.judge(&identity.bundles).await;
         }
+        worker.handshakes.set_max(snapshot.config.settings.limits.max_handshakes);
         let now = worker.now();
         worker.connector.sweep(now, &snapshot);
         worker.streams.sweep(now);

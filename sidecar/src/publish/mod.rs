@@ -1,15 +1,17 @@
 //! Joins settings, endpoints and identity into snapshots; the only writer of [`Snapshots`].
 //!
 //! ```text
-//!   settings ───┐
+//!   settings ───┐  (a generation: as a whole, or not at all)
 //!   discovery ──┼──▶ build (pure) ──▶ Arc<Snapshot> ──▶ Snapshots
 //!   identity ───┘         ▲ counters of the snapshot before
 //! ```
 //!
 //! # Invariants
 //! - A snapshot is complete: every cluster of the settings is in it, every route's cluster exists.
-//! - Counters belong to a cluster by name, and to an endpoint by cluster, address and SPIFFE IDs: a recycled address
-//!   starts afresh.
+//! - Everything in a snapshot is of one generation of the configuration. The clusters that a new generation adds are
+//!   looked for first, for [`WARM_UP`] at most: nothing is routed to a cluster whose endpoints are about to be found.
+//! - Counters belong to a cluster by name, and to an endpoint by cluster, transport, address and SPIFFE IDs: a recycled
+//!   address starts afresh, and so do the connections to an endpoint that must be reached in another way.
 //! - An endpoint that is no longer listed is marked removed after the swap, and never comes back to life: listed again,
 //!   it starts afresh.
 //! - The latest values count: a burst of changes costs one publication per [`MIN_INTERVAL`].
@@ -30,7 +32,7 @@ use crate::{
     drain,
     identity::public::PublicFiles,
     model::{
-        Cluster, ClusterName, ClusterSettings, Endpoint, EndpointSettings, Identity, Settings, Snapshot,
+        Cluster, ClusterName, ClusterSettings, Endpoint, EndpointSettings, Generation, Identity, Snapshot,
         runtime::{ClusterRuntime, EndpointRuntime},
         snapshot::Snapshots,
         transport::Transport,
@@ -40,11 +42,14 @@ use crate::{
 
 /// Shortest time between two publications; a change after a quiet time is published at once.
 pub const MIN_INTERVAL: Duration = Duration::from_millis(50);
+/// Longest time that a new generation waits for the first answers of its new clusters' sources. After it they come into
+/// force without endpoints, as at the start of a process that is asked before it is ready.
+pub const WARM_UP: Duration = Duration::from_secs(3);
 
 /// What snapshots are made from, as it changes.
 pub struct Inputs {
-    /// The configuration.
-    pub settings: watch::Receiver<Arc<Settings>>,
+    /// The configuration; the newest counts.
+    pub config: watch::Receiver<Arc<Generation>>,
     /// Who we are.
     pub identity: watch::Receiver<Option<Arc<Identity>>>,
     /// How endpoints are found.
@@ -56,8 +61,8 @@ pub struct Inputs {
 /// What one snapshot is made from.
 #[derive(Clone, Debug)]
 pub struct Facts<'a> {
-    /// Every cluster, the `inbound/…` ones included; names are unique.
-    pub clusters: &'a [Arc<ClusterSettings>],
+    /// The configuration: its clusters, the `inbound/…` ones included, have unique names.
+    pub config: &'a Arc<Generation>,
     /// What discovery found.
     pub lists: &'a Lists,
     /// What clusters outside the mesh are reached with.
@@ -69,13 +74,19 @@ pub struct Facts<'a> {
 /// Publishes the first snapshot before it returns, and then one whenever something changes, on the runtime of the
 /// caller. Readiness waits for the first answer of every cluster's source, under the name `endpoints`.
 pub fn start(inputs: Inputs, snapshots: Snapshots, clock: &Clock, readiness: &Readiness) {
-    let discovery = Discovery::new(inputs.sources, clock);
+    let mut discovery = Discovery::new(inputs.sources, clock);
+    let active = Arc::clone(&inputs.config.borrow());
+    discovery.reconcile(&active.settings.clusters);
+    let mut public = inputs.public;
+    public.reconcile(&active.settings.clusters);
     let mut publisher = Publisher {
         lists: discovery.lists(),
         discovery,
-        settings: inputs.settings,
+        active,
+        warm_until: None,
+        config: inputs.config,
         identity: inputs.identity,
-        public: inputs.public,
+        public,
         snapshots,
         clock: clock.clone(),
         guard: Some(readiness.block("endpoints")),
@@ -87,7 +98,11 @@ pub fn start(inputs: Inputs, snapshots: Snapshots, clock: &Clock, readiness: &Re
 struct Publisher {
     discovery: Discovery,
     lists: watch::Receiver<Lists>,
-    settings: watch::Receiver<Arc<Settings>>,
+    config: watch::Receiver<Arc<Generation>>,
+    /// What is published.
+    active: Arc<Generation>,
+    /// While a newer one waits for its new clusters: for how long.
+    warm_until: Option<Instant>,
     identity: watch::Receiver<Option<Arc<Identity>>>,
     public: PublicFiles,
     snapshots: Snapshots,
@@ -102,24 +117,46 @@ impl Publisher {
             let quiet_until = self.clock.now() + MIN_INTERVAL;
             tokio::select! {
                 biased;
-                () = changed(&mut self.settings) => {}
+                () = changed(&mut self.config) => {}
                 () = changed(&mut self.identity) => {}
                 () = changed(&mut self.lists) => {}
                 () = self.public.changed() => {}
+                () = reached(self.warm_until) => {}
             }
             tokio::time::sleep_until(quiet_until.into()).await;
             self.publish();
         }
     }
 
+    /// Goes on to the newest generation, once the sources of the clusters that are new in it have answered. What both
+    /// generations have keeps its source until then.
+    fn advance(&mut self) {
+        let newest = Arc::clone(&self.config.borrow_and_update());
+        if newest.number == self.active.number {
+            return;
+        }
+        let active = &self.active.settings.clusters;
+        let known: HashSet<&ClusterName> = active.iter().map(|cluster| &cluster.name).collect();
+        let clusters = newest.settings.clusters.iter();
+        let added: Vec<_> = clusters.filter(|cluster| !known.contains(&cluster.name)).cloned().collect();
+        self.discovery.reconcile(&[active.as_slice(), added.as_slice()].concat());
+        let now = self.clock.now();
+        let is_over = *self.warm_until.get_or_insert(now + WARM_UP) <= now;
+        let is_there = |cluster: &Arc<ClusterSettings>| self.lists.borrow().has_answered(&cluster.name);
+        if is_over || added.iter().all(is_there) {
+            self.warm_until = None;
+            self.discovery.reconcile(&newest.settings.clusters);
+            self.public.reconcile(&newest.settings.clusters);
+            self.active = newest;
+        }
+    }
+
     fn publish(&mut self) {
-        let settings = Arc::clone(&self.settings.borrow_and_update());
-        self.discovery.reconcile(&settings.clusters);
-        self.public.reconcile(&settings.clusters);
+        self.advance();
         let identity = self.identity.borrow_and_update().clone();
         let previous = self.snapshots.load();
         let lists = self.lists.borrow_and_update();
-        let facts = Facts { clusters: &settings.clusters, lists: &lists, public: &self.public, identity };
+        let facts = Facts { config: &self.active, lists: &lists, public: &self.public, identity };
         let next = Arc::new(build(&previous, &facts, self.clock.now()));
         let is_complete = lists.is_complete();
         drop(lists);
@@ -133,6 +170,14 @@ impl Publisher {
     }
 }
 
+/// Waits for that time, for ever if there is none.
+async fn reached(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Waits for a change; for ever if none can come any more.
 async fn changed<T>(value: &mut watch::Receiver<T>) {
     if value.changed().await.is_err() {
@@ -143,35 +188,37 @@ async fn changed<T>(value: &mut watch::Receiver<T>) {
 /// The snapshot after `previous`. Clusters and endpoints that did not change are the same objects in both.
 #[must_use]
 pub fn build(previous: &Snapshot, facts: &Facts<'_>, now: Instant) -> Snapshot {
-    let clusters = facts
+    let settings = &facts.config.settings;
+    let clusters = settings
         .clusters
         .iter()
-        .map(|settings| {
-            let before = previous.cluster(&settings.name);
-            (settings.name.clone(), cluster(before, settings, facts, now))
-        })
+        .map(|cluster| (cluster.name.clone(), self::cluster(previous, cluster, facts, now)))
         .collect();
     Snapshot {
         version: previous.version + 1,
+        config: Arc::clone(facts.config),
         identity: facts.identity.clone(),
         clusters,
-        routes: routes(facts.clusters),
+        routes: routes(&settings.clusters),
     }
 }
 
 fn cluster(
-    before: Option<&Arc<Cluster>>,
+    previous: &Snapshot,
     settings: &Arc<ClusterSettings>,
     facts: &Facts<'_>,
     now: Instant,
 ) -> Arc<Cluster> {
-    let listed = facts.lists.endpoints(&settings.name).map(|list| &**list).unwrap_or_default();
+    let (lists, limits) = (facts.lists, &facts.config.settings.limits);
+    let before = previous.cluster(&settings.name);
+    let listed = lists.endpoints(&settings.name).map(|list| &**list).unwrap_or_default();
     // Another way to the same address is another endpoint: no connection that was made the old way may be used.
     let same_way = before.filter(|before| before.settings.transport == settings.transport);
     let endpoints = endpoints(same_way, listed, now);
     let public = facts.public.of(&settings.name).cloned();
     if let Some(before) = before
         && *before.settings == **settings
+        && before.limits == *limits
         && is_same(&before.endpoints, &endpoints)
         && before.public.as_ref().map(Arc::as_ptr) == public.as_ref().map(Arc::as_ptr)
     {
@@ -180,12 +227,13 @@ fn cluster(
     let runtime = before.map_or_else(
         || {
             let fresh = ClusterRuntime::new(now);
-            let discovery = facts.lists.status(&settings.name).unwrap_or(&fresh.discovery);
+            let discovery = lists.status(&settings.name).unwrap_or(&fresh.discovery);
             Arc::new(ClusterRuntime { discovery: Arc::clone(discovery), ..fresh })
         },
         |before| Arc::clone(&before.runtime),
     );
-    Arc::new(Cluster { settings: Arc::clone(settings), endpoints, runtime, public })
+    let (settings, limits) = (Arc::clone(settings), Arc::clone(limits));
+    Arc::new(Cluster { settings, limits, endpoints, runtime, public })
 }
 
 /// The listed endpoints in their order, each once; those that were there before are taken over with their counters.

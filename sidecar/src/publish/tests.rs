@@ -11,8 +11,10 @@ use crate::{
         tls_configs::TlsBase,
     },
     model::{
+        Settings,
         cluster::{AppProtocol, EndpointSource},
         fixture,
+        settings::Limits,
         transport::{HttpVersion, PeerKind},
     },
 };
@@ -38,8 +40,9 @@ fn next(previous: &Snapshot, clusters: &[Arc<ClusterSettings>]) -> Snapshot {
     let mut discovery = Discovery::new(Arc::new(Programmable::new()), &clock);
     discovery.reconcile(clusters);
     let lists = discovery.lists();
+    let config = Arc::new(previous.config.next(Arc::new(fixture::config(clusters))));
     let public = public_files(&clock);
-    let facts = Facts { clusters, lists: &lists.borrow(), public: &public, identity: None };
+    let facts = Facts { config: &config, lists: &lists.borrow(), public: &public, identity: None };
     let next = build(previous, &facts, clock.now());
     retire(previous, &next);
     next
@@ -61,7 +64,7 @@ async fn authorities_become_routes_to_clusters_that_exist() {
         Arc::new(ClusterSettings { authorities, ..fixture::settings(name) })
     };
     let clusters = [named("orders", &["orders", "orders:8080"]), named("inbound/http", &[])];
-    let snapshot = next(&Snapshot::default(), &clusters);
+    let snapshot = next(&fixture::snapshot(), &clusters);
     assert_eq!(snapshot.version, 1);
     assert_eq!(snapshot.routes.len(), 2);
     assert_eq!(snapshot.routes["orders:8080"].as_str(), "orders");
@@ -71,7 +74,7 @@ async fn authorities_become_routes_to_clusters_that_exist() {
 
 #[tokio::test(start_paused = true)]
 async fn counters_are_carried_over_while_an_endpoint_stays() {
-    let first = next(&Snapshot::default(), &[fixed("orders", &[endpoint(1, A), endpoint(2, A)])]);
+    let first = next(&fixture::snapshot(), &[fixed("orders", &[endpoint(1, A), endpoint(2, A)])]);
     let second = next(&first, &[fixed("orders", &[endpoint(3, A), endpoint(2, A)])]);
     assert!(Arc::ptr_eq(&at(&first, 1), &at(&second, 1)));
     let runtime =
@@ -84,7 +87,7 @@ async fn counters_are_carried_over_while_an_endpoint_stays() {
 
 #[tokio::test(start_paused = true)]
 async fn an_address_with_another_identity_starts_afresh() {
-    let first = next(&Snapshot::default(), &[fixed("orders", &[endpoint(1, A)])]);
+    let first = next(&fixture::snapshot(), &[fixed("orders", &[endpoint(1, A)])]);
     let second = next(&first, &[fixed("orders", &[endpoint(1, B)])]);
     assert!(!Arc::ptr_eq(&at(&first, 0).runtime, &at(&second, 0).runtime));
     assert!(at(&first, 0).runtime.is_removed.load(Ordering::Acquire));
@@ -93,7 +96,7 @@ async fn an_address_with_another_identity_starts_afresh() {
 
 #[tokio::test(start_paused = true)]
 async fn an_endpoint_that_comes_back_starts_afresh() {
-    let first = next(&Snapshot::default(), &[fixed("orders", &[endpoint(1, A)])]);
+    let first = next(&fixture::snapshot(), &[fixed("orders", &[endpoint(1, A)])]);
     let second = next(&first, &[fixed("orders", &[])]);
     let third = next(&second, &[fixed("orders", &[endpoint(1, A)])]);
     assert!(!Arc::ptr_eq(&at(&first, 0).runtime, &at(&third, 0).runtime));
@@ -102,7 +105,7 @@ async fn an_endpoint_that_comes_back_starts_afresh() {
 
 #[tokio::test(start_paused = true)]
 async fn endpoints_of_a_cluster_that_goes_are_removed() {
-    let first = next(&Snapshot::default(), &[fixed("orders", &[endpoint(1, A)])]);
+    let first = next(&fixture::snapshot(), &[fixed("orders", &[endpoint(1, A)])]);
     let second = next(&first, &[]);
     assert!(second.clusters.is_empty() && second.routes.is_empty());
     assert!(at(&first, 0).runtime.is_removed.load(Ordering::Acquire));
@@ -110,14 +113,14 @@ async fn endpoints_of_a_cluster_that_goes_are_removed() {
 
 #[tokio::test(start_paused = true)]
 async fn an_endpoint_listed_twice_is_one() {
-    let snapshot = next(&Snapshot::default(), &[fixed("orders", &[endpoint(1, A), endpoint(1, A)])]);
+    let snapshot = next(&fixture::snapshot(), &[fixed("orders", &[endpoint(1, A), endpoint(1, A)])]);
     assert_eq!(snapshot.clusters[0].endpoints.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_cluster_without_changes_is_the_same_object() {
     let clusters = [fixed("orders", &[endpoint(1, A)]), fixed("users", &[endpoint(2, A)])];
-    let first = next(&Snapshot::default(), &clusters);
+    let first = next(&fixture::snapshot(), &clusters);
     let changed = [fixed("orders", &[endpoint(1, A)]), fixed("users", &[endpoint(3, A)])];
     let second = next(&first, &changed);
     assert_eq!(second.version, 2);
@@ -132,7 +135,7 @@ async fn another_transport_to_the_same_address_is_another_endpoint() {
         Arc::new(ClusterSettings { transport, ..orders })
     };
     let plain = || reached(Transport::Plain(AppProtocol::Http1));
-    let first = next(&Snapshot::default(), &[plain()]);
+    let first = next(&fixture::snapshot(), &[plain()]);
     let same = next(&first, &[plain()]);
     assert!(Arc::ptr_eq(&at(&first, 0).runtime, &at(&same, 0).runtime));
     let second = next(&first, &[reached(Transport::Mesh(PeerKind::Standard, HttpVersion::Http1))]);
@@ -148,7 +151,7 @@ fn material(root: &Root) -> Material {
 
 /// A publisher over settings that can change, endpoints that can be set, and a fixed identity.
 struct Bench {
-    settings: watch::Sender<Arc<Settings>>,
+    config: watch::Sender<Arc<Generation>>,
     sources: Programmable,
     identity: FixedHandle,
     snapshots: Snapshots,
@@ -160,28 +163,30 @@ impl Bench {
     fn start(clusters: Vec<Arc<ClusterSettings>>) -> Self {
         let clock = Clock::simulated(epoch(), 7);
         let (readiness, snapshots, sources) =
-            (Readiness::default(), Snapshots::default(), Programmable::new());
-        let settings = watch::Sender::new(Arc::new(with(clusters)));
+            (Readiness::default(), Snapshots::new(fixture::snapshot()), Programmable::new());
+        let first = Generation::first(Arc::new(fixture::config(&clusters)));
+        let config = watch::Sender::new(Arc::new(first));
         let (source, identity) = Fixed::new(None);
         let started = start_with(Arc::new(source), &tls_settings(), &clock, &readiness).unwrap();
         let inputs = Inputs {
-            settings: settings.subscribe(),
+            config: config.subscribe(),
             identity: started.identity,
             sources: Arc::new(sources.clone()),
             public: public_files(&clock),
         };
         start(inputs, snapshots.clone(), &clock, &readiness);
-        Self { settings, sources, identity, snapshots, readiness, root: Root::new("root") }
+        Self { config, sources, identity, snapshots, readiness, root: Root::new("root") }
+    }
+
+    fn reload(&self, clusters: &[Arc<ClusterSettings>]) {
+        let next = self.config.borrow().next(Arc::new(fixture::config(clusters)));
+        self.config.send_replace(Arc::new(next));
     }
 
     async fn until(&self, what: &str, claim: impl Fn(&Snapshot) -> bool) -> Arc<Snapshot> {
         eventually(Duration::from_secs(10), what, || claim(&self.snapshots.load())).await;
         self.snapshots.load()
     }
-}
-
-fn with(clusters: Vec<Arc<ClusterSettings>>) -> Settings {
-    Settings { bootstrap: fixture::bootstrap(), listeners: Vec::new(), clusters }
 }
 
 fn watched(name: &str) -> Arc<ClusterSettings> {
@@ -248,10 +253,72 @@ async fn changed_settings_start_and_stop_sources_and_keep_what_is_known() {
         ..ClusterSettings::clone(&watched("orders"))
     });
     let all = vec![changed, fixed("stock", &[endpoint(5, B)])];
-    bench.settings.send_replace(Arc::new(with(all)));
+    bench.reload(&all);
     let after = bench.until("the new settings", |snapshot| snapshot.routes.contains_key("o")).await;
     assert!(Arc::ptr_eq(&at(&before, 0), &at(&after, 0)));
     assert!(after.cluster(&ClusterName::new("users")).is_none());
     assert!(before.clusters[1].endpoints[0].runtime.is_removed.load(Ordering::Acquire));
     assert_eq!(after.cluster(&ClusterName::new("stock")).unwrap().endpoints.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_timeouts_and_caps_keep_the_connections_and_counters() {
+    let first = next(&fixture::snapshot(), &[fixed("orders", &[endpoint(1, A)])]);
+    let mut changed = ClusterSettings::clone(&first.clusters[0].settings);
+    changed.timeouts.connect = Duration::from_secs(7);
+    changed.caps.max_requests = 3;
+    let second = next(&first, &[Arc::new(changed)]);
+    assert!(Arc::ptr_eq(&at(&first, 0), &at(&second, 0)));
+    assert!(Arc::ptr_eq(&first.clusters[0].runtime, &second.clusters[0].runtime));
+    assert_eq!(second.clusters[0].settings.caps.max_requests, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_limits_are_those_of_every_cluster() {
+    let clusters = [fixed("orders", &[endpoint(1, A)])];
+    let first = next(&fixture::snapshot(), &clusters);
+    let limits = Arc::new(Limits { header_count: 7, ..fixture::limits() });
+    let settings = Settings { limits, ..fixture::config(&clusters) };
+    let config = Arc::new(first.config.next(Arc::new(settings)));
+    let (lists, public) = (Lists::default(), public_files(&Clock::simulated(epoch(), 7)));
+    let second = build(
+        &first,
+        &Facts { config: &config, lists: &lists, public: &public, identity: None },
+        Instant::now(),
+    );
+    assert_eq!(second.clusters[0].limits.header_count, 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_generation_waits_for_the_first_answer_of_a_new_clusters_source() {
+    let bench = Bench::start(vec![fixed("users", &[endpoint(9, B)])]);
+    bench.reload(&[watched("orders")]);
+    tokio::time::sleep(WARM_UP / 2).await;
+    let before = bench.snapshots.load();
+    assert_eq!(before.config.number, 1, "nothing of it is in force");
+    assert!(before.cluster(&ClusterName::new("users")).is_some());
+    bench.sources.set(&ClusterName::new("orders"), &[endpoint(1, A)]);
+    let after = bench.until("the new generation", |snapshot| snapshot.config.number == 2).await;
+    assert_eq!(after.cluster(&ClusterName::new("orders")).unwrap().endpoints.len(), 1);
+    assert!(after.cluster(&ClusterName::new("users")).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_without_an_answer_does_not_hold_up_a_generation_for_ever() {
+    let bench = Bench::start(Vec::new());
+    let before = tokio::time::Instant::now();
+    bench.reload(&[watched("orders")]);
+    bench.until("the new generation", |snapshot| snapshot.config.number == 2).await;
+    assert!((WARM_UP..WARM_UP + Duration::from_secs(1)).contains(&before.elapsed()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_newest_of_two_generations_counts_also_while_one_waits() {
+    let bench = Bench::start(vec![fixed("users", &[endpoint(9, B)])]);
+    bench.reload(&[watched("orders")]);
+    tokio::time::sleep(WARM_UP / 2).await;
+    bench.reload(&[fixed("stock", &[endpoint(5, B)])]);
+    let after = bench.until("a new generation", |snapshot| snapshot.config.number > 1).await;
+    assert_eq!(after.config.number, 3);
+    assert_eq!(after.clusters.len(), 1);
 }

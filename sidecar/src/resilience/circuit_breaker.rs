@@ -173,6 +173,7 @@ mod tests {
         let slots = [admit_request(&before, false).unwrap(), admit_request(&before, false).unwrap()];
         let mut after = Cluster {
             settings: Arc::clone(&before.settings),
+            limits: Arc::clone(&before.limits),
             endpoints: Vec::new(),
             runtime: Arc::clone(&before.runtime),
             public: None,

@@ -8,7 +8,7 @@ use crate::model::{ClusterSettings, fixture};
 /// A snapshot of mesh clusters with these keys, and the own app's cluster `inbound/http`, which a faulty
 /// configuration has given the key `app`.
 fn snapshot(routes: &[(&str, &str)]) -> Snapshot {
-    let mut snapshot = Snapshot::default();
+    let mut snapshot = fixture::snapshot();
     for (key, name) in routes.iter().copied().chain([("app", "inbound/http")]) {
         let transport =
             if name.starts_with("inbound/") { Transport::App } else { fixture::settings(name).transport };

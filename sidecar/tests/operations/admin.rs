@@ -180,6 +180,7 @@ async fn dumps_show_what_operators_need() {
     let config = served.get("/config").await.body;
     assert_eq!(config["bootstrap"]["service"], "shop");
     assert_eq!(config["clusters"][0]["name"], "inbound/api");
+    assert_eq!((&config["generation"], &config["rejected"]), (&1.into(), &serde_json::Value::Null));
     let clusters = config["clusters"].as_array().unwrap().iter();
     let dns = clusters.map(|cluster| &cluster["source"]["dns"]).find(|dns| !dns.is_null()).unwrap();
     assert_eq!((&dns["port"], &dns["empty_after"]), (&4343.into(), &"1m".into()));

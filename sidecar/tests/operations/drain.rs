@@ -39,7 +39,7 @@ async fn an_inbound_drain_ends_with_the_last_inbound_connection() {
     tokio::spawn(admin::serve_socket(bound, Arc::clone(&state), std::future::pending()));
     let output = drain(&socket, &["--inbound", "--wait", "20s"]);
     assert_eq!(requested(&state).await, DrainRequest { inbound_only: true });
-    state.listeners["api"].active.store(0, Ordering::Relaxed);
+    state.snapshots.load().config.listeners["api"].runtime.active.store(0, Ordering::Relaxed);
     let (code, out) = text(&output.await.unwrap());
     assert_eq!(code, Some(0), "{out}");
     assert!(out.contains("draining: 2 left\n") || out.contains("draining: 0 left\n"), "{out}");

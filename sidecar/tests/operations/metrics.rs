@@ -108,7 +108,8 @@ fn own_app_clusters_are_inbound() {
 #[test]
 fn what_left_the_snapshot_has_no_series() {
     let state = state(None);
-    state.snapshots.store(std::sync::Arc::new(Snapshot::default()));
+    let config = std::sync::Arc::clone(&state.snapshots.load().config);
+    state.snapshots.store(std::sync::Arc::new(Snapshot::empty(config)));
     let text = state.metrics.encode().unwrap();
     parse(&text);
     assert!(!text.contains("orders") && !text.contains("10.0.0.7"), "{text}");
@@ -119,7 +120,8 @@ fn what_left_the_snapshot_has_no_series() {
 fn callers_cannot_grow_the_exposition() {
     let state = state(None);
     for number in 0..2_000 {
-        let peer = state.listeners["api"].peers.of(&id(&format!("caller-{number}")));
+        let peer =
+            state.snapshots.load().config.listeners["api"].runtime.peers.of(&id(&format!("caller-{number}")));
         peer.requests.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     }
     let (_, samples) = parse(&state.metrics.encode().unwrap());

@@ -7,17 +7,18 @@ use std::{
 };
 
 use outrider::{
-    admin::{DrainRequests, State},
+    admin::{DrainRequests, ReloadRequests, State},
     clock::Clock,
     config,
     drain::Drains,
     identity::tls_configs::TlsBase,
     model::{
-        Cluster, Endpoint, Identity, Settings, Snapshot,
+        Cluster, Endpoint, Generation, Identity, Settings, Snapshot,
         cluster::EndpointSource,
         flag::ResponseFlag,
         load::Load,
-        runtime::{ClusterRuntime, EndpointRuntime, ListenerRuntime, Refusal, TlsFacts},
+        reload::ConfigStatus,
+        runtime::{ClusterRuntime, EndpointRuntime, Refusal, TlsFacts},
         snapshot::Snapshots,
         status::{IdentityStatus, LookupOutcome},
     },
@@ -51,16 +52,9 @@ clusters:
 pub(crate) fn state(log: Option<log::Control>) -> Arc<State> {
     let clock = Clock::system();
     let settings = Arc::new(config::parse(CONFIG, Path::new("/etc/outrider")).unwrap());
-    let snapshots = Snapshots::default();
-    snapshots.store(Arc::new(snapshot(&settings, &clock)));
-    let listeners = Arc::new(
-        settings
-            .listeners
-            .iter()
-            .map(|listener| (Arc::clone(&listener.name), Arc::new(ListenerRuntime::default())))
-            .collect::<indexmap::IndexMap<_, _>>(),
-    );
-    let api = &listeners["api"];
+    let config = Arc::new(Generation::first(Arc::clone(&settings)));
+    let snapshots = Snapshots::new(snapshot(&config, &clock));
+    let api = &config.listeners["api"].runtime;
     api.accepted.store(3, Ordering::Relaxed);
     api.active.store(2, Ordering::Relaxed);
     api.refuse(Refusal::Plaintext);
@@ -72,25 +66,27 @@ pub(crate) fn state(log: Option<log::Control>) -> Arc<State> {
     let (drain, readiness) = (Drains::default(), Readiness::default());
     let identity = Arc::new(IdentityStatus::default());
     identity.renewals.succeed(clock.wall());
+    let status = Arc::new(ConfigStatus::new("5eed", clock.wall()));
     let process = ProcessFacts {
         service: settings.bootstrap.service.clone(),
         trust_domain: settings.bootstrap.trust_domain.to_string(),
         started: clock.wall(),
         identity: Arc::clone(&identity),
+        config: Arc::clone(&status),
         clock: clock.clone(),
         drain: drain.clone(),
         readiness: readiness.clone(),
         load: Arc::new(Load::new(1000, Some(1 << 30))),
     };
     Arc::new(State {
-        metrics: Metrics::new(snapshots.clone(), Arc::clone(&listeners), process),
+        metrics: Metrics::new(snapshots.clone(), process),
         snapshots,
-        listeners,
-        settings,
         identity,
         readiness,
         drain,
         drain_requests: DrainRequests::default(),
+        reload_requests: ReloadRequests::new().0,
+        config: status,
         log,
         clock,
     })
@@ -110,8 +106,8 @@ fn facts(peer: &str) -> TlsFacts {
     }
 }
 
-fn snapshot(settings: &Settings, clock: &Clock) -> Snapshot {
-    let now = clock.now();
+fn snapshot(config: &Arc<Generation>, clock: &Clock) -> Snapshot {
+    let (now, settings) = (clock.now(), &config.settings);
     let clusters = settings.clusters.iter().map(|settings| {
         let endpoints = match &settings.source {
             EndpointSource::Static(list) => list.clone(),
@@ -120,6 +116,7 @@ fn snapshot(settings: &Settings, clock: &Clock) -> Snapshot {
         let endpoint = |settings| Endpoint { settings, runtime: Arc::new(EndpointRuntime::new(now)) };
         let cluster = Cluster {
             settings: Arc::clone(settings),
+            limits: Arc::clone(&config.settings.limits),
             endpoints: endpoints.into_iter().map(|settings| Arc::new(endpoint(settings))).collect(),
             runtime: Arc::new(ClusterRuntime::new(now)),
             public: None,
@@ -151,7 +148,7 @@ fn snapshot(settings: &Settings, clock: &Clock) -> Snapshot {
         version: 7,
         identity: Some(Arc::new(identity(settings, clock))),
         clusters,
-        ..Snapshot::default()
+        ..Snapshot::empty(Arc::clone(config))
     }
 }
 

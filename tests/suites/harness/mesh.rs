@@ -8,12 +8,12 @@ use std::{
 };
 
 use outrider::{
-    app::{Addresses, App, Parts, Workers, World},
+    app::{Addresses, App, Parts, Rejected, Workers, World},
     clock::Clock,
     config,
     drain::Phase,
     model::{
-        Cluster, ClusterName,
+        Cluster, ClusterName, Settings,
         flag::ResponseFlag,
         runtime::{ListenerRuntime, Refusal},
     },
@@ -57,21 +57,42 @@ impl TestMesh {
         let file = |kind: &str, text: &str| {
             let name = format!("{service}.{kind}");
             fs::write(self.dir().join(&name), text).unwrap();
-            name
         };
-        let certificate = file("crt", &leaf.pem());
-        let key = file("key", &leaf.key_pem());
-        let bundle = file("bundle", &self.ca.bundle().to_pem());
-        let text = format!(
+        file("crt", &leaf.pem());
+        file("key", &leaf.key_pem());
+        file("bundle", &self.ca.bundle().to_pem());
+        Sidecar::start(&Self::config(service, yaml), self.dir()).await
+    }
+
+    /// A whole configuration, with the files of [`TestMesh::start_as`].
+    fn config(service: &str, yaml: &str) -> String {
+        format!(
             "service: {service}\n\
              trust_domain: {}\n\
              state_dir: state\n\
-             identity: {{file: {{certificate: {certificate}, key: {key}, bundle: {bundle}}}}}\n\
+             identity: {{file: {{certificate: {service}.crt, key: {service}.key, bundle: {service}.bundle}}}}\n\
              admin: {{socket: admin.sock, listen: none}}\n\
              {yaml}\n",
             ca::DOMAIN,
-        );
-        Sidecar::start(&text, self.dir()).await
+        )
+    }
+
+    /// Has a running sidecar go by other listeners and clusters.
+    pub(crate) async fn reload(
+        &self,
+        sidecar: &mut Sidecar,
+        service: &str,
+        yaml: &str,
+    ) -> Result<(), Rejected> {
+        let settings = self.settings(service, yaml);
+        sidecar.addresses = super::soon("the reload", sidecar.app.reload(settings)).await?;
+        Ok(())
+    }
+
+    /// What a member's configuration says.
+    pub(crate) fn settings(&self, service: &str, yaml: &str) -> Settings {
+        let text = Self::config(service, yaml);
+        config::parse(&text, self.dir()).unwrap_or_else(|error| panic!("{error}\n{text}"))
     }
 
     /// A sidecar in front of an app, with one inbound listener `in`. `keys` are further keys of the listener, as
@@ -101,7 +122,7 @@ impl TestMesh {
     }
 
     /// A cluster's section.
-    fn cluster(name: &str, endpoints: &[SocketAddr], keys: &str) -> String {
+    pub(crate) fn cluster(name: &str, endpoints: &[SocketAddr], keys: &str) -> String {
         let endpoints: Vec<_> = endpoints.iter().map(|address| format!("{{address: '{address}'}}")).collect();
         let (endpoints, id) = (endpoints.join(", "), ca::id(name));
         format!("{{name: {name}, spiffe_ids: ['{id}'], endpoints: [{endpoints}], {keys}}}")
@@ -140,7 +161,7 @@ impl Sidecar {
 
     /// A listener's counters.
     pub(crate) fn listener(&self, name: &str) -> Arc<ListenerRuntime> {
-        Arc::clone(&self.app.listeners[name])
+        Arc::clone(&self.app.snapshots.load().config.listeners[name].runtime)
     }
 
     /// Connections refused at `in` for that reason.

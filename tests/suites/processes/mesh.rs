@@ -134,11 +134,11 @@ impl SidecarPlan {
         }
     }
 
-    fn socket(&self) -> PathBuf {
+    pub(super) fn socket(&self) -> PathBuf {
         self.folder.join("admin.sock")
     }
 
-    fn config(&self) -> String {
+    pub(super) fn config(&self) -> String {
         let identity = match &self.proof {
             Proof::Files => "file: {certificate: svid.pem, key: svid_key.pem, bundle: bundle.pem}".to_owned(),
             Proof::Ca { address, validity } => {

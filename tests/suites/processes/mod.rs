@@ -28,6 +28,7 @@ mod identity_file;
 mod identity_life;
 mod kill;
 mod overlap;
+mod reload;
 
 use std::time::{Duration, Instant};
 

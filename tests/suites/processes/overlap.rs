@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
     time::Duration,
@@ -120,12 +120,13 @@ impl Echo {
                     let listener = net.bind(address).expect("bound");
                     told.send(()).expect("awaited");
                     let admission = Admission {
-                        max_connections: 100_000,
+                        max_connections: Arc::new(AtomicUsize::new(100_000)),
                         counts: Arc::default(),
                         load: Arc::new(Load::new(100_000, None)),
                         sheds_on_memory: true,
                     };
-                    accept::run(listener, admission, drain.clone(), echo).await;
+                    accept::run(&listener, admission, drain.clone(), echo).await;
+                    drop(listener);
                     drain.finished().await;
                 });
             })

@@ -81,6 +81,10 @@ impl Process {
         self.signal(Signal::KILL);
     }
 
+    pub(super) fn hang_up(&self) {
+        self.signal(Signal::HUP);
+    }
+
     fn signal(&self, signal: Signal) {
         kill_process(self.pid, signal).unwrap_or_else(|error| panic!("signalling {}: {error}", self.name));
     }

@@ -17,7 +17,7 @@ use outrider::{
     clock::Clock,
     config,
     identity::fixed::FixedHandle,
-    model::{ClusterName, Endpoint, EndpointSettings},
+    model::{ClusterName, Endpoint, EndpointSettings, Settings},
 };
 use tokio::sync::Notify;
 use turmoil::Sim;
@@ -25,11 +25,12 @@ use turmoil::Sim;
 use super::{
     faults::{Change, Fault},
     identities::{self, TRUST_DOMAIN, epoch, spiffe_id},
-    load::{Call, Load, OUTBOUND},
+    load::{Call, Load},
     log::Log,
     names::{NameChange, Names, TTL},
     net::SimNet,
-    service::{self, APP, Seen},
+    reloads,
+    service::{self, Seen},
 };
 
 /// The called replicas, by host name.
@@ -37,7 +38,7 @@ pub(super) const REPLICAS: [&str; 3] = ["orders-1", "orders-2", "orders-3"];
 /// The caller's host name.
 const WEB: &str = "web";
 /// The replicas' inbound port.
-const INBOUND_PORT: u16 = 4343;
+pub(super) const INBOUND_PORT: u16 = 4343;
 /// How often a fault may begin or end, and so the step of the network's time.
 const TICK: Duration = Duration::from_millis(2);
 /// Latency of a link that is well, one way: at most.
@@ -62,6 +63,8 @@ pub(super) struct Plan {
     pub(super) retry: &'static str,
     /// How long the mesh runs on after the last answer, at least.
     pub(super) idle: Duration,
+    /// How often every sidecar gets another configuration; `None`: never.
+    pub(super) reload_every: Option<Duration>,
 }
 
 /// What a run left behind.
@@ -147,8 +150,8 @@ impl Mesh {
         let shared = Shared { names: Names::new(plan.seed), ..Shared::default() };
         let mut seeds = fastrand::Rng::with_seed(plan.seed);
         for name in REPLICAS {
-            let (shared, seed) = (shared.clone(), seeds.u64(..));
-            sim.host(name, move || replica(name, seed, shared.clone()));
+            let (shared, seed, every) = (shared.clone(), seeds.u64(..), plan.reload_every);
+            sim.host(name, move || replica(name, seed, every, shared.clone()));
         }
         let addresses = REPLICAS.map(|name| SocketAddr::new(sim.lookup(name), INBOUND_PORT)).to_vec();
         let is_listed = [true; REPLICAS.len()];
@@ -235,31 +238,48 @@ async fn web(seed: u64, plan: Plan, shared: Shared) -> turmoil::Result {
             TTL.as_millis()
         ),
     };
-    let outbound = format!(
-        "outbound: [{{listen: '{OUTBOUND}'}}]\n\
-         clusters: [{{name: orders, {source}, spiffe_ids: ['{}'], connect_timeout: 500ms, retry: {}}}]\n",
-        spiffe_id("orders"),
-        plan.retry,
-    );
-    let _running = sidecar(WEB, WEB, &outbound, seed, &shared).await?;
-    let calls = plan.load.run(seed, shared.log.clone()).await?;
-    *shared.calls.lock().unwrap() = calls;
-    tokio::time::sleep(plan.idle.max(SETTLE)).await;
-    Ok(())
+    let settings = |variant| settings(WEB, &reloads::outbound(&source, plan.retry, variant));
+    let running = sidecar(WEB, WEB, settings(0), seed, &shared).await?;
+    let calls = async {
+        let calls = plan.load.run(seed, shared.log.clone()).await?;
+        *shared.calls.lock().unwrap() = calls;
+        tokio::time::sleep(plan.idle.max(SETTLE)).await;
+        Ok(())
+    };
+    tokio::select! {
+        biased;
+        ended = calls => ended,
+        () = reloads::keep_reloading(WEB, &running.app, plan.reload_every, &shared.log, settings) => Ok(()),
+    }
 }
 
-async fn replica(name: &'static str, seed: u64, shared: Shared) -> turmoil::Result {
-    let inbound = format!("inbound: [{{listen: '0.0.0.0:{INBOUND_PORT}', app: '{APP}'}}]\n");
-    let running = sidecar(name, "orders", &inbound, seed, &shared).await?;
+async fn replica(
+    name: &'static str,
+    seed: u64,
+    reload_every: Option<Duration>,
+    shared: Shared,
+) -> turmoil::Result {
+    let settings = |variant| settings("orders", &reloads::inbound(variant));
+    let running = sidecar(name, "orders", settings(0), seed, &shared).await?;
     let stopped = async {
         running.stop.notified().await;
         running.app.drain().await;
     };
     tokio::select! {
         biased;
-        ended = service::serve(name, seed, shared.seen) => ended,
+        ended = service::serve(name, seed, Arc::clone(&shared.seen)) => ended,
         () = stopped => Ok(()),
+        () = reloads::keep_reloading(name, &running.app, reload_every, &shared.log, settings) => Ok(()),
     }
+}
+
+/// What a host's configuration says.
+fn settings(service: &str, rest: &str) -> Settings {
+    let top = format!(
+        "service: {service}\ntrust_domain: {TRUST_DOMAIN}\nidentity: {{ca: {{address: 'unused:1'}}}}\n"
+    );
+    let text = format!("{top}{rest}");
+    config::parse(&text, Path::new("/")).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 
 /// A sidecar that is up. Its identity would end with the handle.
@@ -273,14 +293,10 @@ struct Running {
 async fn sidecar(
     host: &'static str,
     service: &str,
-    rest: &str,
+    settings: Settings,
     seed: u64,
     shared: &Shared,
 ) -> turmoil::Result<Running> {
-    let top = format!(
-        "service: {service}\ntrust_domain: {TRUST_DOMAIN}\nidentity: {{ca: {{address: 'unused:1'}}}}\n"
-    );
-    let settings = config::parse(&format!("{top}{rest}"), Path::new("/"))?;
     let (identity, handle) = identities::identity(service);
     let now = epoch() + turmoil::sim_elapsed().unwrap_or_default();
     let world = World { net: SimNet, clock: Clock::simulated(now, seed), workers: Workers::Tasks };

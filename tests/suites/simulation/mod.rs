@@ -1,6 +1,7 @@
 //! The whole mesh, simulated: real sidecars with real TLS on a network and a clock that one seed decides.
 //!
-//! Read in this order: [`mesh`] (who is there), [`faults`] (what goes wrong), [`invariants`] (what must hold all the
+//! Read in this order: [`mesh`] (who is there), [`faults`] (what goes wrong), [`reloads`] (what
+//! changes all the time), [`invariants`] (what must hold all the
 //! same), [`log`] (what two runs of one seed are compared by).
 //!
 //! `OUTRIDER_SIM_SEED=n` replays one seed and prints its log; `OUTRIDER_SIM_SEEDS=n` tries so many fresh ones.
@@ -13,6 +14,7 @@ mod log;
 mod mesh;
 mod names;
 mod net;
+mod reloads;
 mod service;
 
 use std::{cell::Cell, panic, sync::Once, time::Duration};
@@ -29,13 +31,24 @@ const SEEDS: u64 = 10;
 /// The load lasts so long, the faults lie within it.
 const LOAD: Load = Load { rate: 60.0, duration: Duration::from_secs(6) };
 
+/// Every sidecar gets another configuration so often, in every run: that must cost nothing.
+const RELOAD_EVERY: Duration = Duration::from_millis(700);
+
 /// The run that a seed stands for.
 fn plan(seed: u64) -> Plan {
     let mut rng = fastrand::Rng::with_seed(seed);
     let changes = faults::plan(&mut rng, Duration::from_secs(1), LOAD.duration);
     // Every other run finds the replicas by name.
     let names = rng.bool().then(|| names::plan(&mut rng, Duration::from_millis(500), LOAD.duration));
-    Plan { seed, load: LOAD, changes, names, retry: "{}", idle: Duration::ZERO }
+    Plan {
+        seed,
+        load: LOAD,
+        changes,
+        names,
+        retry: "{}",
+        idle: Duration::ZERO,
+        reload_every: Some(RELOAD_EVERY),
+    }
 }
 
 thread_local! {

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use outrider_certs::SpiffeId;
 use serde_json::{Value, json};
 
+use super::time;
 use crate::{
     admin::State,
     model::{
@@ -12,24 +13,53 @@ use crate::{
         cluster::{AppProtocol, Balance, EndpointSource},
         dns::{DnsRecords, DnsSettings},
         listener::Protocol,
-        settings::{Bootstrap, IdentitySource, MemoryBudget},
+        reload::Report,
+        settings::{IdentitySource, MemoryBudget, Settings},
         transport::{HttpVersion, PeerKind, Roots, Transport},
     },
 };
 
-/// The settings in force.
+/// The settings in force, and why newer ones are not.
 pub(in crate::admin) fn config(state: &State) -> Value {
-    let settings = &state.settings;
+    let snapshot = state.snapshots.load();
+    let settings = &snapshot.config.settings;
+    let file = state.config.file();
     json!({
-        "bootstrap": bootstrap(&settings.bootstrap),
-        "listeners": settings.listeners.iter().map(listener).collect::<Vec<_>>(),
+        "generation": snapshot.config.number,
+        "sha256": file.sha256,
+        "last_success": time(file.succeeded_at),
+        "rejected": file.rejected.as_ref().map(|rejection| json!({
+            "at": time(rejection.at),
+            "report": report(&rejection.report),
+        })),
+        "bootstrap": bootstrap(settings),
+        "listeners": settings.listeners.iter().map(|item| listener(item)).collect::<Vec<_>>(),
         "clusters": settings.clusters.iter().map(cluster).collect::<Vec<_>>(),
     })
 }
 
-fn bootstrap(bootstrap: &Bootstrap) -> Value {
+/// What became of a reload.
+pub(in crate::admin) fn report(report: &Report) -> Value {
+    let faults = report.faults.iter().map(|fault| {
+        json!({
+            "path": fault.path,
+            "line": fault.line,
+            "problem": fault.problem,
+            "remedy": fault.remedy,
+            "text": fault.to_string(),
+        })
+    });
+    json!({
+        "outcome": report.outcome.label(),
+        "generation": report.generation,
+        "sha256": report.sha256,
+        "faults": faults.collect::<Vec<_>>(),
+    })
+}
+
+fn bootstrap(settings: &Settings) -> Value {
+    let Settings { bootstrap, drain, limits, .. } = settings;
     let tls = &bootstrap.tls;
-    let limits = &bootstrap.limits;
     json!({
         "service": bootstrap.service,
         "trust_domain": bootstrap.trust_domain.as_str(),
@@ -45,8 +75,8 @@ fn bootstrap(bootstrap: &Bootstrap) -> Value {
             "listen": bootstrap.admin.listen.map(|address| address.to_string()),
         },
         "drain": {
-            "idle_grace": duration(bootstrap.drain.idle_grace),
-            "deadline": duration(bootstrap.drain.deadline),
+            "idle_grace": duration(drain.idle_grace),
+            "deadline": duration(drain.deadline),
         },
         "limits": {
             "max_connections": limits.max_connections,

@@ -26,22 +26,16 @@ use crate::{
     },
 };
 
-pub(super) use config::config;
+pub(super) use config::{config, report};
 
 /// Where the process stands: enough to follow a drain.
 pub(super) fn status(state: &State) -> Value {
-    let is_inbound = |name: &str| {
-        state.settings.listeners.iter().any(|listener| &*listener.name == name && listener.is_inbound())
-    };
-    let inbound_connections: usize = state
-        .listeners
-        .iter()
-        .filter(|(name, _)| is_inbound(name))
-        .map(|(_, runtime)| runtime.active.load(Ordering::Relaxed))
-        .sum();
+    let snapshot = state.snapshots.load();
+    let inbound = snapshot.config.listeners.values().filter(|entry| entry.settings.is_inbound());
+    let inbound_connections: usize = inbound.map(|entry| entry.runtime.active.load(Ordering::Relaxed)).sum();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "service": state.settings.bootstrap.service,
+        "service": snapshot.config.settings.bootstrap.service,
         "process_id": std::process::id(),
         "phase": phase(state.drain.phase()),
         "drain_requested": state.drain_requests.current().map(|request| {
@@ -50,7 +44,7 @@ pub(super) fn status(state: &State) -> Value {
         "waiting_for": state.readiness.waiting_for(),
         "in_flight": state.drain.in_flight(),
         "inbound_connections": inbound_connections,
-        "snapshot_version": state.snapshots.load().version,
+        "snapshot_version": snapshot.version,
     })
 }
 
@@ -175,11 +169,10 @@ fn tls(facts: &TlsFacts) -> Value {
 
 /// Every listener with its counters and callers.
 pub(super) fn listeners(state: &State) -> Value {
-    let named = state.settings.listeners.iter().filter_map(|settings| {
-        let runtime = state.listeners.get(&settings.name)?;
-        Some(listener(settings, runtime))
-    });
-    json!({ "listeners": named.collect::<Vec<_>>() })
+    let snapshot = state.snapshots.load();
+    let entries = snapshot.config.listeners.values();
+    let listeners: Vec<Value> = entries.map(|entry| listener(&entry.settings, &entry.runtime)).collect();
+    json!({ "listeners": listeners })
 }
 
 fn listener(settings: &Listener, runtime: &ListenerRuntime) -> Value {
@@ -258,7 +251,7 @@ fn progress(progress: &Progress) -> Value {
     })
 }
 
-fn time(time: SystemTime) -> String {
+pub(super) fn time(time: SystemTime) -> String {
     humantime::format_rfc3339_seconds(time).to_string()
 }
 

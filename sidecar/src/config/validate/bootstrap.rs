@@ -1,4 +1,4 @@
-//! What is fixed for the life of the process: `service` to `limits`.
+//! What is not a list: `service` to `limits`. All but the last two are fixed for the life of the process.
 
 use std::{num::NonZeroUsize, path::Path, time::Duration};
 
@@ -37,11 +37,10 @@ pub(super) fn bootstrap(file: &raw::File, folder: &Path, faults: &mut Faults) ->
     );
     Some(Bootstrap {
         workers: workers(file, faults),
+        has_auto_workers: file.workers.as_ref().is_some_and(is_auto),
         state_dir,
         tls: tls(file.tls.as_ref(), faults),
         admin: admin(file.admin.as_ref(), folder, faults),
-        drain: drain(file.drain.as_ref(), faults),
-        limits: limits(file.limits.as_ref(), faults),
         service: service?,
         trust_domain: trust_domain?,
         identity: identity?,
@@ -62,9 +61,13 @@ fn trust_domain(file: &raw::File, faults: &mut Faults) -> Option<TrustDomain> {
     }
 }
 
+fn is_auto(text: &Spanned<String>) -> bool {
+    text.value == "auto"
+}
+
 fn workers(file: &raw::File, faults: &mut Faults) -> NonZeroUsize {
     let count = match &file.workers {
-        Some(text) if text.value == "auto" => {
+        Some(text) if is_auto(text) => {
             // It knows cgroup quotas and CPU affinity; where it fails, one worker is the default as well.
             let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
             u64::try_from(cores).unwrap_or(defaults::WORKERS.max).min(defaults::WORKERS.max)
@@ -177,7 +180,8 @@ fn admin(raw: Option<&Spanned<raw::Admin>>, folder: &Path, faults: &mut Faults) 
     AdminSettings { socket, listen }
 }
 
-fn drain(raw: Option<&Spanned<raw::Drain>>, faults: &mut Faults) -> DrainSettings {
+/// How we stop.
+pub(super) fn drain(raw: Option<&Spanned<raw::Drain>>, faults: &mut Faults) -> DrainSettings {
     let empty = raw::Drain::default();
     let place = section(raw, "drain");
     let raw = raw.map_or(&empty, |raw| &raw.value);
@@ -192,7 +196,8 @@ fn drain(raw: Option<&Spanned<raw::Drain>>, faults: &mut Faults) -> DrainSetting
     DrainSettings { idle_grace, deadline }
 }
 
-fn limits(raw: Option<&Spanned<raw::Limits>>, faults: &mut Faults) -> Limits {
+/// What a connection may cost.
+pub(super) fn limits(raw: Option<&Spanned<raw::Limits>>, faults: &mut Faults) -> Limits {
     let empty = raw::Limits::default();
     let place = section(raw, "limits");
     let raw = raw.map_or(&empty, |raw| &raw.value);

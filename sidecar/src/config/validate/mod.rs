@@ -24,6 +24,8 @@ pub(super) fn settings(file: &raw::File, folder: &Path) -> Result<Settings, Vec<
     report_odd_keys(&file.odd_keys, raw::File::KEYS, &root, &mut faults);
 
     let bootstrap = bootstrap::bootstrap(file, folder, &mut faults);
+    let drain = bootstrap::drain(file.drain.as_ref(), &mut faults);
+    let limits = bootstrap::limits(file.limits.as_ref(), &mut faults);
     let inbound = listeners::inbound(file, bootstrap.as_ref(), &mut faults);
     let outbound = listeners::outbound(file, &mut faults);
     let resolver = dns::resolver(file.dns.as_ref(), &mut faults);
@@ -38,8 +40,13 @@ pub(super) fn settings(file: &raw::File, folder: &Path) -> Result<Settings, Vec<
     match bootstrap {
         Some(bootstrap) if faults.is_empty() => {
             let (inbound, app_clusters): (Vec<_>, Vec<_>) = inbound.into_iter().unzip();
-            let clusters = app_clusters.into_iter().chain(clusters).map(Arc::new).collect();
-            Ok(Settings { bootstrap, listeners: inbound.into_iter().chain(outbound).collect(), clusters })
+            Ok(Settings {
+                bootstrap,
+                drain,
+                limits: Arc::new(limits),
+                listeners: inbound.into_iter().chain(outbound).map(Arc::new).collect(),
+                clusters: app_clusters.into_iter().chain(clusters).map(Arc::new).collect(),
+            })
         }
         Some(_) | None => Err(faults.into_vec()),
     }

@@ -10,11 +10,9 @@ use std::{
 
 use prometheus_client::encoding::DescriptorEncoder;
 
-use super::{
-    Listeners,
-    family::{Labels, metric},
-};
+use super::family::{Labels, metric};
 use crate::model::{
+    Generation,
     closed::{Misuse, Shed},
     flag::ResponseFlag,
     runtime::{ListenerRuntime, PeerCount, Refusal},
@@ -24,65 +22,67 @@ use crate::model::{
 const OTHER_PEERS: &str = "other";
 
 #[expect(clippy::cast_precision_loss, reason = "counts this large do not occur, and a gauge is a double")]
-pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, listeners: &Listeners) -> fmt::Result {
+pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, config: &Generation) -> fmt::Result {
+    let listeners: Vec<(&str, &ListenerRuntime)> =
+        config.listeners.iter().map(|(name, entry)| (&**name, &*entry.runtime)).collect();
     let counters = |read: fn(&ListenerRuntime) -> &AtomicU64| {
         listeners
             .iter()
-            .map(move |(name, runtime)| ([("listener", &**name)], read(runtime).load(Ordering::Relaxed)))
+            .map(move |(name, runtime)| ([("listener", *name)], read(runtime).load(Ordering::Relaxed)))
     };
     metric("listener_accepted", "Connections accepted").counters(encoder, counters(|l| &l.accepted))?;
     metric("listener_active", "Connections open").gauges(
         encoder,
         listeners
             .iter()
-            .map(|(name, runtime)| ([("listener", &**name)], runtime.active.load(Ordering::Relaxed) as f64)),
+            .map(|(name, runtime)| ([("listener", *name)], runtime.active.load(Ordering::Relaxed) as f64)),
     )?;
     metric("listener_shed", "Connections closed unserved because some bound was reached").counters(
         encoder,
-        by_reason(listeners, Shed::ALL.map(Shed::label), |runtime| &runtime.closed.shed),
+        by_reason(&listeners, Shed::ALL.map(Shed::label), |runtime| &runtime.closed.shed),
     )?;
     metric("listener_misused", "HTTP connections ended for what their other end sent or did not send")
         .counters(
             encoder,
-            by_reason(listeners, Misuse::ALL.map(Misuse::label), |runtime| &runtime.closed.misused),
+            by_reason(&listeners, Misuse::ALL.map(Misuse::label), |runtime| &runtime.closed.misused),
         )?;
     metric("listener_accept_errors", "Accepts that failed, as for want of file descriptors")
         .counters(encoder, counters(|l| &l.accept_errors))?;
     metric("listener_refused", "Connections of peers refused before any request").counters(
         encoder,
-        by_reason(listeners, Refusal::ALL.map(Refusal::label), |runtime| &runtime.refused),
+        by_reason(&listeners, Refusal::ALL.map(Refusal::label), |runtime| &runtime.refused),
     )?;
     metric("unrouted", "Requests answered before any cluster was chosen").counters(
         encoder,
         listeners.iter().flat_map(|(name, runtime)| {
             ResponseFlag::ALL.into_iter().zip(&runtime.unrouted).map(move |(flag, count)| {
-                ([("listener", &**name), ("flag", flag.letters())], count.load(Ordering::Relaxed))
+                ([("listener", *name), ("flag", flag.letters())], count.load(Ordering::Relaxed))
             })
         }),
     )?;
-    encode_peers(encoder, listeners)
+    encode_peers(encoder, &listeners)
 }
 
 /// Series of counters by listener and reason.
 fn by_reason<'a, const N: usize>(
-    listeners: &'a Listeners,
+    listeners: &'a [(&'a str, &'a ListenerRuntime)],
     labels: [&'static str; N],
     read: fn(&ListenerRuntime) -> &[AtomicU64; N],
 ) -> impl Iterator<Item = (Labels<'a, 2>, u64)> {
     listeners.iter().flat_map(move |(name, runtime)| {
         labels.into_iter().zip(read(runtime)).map(move |(label, count)| {
-            ([("listener", &**name), ("reason", label)], count.load(Ordering::Relaxed))
+            ([("listener", *name), ("reason", label)], count.load(Ordering::Relaxed))
         })
     })
 }
 
-fn encode_peers(encoder: &mut DescriptorEncoder<'_>, listeners: &Listeners) -> fmt::Result {
+fn encode_peers(encoder: &mut DescriptorEncoder<'_>, listeners: &[(&str, &ListenerRuntime)]) -> fmt::Result {
     let read: Vec<_> = listeners.iter().map(|(name, runtime)| (name, runtime.peers.read())).collect();
     let rows: Vec<(&str, &str, &Arc<PeerCount>)> = read
         .iter()
         .flat_map(|(name, (named, other))| {
             let named = named.iter().map(|(peer, count)| (peer.as_str(), count));
-            named.chain([(OTHER_PEERS, other)]).map(|(peer, count)| (&***name, peer, count))
+            named.chain([(OTHER_PEERS, other)]).map(|(peer, count)| (**name, peer, count))
         })
         .collect();
     let counters = |read: fn(&PeerCount) -> &AtomicU64| {

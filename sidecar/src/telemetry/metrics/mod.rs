@@ -1,18 +1,17 @@
 //! Metrics: what the counters of the data side say, in OpenMetrics text, read at scrape time.
 //!
-//! There is no second set of books: the collector walks the newest snapshot and the listeners and reads their atomics.
-//! A cluster or endpoint that left the snapshot has therefore no series any more. `docs/metrics.md` lists every metric;
+//! There is no second set of books: the collector walks the newest snapshot and reads its atomics.
+//! A cluster, endpoint or listener that left the snapshot has therefore no series any more. `docs/metrics.md` lists every metric;
 //! a test compares it with what is really exported.
 
 use std::{fmt, sync::Arc, time::SystemTime};
 
-use indexmap::IndexMap;
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, registry::Registry};
 
 use crate::{
     clock::Clock,
     drain::Drains,
-    model::{load::Load, runtime::ListenerRuntime, snapshot::Snapshots, status::IdentityStatus},
+    model::{load::Load, reload::ConfigStatus, snapshot::Snapshots, status::IdentityStatus},
     readiness::Readiness,
 };
 
@@ -23,9 +22,6 @@ mod process;
 
 /// `Content-Type` of what [`Metrics::encode`] gives.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-/// Listeners' counters by the listeners' names.
-pub type Listeners = Arc<IndexMap<Arc<str>, Arc<ListenerRuntime>>>;
 
 /// What is told of the process as a whole.
 #[derive(Clone, Debug)]
@@ -38,6 +34,8 @@ pub struct ProcessFacts {
     pub started: SystemTime,
     /// How getting and renewing our certificate goes.
     pub identity: Arc<IdentityStatus>,
+    /// How reloading the configuration goes.
+    pub config: Arc<ConfigStatus>,
     /// For ages.
     pub clock: Clock,
     /// How far the drain has come.
@@ -57,9 +55,9 @@ pub struct Metrics {
 impl Metrics {
     /// Metrics that read these sources at each scrape.
     #[must_use]
-    pub fn new(snapshots: Snapshots, listeners: Listeners, process: ProcessFacts) -> Self {
+    pub fn new(snapshots: Snapshots, process: ProcessFacts) -> Self {
         let mut registry = Registry::with_prefix("outrider");
-        registry.register_collector(Box::new(Sources { snapshots, listeners, process }));
+        registry.register_collector(Box::new(Sources { snapshots, process }));
         Self { registry }
     }
 
@@ -77,7 +75,6 @@ impl Metrics {
 #[derive(Debug)]
 struct Sources {
     snapshots: Snapshots,
-    listeners: Listeners,
     process: ProcessFacts,
 }
 
@@ -86,7 +83,7 @@ impl Collector for Sources {
         // One load, so that all series of a scrape are of one version.
         let snapshot = self.snapshots.load();
         process::encode(&mut encoder, &self.process, &snapshot)?;
-        listeners::encode(&mut encoder, &self.listeners)?;
+        listeners::encode(&mut encoder, &snapshot.config)?;
         clusters::encode(&mut encoder, &snapshot, self.process.clock.now())
     }
 }

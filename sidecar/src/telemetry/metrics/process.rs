@@ -14,7 +14,12 @@ use super::{
 };
 use crate::{
     drain::Phase,
-    model::{Identity, Snapshot, load::Load, status::IdentityStatus},
+    model::{
+        Identity, Snapshot,
+        load::Load,
+        reload::{ConfigStatus, Outcome},
+        status::IdentityStatus,
+    },
 };
 
 #[expect(clippy::cast_precision_loss, reason = "counts this large do not occur, and a gauge is a double")]
@@ -42,6 +47,7 @@ pub(super) fn encode(
     metric("snapshot_version", "Version of what the data path goes by; raised by every change")
         .gauge(encoder, snapshot.version as f64)?;
     encode_load(encoder, &process.load)?;
+    encode_config(encoder, &process.config, snapshot.config.number)?;
     encode_renewals(encoder, &process.identity)?;
     match &snapshot.identity {
         Some(identity) => identity_metrics(encoder, process, identity),
@@ -72,6 +78,23 @@ fn phase(phase: Phase) -> f64 {
         Phase::Closing => 2.0,
         Phase::Forced => 3.0,
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a generation is small, and a gauge is a double")]
+fn encode_config(encoder: &mut DescriptorEncoder<'_>, status: &ConfigStatus, generation: u64) -> fmt::Result {
+    let file = status.file();
+    metric("config", "Which text of the configuration file is in force")
+        .info(encoder, &[("sha256", &file.sha256)])?;
+    metric("config_generation", "Configurations that came into force, the first included")
+        .gauge(encoder, generation as f64)?;
+    seconds("config_last_success", "When the file was last read and is in force, since the Unix epoch")
+        .gauge(encoder, since_epoch(file.succeeded_at))?;
+    metric("config_rejected", "1 while what the configuration file says is not in force")
+        .gauge(encoder, f64::from(u8::from(file.rejected.is_some())))?;
+    metric("config_reloads", "Times the configuration file was read again, by what became of it").counters(
+        encoder,
+        Outcome::ALL.into_iter().map(|outcome| ([("outcome", outcome.label())], status.count(outcome))),
+    )
 }
 
 fn encode_renewals(encoder: &mut DescriptorEncoder<'_>, status: &IdentityStatus) -> fmt::Result {

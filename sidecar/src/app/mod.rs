@@ -8,34 +8,39 @@
 //! Listeners are bound only when the first certificate and the first endpoints are there: a sidecar that takes over from
 //! another must not take connections that it cannot serve yet.
 
-use std::{io, net::SocketAddr, sync::Arc};
+mod listening;
+mod reload;
+mod worker;
 
-use futures_util::future::join_all;
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicUsize},
+};
+
 use indexmap::IndexMap;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 
+use self::listening::Listening;
 use crate::{
-    accept::{self, Admission},
+    accept,
     clock::Clock,
-    connect::{connector::Connector, dial::Dialer, reclaim::Hub},
+    connect::reclaim::Hub,
     discovery::{Configured, Sources},
-    drain::{self, Drains, Phase},
+    drain::{Drains, Phase},
     identity::{self, public::PublicFiles, source::Source, tls_configs::TlsBase},
     memory,
     model::{
-        EndpointSettings, Listener, Settings, file::parse_endpoints, load::Load, runtime::ListenerRuntime,
+        EndpointSettings, Generation, Settings, Snapshot, file::parse_endpoints, load::Load,
         settings::Limits, snapshot::Snapshots, status::IdentityStatus, transport::ExpectedIds,
     },
-    net::{self, Listener as _, Net},
-    pipeline::{
-        serve,
-        worker::{Shared, Worker},
-    },
+    net::{self, Net},
     publish,
     readiness::Readiness,
-    tls::trust,
 };
+
+pub use reload::Rejected;
 
 /// What readiness waits for last.
 const LISTENERS: &str = "listeners";
@@ -106,8 +111,6 @@ impl Default for Parts {
 /// A sidecar that is starting or running.
 #[derive(Clone, Debug)]
 pub struct App {
-    /// What it was configured with.
-    pub settings: Arc<Settings>,
     /// Its clocks.
     pub clock: Clock,
     /// The newest facts.
@@ -116,8 +119,6 @@ pub struct App {
     pub readiness: Readiness,
     /// How far it has stopped.
     pub drains: Drains,
-    /// Counters per listener, by name.
-    pub listeners: Arc<IndexMap<Arc<str>, Arc<ListenerRuntime>>>,
     /// How it goes with the certificate.
     pub identity: Arc<IdentityStatus>,
     /// Where workers ask each other for room under a shared cap.
@@ -126,6 +127,12 @@ pub struct App {
     pub load: Arc<Load>,
     /// Cancelled when a worker ended that should not have: nothing can be served rightly any more.
     pub broken: CancellationToken,
+    /// The newest limit: connections per listener.
+    max_connections: Arc<AtomicUsize>,
+    /// The configuration that is wanted; in force once the snapshot says so.
+    config: watch::Sender<Arc<Generation>>,
+    /// Held over waits, of the control side alone: one change of the configuration at a time.
+    listening: Arc<Mutex<Listening>>,
 }
 
 /// Where a running sidecar listens: the real ports, by listener name.
@@ -137,35 +144,38 @@ impl App {
     /// # Errors
     /// [`Error::Tls`].
     pub fn start<N: Net>(settings: Settings, world: &World<N>, parts: Parts) -> Result<Self, Error> {
-        let settings = Arc::new(settings);
+        let config = watch::Sender::new(Arc::new(Generation::first(Arc::new(settings))));
+        let first = Arc::clone(&config.borrow());
         let (clock, readiness) = (world.clock.clone(), Readiness::default());
-        let bootstrap = &settings.bootstrap;
+        let bootstrap = &first.settings.bootstrap;
         let identity = match parts.identity {
             Some(source) => identity::start_with(source, &bootstrap.tls, &clock, &readiness)?,
             None => identity::start(bootstrap, &world.net, &clock, &readiness)?,
         };
-        let snapshots = Snapshots::default();
+        let snapshots = Snapshots::new(Snapshot::empty(Arc::clone(&first)));
         let inputs = publish::Inputs {
-            settings: watch::Sender::new(Arc::clone(&settings)).subscribe(),
+            config: config.subscribe(),
             identity: identity.identity,
             sources: parts.sources,
             public: PublicFiles::new(TlsBase::new(&bootstrap.tls, &clock)?, &clock),
         };
         publish::start(inputs, snapshots.clone(), &clock, &readiness);
-        let load = Arc::new(load(&bootstrap.limits, world.workers));
+        let limits = &first.settings.limits;
+        let load = Arc::new(load(limits, world.workers));
         memory::watch(&load);
-        let listeners = settings.listeners.iter().map(|l| (Arc::clone(&l.name), Arc::default())).collect();
+        let max_connections = Arc::new(AtomicUsize::new(limits.max_connections));
         Ok(Self {
             clock,
             snapshots,
             readiness,
             drains: Drains::default(),
-            listeners: Arc::new(listeners),
             identity: identity.status,
             hub: Hub::default(),
             load,
             broken: CancellationToken::new(),
-            settings,
+            max_connections,
+            config,
+            listening: Arc::default(),
         })
     }
 
@@ -176,12 +186,40 @@ impl App {
     pub async fn serve<N: Net>(&self, world: &World<N>) -> Result<Addresses, Error> {
         let guard = self.readiness.block(LISTENERS);
         self.first_snapshot().await?;
-        let mut addresses = Addresses::new();
-        for index in 0..self.settings.bootstrap.workers.get() {
-            addresses = self.start_worker(world, index, addresses).await?;
+        match self.listen(world).await {
+            Ok(addresses) => {
+                guard.release();
+                Ok(addresses)
+            }
+            Err(error) => {
+                // The workers that did start have nothing to stay for.
+                self.drains.advance(Phase::Forced);
+                Err(error)
+            }
         }
-        guard.release();
-        Ok(addresses)
+    }
+
+    async fn listen<N: Net>(&self, world: &World<N>) -> Result<Addresses, Error> {
+        let mut listening = self.listening.lock().await;
+        for index in 0..self.settings().bootstrap.workers.get() {
+            listening.add_worker(self.start_worker(world, index)?);
+        }
+        let config = Arc::clone(&self.config.borrow());
+        let bound = listening.bind(&config).await?;
+        listening.serve(self, &config, bound).await;
+        Ok(listening.addresses(&config))
+    }
+
+    /// The number of the configuration in force.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.snapshots.load().config.number
+    }
+
+    /// The configuration in force.
+    #[must_use]
+    pub fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.snapshots.load().config.settings)
     }
 
     async fn first_snapshot(&self) -> Result<(), Error> {
@@ -196,98 +234,9 @@ impl App {
         }
     }
 
-    /// Starts one worker. The first finds out the real addresses; the others share them.
-    async fn start_worker<N: Net>(
-        &self,
-        world: &World<N>,
-        index: usize,
-        addresses: Addresses,
-    ) -> Result<Addresses, Error> {
-        let (bound, is_bound) = oneshot::channel();
-        let app = self.clone();
-        let net = world.net.clone();
-        let work = async move { app.work(net, addresses, bound).await };
-        match world.workers {
-            Workers::Tasks => drain::spawn_background(work),
-            Workers::Threads => {
-                let runtime = tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build()
-                    .map_err(Error::Worker)?;
-                std::thread::Builder::new()
-                    .name(format!("worker-{index}"))
-                    .spawn(move || runtime.block_on(work))
-                    .map_err(Error::Worker)?;
-            }
-        }
-        is_bound.await.map_err(|_gone| Error::WorkerEnded)?
-    }
-
-    /// One worker's life: bind, accept, and stay until everything it carries has ended.
-    async fn work<N: Net>(
-        self,
-        net: N,
-        addresses: Addresses,
-        bound: oneshot::Sender<Result<Addresses, Error>>,
-    ) {
-        let (addresses, listeners) = match self.bind(&net, addresses) {
-            Ok(listeners) => listeners,
-            Err(error) => {
-                drop(bound.send(Err(error)));
-                return;
-            }
-        };
-        if bound.send(Ok(addresses)).is_err() {
-            return;
-        }
-        // A panic of ours in here ends the thread; the process must not go on without it.
-        let broken = self.broken.clone().drop_guard();
-        let (settings, snapshots, load) =
-            (Arc::clone(&self.settings), self.snapshots.clone(), Arc::clone(&self.load));
-        let trust = trust::Registry::new(self.clock.clone(), Arc::clone(&self.identity));
-        let connector = Connector::new(Dialer { net, trust }, &self.hub, &self.clock);
-        let shared =
-            Shared { settings, snapshots, clock: self.clock.clone(), drains: self.drains.clone(), load };
-        let worker = Worker::start(connector, shared);
-        let accepting =
-            listeners.into_iter().map(|(listener, socket)| self.accept(&worker, listener, socket));
-        join_all(accepting).await;
-        self.drains.finished().await;
-        worker.connector.clear();
-        broken.disarm();
-    }
-
-    fn bind<N: Net>(&self, net: &N, known: Addresses) -> Result<(Addresses, Bound<N>), Error> {
-        let mut addresses = Addresses::new();
-        let mut sockets = Vec::new();
-        for listener in &self.settings.listeners {
-            let address = known.get(&listener.name).copied().unwrap_or(listener.address);
-            let failed = |source| Error::Bind { listener: Arc::clone(&listener.name), address, source };
-            let socket = net.bind(address).map_err(failed)?;
-            addresses.insert(Arc::clone(&listener.name), socket.local_addr().map_err(failed)?);
-            sockets.push((Arc::new(listener.clone()), socket));
-        }
-        Ok((addresses, sockets))
-    }
-
-    async fn accept<N: Net>(&self, worker: &Arc<Worker<N>>, listener: Arc<Listener>, socket: N::Listener) {
-        let counts = self.listeners.get(&listener.name).cloned().unwrap_or_default();
-        let drain = self.drains.of(&listener).clone();
-        let admission = Admission {
-            max_connections: self.settings.bootstrap.limits.max_connections,
-            counts: Arc::clone(&counts),
-            load: Arc::clone(&self.load),
-            sheds_on_memory: listener.is_inbound(),
-        };
-        accept::run(socket, admission, drain, |stream, peer| {
-            serve::serve(Arc::clone(worker), Arc::clone(&listener), Arc::clone(&counts), stream, peer)
-        })
-        .await;
-    }
-
     /// Stops: no new work, what is in flight ends, within the configured deadline.
     pub async fn drain(&self) {
-        let (settings, drains) = (&self.settings.bootstrap.drain, &self.drains);
+        let (settings, drains) = (self.settings().drain.clone(), &self.drains);
         let mut finished = std::pin::pin!(drains.finished());
         drains.advance(Phase::Draining);
         tracing::info!(in_flight = drains.in_flight(), "draining: no new connections");
@@ -312,8 +261,6 @@ impl App {
         );
     }
 }
-
-type Bound<N> = Vec<(Arc<Listener>, <N as Net>::Listener)>;
 
 /// The process's bounds. Simulated sidecars have no memory of their own to look at.
 fn load(limits: &Limits, workers: Workers) -> Load {

@@ -1,5 +1,7 @@
 //! A sidecar as a process: runtimes, signals, and the order of starting and stopping.
 
+mod reload;
+
 use std::{io, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context;
@@ -8,12 +10,14 @@ use tokio::{
     sync::watch,
 };
 
+use self::reload::Reloader;
 use crate::{
-    admin::{self, DrainRequest, DrainRequests},
+    admin::{self, DrainRequest, DrainRequests, ReloadRequests},
     app::{App, Parts, Workers, World},
     clock::Clock,
+    config::{self, Text},
     drain,
-    model::Settings,
+    model::{Settings, reload::ConfigStatus},
     net::{self, Bound, HandoverNet, Offers, TcpNet},
     telemetry::{Metrics, ProcessFacts, log},
 };
@@ -23,25 +27,27 @@ const MAX_BLOCKING_THREADS: usize = 4;
 /// How long the control runtime may take to end after everything is done.
 const RUNTIME_GRACE: Duration = Duration::from_millis(500);
 
-/// Runs a sidecar until it is told to stop, then drains it.
+/// Runs a sidecar with the configuration file at `config` until it is told to stop, then drains it.
 ///
-/// SIGTERM or SIGINT begins the drain; a second one ends the process at once.
+/// SIGTERM or SIGINT begins the drain; a second one ends the process at once. SIGHUP has the file read again.
 ///
 /// # Errors
-/// What keeps it from starting, in words for an operator.
-pub fn run(settings: Settings, log: log::Control) -> anyhow::Result<()> {
+/// What keeps it from starting, in words for an operator: every fault of the file, for one.
+pub fn run(config: &Path, log: log::Control) -> anyhow::Result<()> {
+    let text = config::read(config)?;
+    let settings = text.settings()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .max_blocking_threads(MAX_BLOCKING_THREADS)
         .thread_name("control")
         .enable_all()
         .build()?;
-    let ran = runtime.block_on(live(settings, log));
+    let ran = runtime.block_on(live(text, settings, log));
     runtime.shutdown_timeout(RUNTIME_GRACE);
     ran
 }
 
-async fn live(settings: Settings, log: log::Control) -> anyhow::Result<()> {
+async fn live(text: Text, settings: Settings, log: log::Control) -> anyhow::Result<()> {
     if let Err(error) = net::raise_descriptor_limit() {
         tracing::warn!(%error, "the limit of open files stays as it is");
     }
@@ -50,9 +56,12 @@ async fn live(settings: Settings, log: log::Control) -> anyhow::Result<()> {
     let net = HandoverNet::new(handover.clone(), bootstrap.workers);
     let world = World { net, clock: Clock::system(), workers: Workers::Threads };
     let app = App::start(settings, &world, Parts::default())?;
-    let requests = DrainRequests::default();
-    let mut stop = Stop::new(&requests)?;
-    let (mut admin, read_only) = start_admin(&app, requests, log)?;
+    let (drains, (reloads, arriving)) = (DrainRequests::default(), ReloadRequests::new());
+    let mut stop = Stop::new(&drains)?;
+    let reloader = Reloader::new(&app, &text, arriving)?;
+    let operators = Operators { drains, reloads, config: reloader.status(), log };
+    let (mut admin, read_only) = start_admin(&app, operators)?;
+    drain::spawn_background(reloader.run());
     tokio::select! {
         biased;
         () = stop.requested(&app) => return Ok(()),
@@ -131,14 +140,19 @@ impl ReadOnly {
     }
 }
 
+/// What operators can ask for and change.
+struct Operators {
+    drains: DrainRequests,
+    reloads: ReloadRequests,
+    config: Arc<ConfigStatus>,
+    log: log::Control,
+}
+
 /// Starts what operators see. The read-only listener is handed back where another process has its address: that one is
 /// asked until we are ready as well, else probes would find out about either by chance.
-fn start_admin(
-    app: &App,
-    requests: DrainRequests,
-    log: log::Control,
-) -> anyhow::Result<(Admin, Option<ReadOnly>)> {
-    let bootstrap = &app.settings.bootstrap;
+fn start_admin(app: &App, operators: Operators) -> anyhow::Result<(Admin, Option<ReadOnly>)> {
+    let settings = app.settings();
+    let bootstrap = &settings.bootstrap;
     let facts = ProcessFacts {
         service: bootstrap.service.clone(),
         trust_domain: bootstrap.trust_domain.to_string(),
@@ -146,19 +160,20 @@ fn start_admin(
         identity: Arc::clone(&app.identity),
         readiness: app.readiness.clone(),
         drain: app.drains.clone(),
+        config: Arc::clone(&operators.config),
         clock: app.clock.clone(),
         load: Arc::clone(&app.load),
     };
     let state = Arc::new(admin::State {
         snapshots: app.snapshots.clone(),
-        listeners: Arc::clone(&app.listeners),
-        settings: Arc::clone(&app.settings),
         identity: Arc::clone(&app.identity),
         readiness: app.readiness.clone(),
         drain: app.drains.clone(),
-        drain_requests: requests,
-        metrics: Metrics::new(app.snapshots.clone(), Arc::clone(&app.listeners), facts),
-        log: Some(log),
+        drain_requests: operators.drains,
+        reload_requests: operators.reloads,
+        config: operators.config,
+        metrics: Metrics::new(app.snapshots.clone(), facts),
+        log: Some(operators.log),
         clock: app.clock.clone(),
     });
     let (stop, stopped) = watch::channel(false);
