@@ -9,6 +9,14 @@ case "$BENCH_PROTO" in
   *) echo "BENCH_PROTO must be h1 or h2, not '$BENCH_PROTO'" >&2; exit 2 ;;
 esac
 
+# What the two sidecars take each other for. As sidecars of Outrider they keep opaque connections for the next stream;
+# standard peers, which the comparison wants by default, make one for each.
+case "${OUTRIDER_PEER:-standard}" in
+  standard) peer="peer: standard" to_peer="peer: standard, peer_protocol: $peer_protocol" ;;
+  outrider) peer="peer: outrider" to_peer="peer: outrider, mesh_protocol: $peer_protocol" ;;
+  *) echo "OUTRIDER_PEER must be standard or outrider, not '$OUTRIDER_PEER'" >&2; exit 2 ;;
+esac
+
 config="$BENCH_RUN_DIR/$BENCH_SIDE.yaml"
 # The caps are as high as the other proxies' are here: the counting is on, nothing is refused.
 caps='max_requests: 1000000, max_connections: 1000000, max_pending: 1000000'
@@ -45,8 +53,7 @@ YAML
     cat >> "$config" <<YAML
   - name: ${chain%%:*}
     endpoints: [{ address: "127.0.0.1:${chain##*:}", spiffe_id: "$BENCH_PEER_ID" }]
-    peer: standard
-    peer_protocol: $peer_protocol
+    $(echo "$to_peer" | sed 's/, /\n    /')
     balance: round_robin
     $(echo "$caps" | sed 's/, /\n    /')
 YAML
@@ -57,7 +64,7 @@ else
                iperf:$BENCH_IPERF_IN:$BENCH_IPERF_APP:tcp: tcp:$BENCH_TCP_IN:$BENCH_TCP_APP:tcp:; do
     IFS=: read -r name listen app protocol app_protocol <<< "$chain"
     echo "  - { name: $name, listen: \"127.0.0.1:$listen\", app: \"127.0.0.1:$app\", protocol: $protocol," \
-         "${app_protocol:+app_protocol: $app_protocol,} peer: standard, allow: [\"$BENCH_PEER_ID\"], $caps }" >> "$config"
+         "${app_protocol:+app_protocol: $app_protocol,} $peer, allow: [\"$BENCH_PEER_ID\"], $caps }" >> "$config"
   done
 fi
 

@@ -16,7 +16,7 @@ mod shared;
 pub mod tcp_pool;
 #[cfg(test)]
 mod tests;
-mod wire;
+pub mod wire;
 
 use std::{io, sync::Arc};
 

@@ -16,11 +16,11 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{dial::Connection, idle::Said};
-use crate::{model::pool_counts::Closed, net::Stream};
+use crate::{model::pool_counts::Closed, net::Stream, tls::trust::Cut};
 
 /// A connection and who looks at it. The lock is never waited for: driver and pool are on one thread.
 #[derive(Debug)]
-pub(super) struct Wire<S>(Mutex<Option<Connection<S>>>);
+pub struct Wire<S>(Mutex<Option<Connection<S>>>);
 
 /// What the pool asks of a connection.
 pub(super) trait Look: std::fmt::Debug + Send + Sync {
@@ -28,9 +28,9 @@ pub(super) trait Look: std::fmt::Debug + Send + Sync {
     fn said(&self) -> Said;
 }
 
-/// The driver's end. The connection is closed with it.
+/// The driver's end. The connection is closed with it. Whoever makes an upgrade of the connection gets this from hyper.
 #[derive(Debug)]
-pub(super) struct DriverEnd<S>(Arc<Wire<S>>);
+pub struct DriverEnd<S>(Arc<Wire<S>>);
 
 impl<S: Stream> Wire<S> {
     /// Both ends of a connection.
@@ -65,6 +65,22 @@ impl<S: Stream> DriverEnd<S> {
         match self.0.lock().as_mut() {
             Some(connection) => f(Pin::new(connection)),
             None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
+}
+
+impl<S> DriverEnd<S> {
+    /// As [`Connection::cut`].
+    #[must_use]
+    pub fn cut(&self) -> Cut {
+        self.0.lock().as_ref().map_or_else(Cut::never, Connection::cut)
+    }
+}
+
+impl<S: Stream> Stream for DriverEnd<S> {
+    fn reset_on_close(&self) {
+        if let Some(connection) = self.0.lock().as_ref() {
+            connection.reset_on_close();
         }
     }
 }

@@ -19,7 +19,7 @@ use hyper::upgrade::OnUpgrade;
 use super::{attempt::Held, worker::Worker};
 use crate::{
     clock::Clock,
-    connect::dial::Connection,
+    connect::wire::DriverEnd,
     drain::{Phase, Watcher},
     model::{Cluster, flag::ResponseFlag, runtime::UpgradeCounts},
     net::{Net, Stream},
@@ -138,7 +138,7 @@ async fn near_leg<S: Stream>(near: Near<S>, count: Count<'_>) -> Result<Leg<'_, 
 }
 
 /// The upstream's leg, once it has left HTTP.
-async fn far_leg<S: Stream>(far: Far, count: Count<'_>) -> Result<Leg<'_, Connection<S>>, ResponseFlag> {
+async fn far_leg<S: Stream>(far: Far, count: Count<'_>) -> Result<Leg<'_, DriverEnd<S>>, ResponseFlag> {
     match far {
         Far::Stream(stream) => Ok(Leg::stream(stream, count)),
         Far::Connection(connection) => connection
@@ -150,11 +150,11 @@ async fn far_leg<S: Stream>(far: Far, count: Count<'_>) -> Result<Leg<'_, Connec
 
 /// Relays until both directions have ended (`None`), or until something cuts the stream.
 async fn carry<N: Net, S: Stream>(
-    (mut near, mut far): (Leg<'_, S>, Leg<'_, Connection<N::Stream>>),
+    (mut near, mut far): (Leg<'_, S>, Leg<'_, DriverEnd<N::Stream>>),
     silence: impl Future<Output = ()>,
     mut watcher: Watcher,
 ) -> Option<ResponseFlag> {
-    let cut = far.as_connection().map_or_else(Cut::never, Connection::cut);
+    let cut = far.as_connection().map_or_else(Cut::never, DriverEnd::cut);
     let relayed = tokio::select! {
         biased;
         relayed = copy::plain(&mut near, &mut far) => relayed,

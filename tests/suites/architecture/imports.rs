@@ -60,6 +60,7 @@ const RANKS: &[(&str, u8, Side)] = &[
     ("app", 6, Top),
     ("process", 7, Top),
     ("cli", 8, Top),
+    ("allocator", 8, Top),
     ("main", 9, Top),
 ];
 
