@@ -24,6 +24,7 @@ mod opaque;
 mod openssl;
 mod slow;
 mod soak;
+mod websocket;
 
 /// Runs a claim that needs these programs (`curl`) and libraries (`python:grpc`, `node:ws`), or says why not.
 fn claim(needs: &[&str], claim: impl AsyncFnOnce()) {
