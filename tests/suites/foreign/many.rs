@@ -15,8 +15,8 @@ use super::{
 
 /// Caps above what comes, and time to connect for a machine that does thousands of handshakes at once.
 const ROOMY: Plan = Plan {
-    cluster: "max_requests: 30000, max_connections: 30000, connect_timeout: 60s, ",
-    inbound: "max_requests: 30000, max_connections: 30000, connect_timeout: 60s, ",
+    cluster: "max_requests: 30000, max_connections: 30000, max_pending: 30000, connect_timeout: 60s, ",
+    inbound: "max_requests: 30000, max_connections: 30000, max_pending: 30000, connect_timeout: 60s, ",
     limits: "max_connections: 30000, max_connections_per_peer: 30000, max_handshakes: 10000",
 };
 /// Descriptors that a process needs beside those of the connections.
