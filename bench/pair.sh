@@ -53,9 +53,9 @@ YAML
     cat >> "$config" <<YAML
   - name: ${chain%%:*}
     endpoints: [{ address: "127.0.0.1:${chain##*:}", spiffe_id: "$BENCH_PEER_ID" }]
-    $(echo "$to_peer" | sed 's/, /\n    /')
+    $(echo "$to_peer" | sed 's/, /\n    /g')
     balance: round_robin
-    $(echo "$caps" | sed 's/, /\n    /')
+    $(echo "$caps" | sed 's/, /\n    /g')
 YAML
   done
 else

@@ -12,7 +12,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, Waker},
 };
 
 use bytes::Bytes;
@@ -29,6 +29,7 @@ use super::{
     dial::Connection,
     http_client::{SendError, is_refusal},
     place::Place,
+    upload::Upload,
 };
 use crate::{
     buffer::{self, Batch, Flusher},
@@ -145,6 +146,12 @@ impl Http2 {
         self.streams() < cap && self.is_open()
     }
 
+    /// Whether the peer allows no stream at all at the moment: another connection would do no better.
+    #[must_use]
+    pub fn allows_none(&self) -> bool {
+        self.0.allowed.load(Ordering::Relaxed) == 0
+    }
+
     /// Whether it is still good for new streams.
     #[must_use]
     pub fn is_open(&self) -> bool {
@@ -221,7 +228,12 @@ impl Http2 {
         });
         let response = answered.await?;
         if let Some(mut upload) = upload {
-            drain::spawn_background(async move { drop(poll_fn(|cx| upload.poll(cx)).await) });
+            // The stream is under way for as long as this is, whatever becomes of the answer.
+            let slot = self.slot();
+            drain::spawn_background(async move {
+                drop(poll_fn(|cx| upload.poll(cx)).await);
+                drop(slot);
+            });
         }
         Ok(response.map(Received::Http2))
     }
@@ -252,55 +264,6 @@ impl Http2 {
     }
 }
 
-/// A request's body on its way.
-struct Upload {
-    body: RequestBody,
-    stream: SendStream<Bytes>,
-}
-
-impl Upload {
-    /// Sends what there is and what the peer has room for; ready when all is sent, or nobody wants the rest.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), replay::Error>> {
-        loop {
-            // One byte of room is enough: the rest of a frame waits in the stream's bounded buffer.
-            self.stream.reserve_capacity(1);
-            while self.stream.capacity() == 0 {
-                match ready!(self.stream.poll_capacity(cx)) {
-                    Some(Ok(_room)) => {}
-                    Some(Err(_)) | None => return Poll::Ready(Ok(())),
-                }
-            }
-            if self.stream.poll_reset(cx).is_ready() {
-                return Poll::Ready(Ok(()));
-            }
-            let sent = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => {
-                        let is_last = self.body.is_end_stream();
-                        let sent = self.stream.send_data(data, is_last);
-                        if !is_last && sent.is_ok() {
-                            continue;
-                        }
-                        sent
-                    }
-                    Err(frame) => {
-                        self.stream.reserve_capacity(0);
-                        self.stream.send_trailers(frame.into_trailers().unwrap_or_default())
-                    }
-                },
-                Some(Err(error)) => {
-                    self.stream.send_reset(Reason::CANCEL);
-                    return Poll::Ready(Err(error));
-                }
-                None => self.stream.send_data(Bytes::new(), true),
-            };
-            // Fails only for a stream that has ended: its answer says why.
-            drop(sent);
-            return Poll::Ready(Ok(()));
-        }
-    }
-}
-
 /// Runs one connection.
 struct Driver<S> {
     connection: client::Connection<Batch<Connection<S>>, Bytes>,
@@ -328,47 +291,71 @@ enum Ended {
 }
 
 impl<S: Stream> Driver<S> {
-    /// Pings a peer that has been quiet; ready when it does not answer.
-    fn poll_pings(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(pings) = &mut self.pings else { return Poll::Pending };
+    /// Pings a peer that has been quiet. Call it after the connection was polled: what came during a stall of ours must be
+    /// known before the peer is judged.
+    fn poll_pings(&mut self, cx: &mut Context<'_>) -> Pinged {
+        let Some(pings) = &mut self.pings else { return Pinged::Nothing };
         if self.is_pinging && pings.poll_pong(cx).is_ready() {
             self.is_pinging = false;
             self.quiet_looks = 0;
         }
+        let mut pinged = Pinged::Nothing;
         while self.look.as_mut().poll(cx).is_ready() {
-            if self.is_pinging {
-                return Poll::Ready(());
-            }
             let reads = self.flusher.reads();
-            self.quiet_looks = if reads == self.reads { self.quiet_looks + 1 } else { 0 };
-            self.reads = reads;
-            let mut wait = wire::PING_INTERVAL / LOOKS_PER_PING;
-            if self.quiet_looks >= LOOKS_PER_PING && pings.send_ping(Ping::opaque()).is_ok() {
-                self.is_pinging = true;
-                wait = wire::PING_TIMEOUT;
+            let is_quiet = std::mem::replace(&mut self.reads, reads) == reads;
+            if self.is_pinging && is_quiet {
+                return Pinged::Silent;
             }
-            let next = self.look.deadline() + wait;
-            self.look.as_mut().reset(next);
+            self.quiet_looks = if is_quiet { self.quiet_looks + 1 } else { 0 };
+            if !self.is_pinging
+                && self.quiet_looks >= LOOKS_PER_PING
+                && pings.send_ping(Ping::opaque()).is_ok()
+            {
+                self.is_pinging = true;
+                pinged = Pinged::Sent;
+            }
+            let wait =
+                if self.is_pinging { wire::PING_TIMEOUT } else { wire::PING_INTERVAL / LOOKS_PER_PING };
+            // From this moment, not from when it was due: after a stall nothing is made up for.
+            self.look.as_mut().set(tokio::time::sleep(wait));
         }
-        Poll::Pending
+        pinged
     }
+
+    /// One turn of the connection. What all streams have written in it goes out together.
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
+        let polled = Pin::new(&mut self.connection).poll(cx);
+        let allowed = u32::try_from(self.connection.max_concurrent_send_streams()).unwrap_or(u32::MAX);
+        self.allowed.store(allowed, Ordering::Relaxed);
+        match (polled, self.flusher.poll_flush(cx)) {
+            (Poll::Ready(ended), _) => Poll::Ready(ended.map_err(Ended::Http2)),
+            (Poll::Pending, Poll::Ready(Err(error))) => Poll::Ready(Err(Ended::Io(error))),
+            (Poll::Pending, Poll::Ready(Ok(())) | Poll::Pending) => Poll::Pending,
+        }
+    }
+}
+
+/// What became of the look whether the peer is there.
+enum Pinged {
+    Nothing,
+    /// A ping waits to be written.
+    Sent,
+    /// The peer has not answered one.
+    Silent,
 }
 
 impl<S: Stream> Future for Driver<S> {
     type Output = Result<(), Ended>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
-        if self.poll_pings(cx).is_ready() {
-            return Poll::Ready(Err(Ended::Silent));
+        let ended = self.turn(cx);
+        if ended.is_ready() {
+            return ended;
         }
-        let polled = Pin::new(&mut self.connection).poll(cx);
-        let allowed = u32::try_from(self.connection.max_concurrent_send_streams()).unwrap_or(u32::MAX);
-        self.allowed.store(allowed, Ordering::Relaxed);
-        // What all streams have written in this turn goes out together.
-        match (polled, self.flusher.poll_flush(cx)) {
-            (Poll::Ready(ended), _) => Poll::Ready(ended.map_err(Ended::Http2)),
-            (Poll::Pending, Poll::Ready(Err(error))) => Poll::Ready(Err(Ended::Io(error))),
-            (Poll::Pending, Poll::Ready(Ok(())) | Poll::Pending) => Poll::Pending,
+        match self.poll_pings(cx) {
+            Pinged::Nothing => Poll::Pending,
+            Pinged::Sent => self.turn(cx),
+            Pinged::Silent => Poll::Ready(Err(Ended::Silent)),
         }
     }
 }

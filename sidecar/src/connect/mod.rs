@@ -16,6 +16,7 @@ mod shared;
 pub mod tcp_pool;
 #[cfg(test)]
 mod tests;
+mod upload;
 pub mod wire;
 
 use std::{io, sync::Arc};

@@ -155,6 +155,8 @@ impl<N: Net> Pool<N> {
                 let outcome = dialing.ended().await;
                 let open = self.connector.shared().any_open(&key);
                 match (outcome, open) {
+                    // The stream waits until the peer allows one.
+                    (Ok(()), Some(stream)) if stream.0.allows_none() => return Ok(stream),
                     (Ok(()), Some(_)) => {}
                     // A peer that closes what it has just accepted must not be dialled for ever by one request.
                     (Ok(()), None) => return Err(Error::ClosedAtOnce),

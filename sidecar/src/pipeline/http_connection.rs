@@ -17,6 +17,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::Request;
 use hyper::{
     body::Incoming,
@@ -187,7 +188,10 @@ impl<N: Net> Connection<N> {
         };
         let io = TokioIo::new(Watched::new(stream, Arc::clone(&pulse)));
         let mut connection = http1_builder(&self.limits()).serve_connection(io, service);
-        let header_limit = self.limits().header_read_timeout;
+        let (header_limit, idle_limit) = {
+            let limits = self.limits();
+            (limits.header_read_timeout, limits.idle_timeout)
+        };
         let mut look = pin!(tokio::time::sleep(PARK_AFTER));
         let mut last_phase = self.last_phase();
         let ended = loop {
@@ -209,10 +213,18 @@ impl<N: Net> Connection<N> {
                             tracing::debug!(listener = self.door.accepted.name(), "request head not read in time");
                             return None;
                         }
-                        State::HalfHead { .. } => {}
+                        // Whoever takes nothing for so long never will; its system answers TCP's probes all the same.
+                        State::Stuck { looks } if PARK_AFTER * looks >= idle_limit => return None,
+                        State::HalfHead { .. } | State::Stuck { .. } => {}
                         State::Idle => {
                             pulse.park();
                             Pin::new(&mut connection).graceful_shutdown();
+                            // hyper ends at once if it was idle. Else it was in the middle of something, and its end is
+                            // the connection's.
+                            if let Some(ended) = (&mut connection).now_or_never() {
+                                break ended;
+                            }
+                            pulse.unpark();
                         }
                     }
                     let next = look.deadline() + PARK_AFTER;
@@ -284,7 +296,8 @@ impl<N: Net> Connection<N> {
                     connection.as_mut().graceful_shutdown();
                 }
                 () = look.as_mut() => {
-                    idle = if pulse.look() == State::Busy { Duration::ZERO } else { idle + LOOK_INTERVAL };
+                    let is_idle = matches!(pulse.look(), State::Idle | State::HalfHead { .. });
+                    idle = if is_idle { idle + LOOK_INTERVAL } else { Duration::ZERO };
                     if idle >= self.limits().idle_timeout {
                         connection.as_mut().graceful_shutdown();
                     }

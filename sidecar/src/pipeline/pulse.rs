@@ -37,6 +37,8 @@ pub(super) struct Pulse {
     half_heads: AtomicU32,
     /// A write waits for room.
     is_write_blocked: AtomicBool,
+    /// Looks in a row that found it waiting.
+    blocked_looks: AtomicU32,
     /// hyper is being taken off: its shutdown is not the connection's.
     is_parked: AtomicBool,
 }
@@ -48,6 +50,11 @@ pub(super) enum State {
     Busy,
     /// Bytes have come that are no request yet, for so many looks.
     HalfHead {
+        /// At least one.
+        looks: u32,
+    },
+    /// What is written is not taken, for so many looks.
+    Stuck {
         /// At least one.
         looks: u32,
     },
@@ -80,7 +87,12 @@ impl Pulse {
         let (reads, requests) = (self.reads.load(Relaxed), self.requests.load(Relaxed));
         let has_read = self.reads_at_look.swap(reads, Relaxed) != reads;
         let has_begun = self.requests_at_look.swap(requests, Relaxed) != requests;
-        if self.in_flight.load(Relaxed) > 0 || has_begun || self.is_write_blocked.load(Relaxed) {
+        if self.is_write_blocked.load(Relaxed) {
+            let looks = self.blocked_looks.load(Relaxed).saturating_add(1);
+            self.blocked_looks.store(looks, Relaxed);
+            return State::Stuck { looks };
+        }
+        if self.in_flight.load(Relaxed) > 0 || has_begun {
             return State::Busy;
         }
         if reads != self.reads_at_rest.load(Relaxed) {
@@ -94,6 +106,11 @@ impl Pulse {
     /// hyper is taken off from here on.
     pub(super) fn park(&self) {
         self.is_parked.store(true, Relaxed);
+    }
+
+    /// It was not idle after all: its end is the connection's again.
+    pub(super) fn unpark(&self) {
+        self.is_parked.store(false, Relaxed);
     }
 
     /// Whether it has been.
@@ -120,6 +137,9 @@ impl<S> Watched<S> {
 
     fn wrote<T>(&self, polled: Poll<T>) -> Poll<T> {
         self.pulse.is_write_blocked.store(polled.is_pending(), Relaxed);
+        if polled.is_ready() {
+            self.pulse.blocked_looks.store(0, Relaxed);
+        }
         polled
     }
 }
@@ -158,7 +178,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
+        // TLS takes what it cannot write yet, and only its flush tells.
+        let polled = Pin::new(&mut self.inner).poll_flush(cx);
+        self.wrote(polled)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -219,7 +241,8 @@ mod tests {
         assert_eq!(pulse.look(), State::Busy, "something moved since the last look");
         assert_eq!(pulse.look(), State::Idle);
         pulse.is_write_blocked.store(true, Relaxed);
-        assert_eq!(pulse.look(), State::Busy, "the response is not out");
+        assert_eq!(pulse.look(), State::Stuck { looks: 1 }, "the response is not out");
+        assert_eq!(pulse.look(), State::Stuck { looks: 2 });
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use h2::{Reason, RecvStream};
+use h2::RecvStream;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
@@ -51,10 +51,7 @@ impl Body for Received {
                 let _released = stream.flow_control().release_capacity(data.len());
                 Poll::Ready(Some(Ok(Frame::data(data))))
             }
-            // "I have answered in full; stop sending" (RFC 9113 §8.1).
-            Some(Err(error)) if error.is_reset() && error.reason() == Some(Reason::NO_ERROR) => {
-                Poll::Ready(None)
-            }
+            // Also of a reset without an error: after a whole answer (RFC 9113 §8.1) h2 does not tell of it.
             Some(Err(error)) => Poll::Ready(Some(Err(error.into()))),
             None => stream.poll_trailers(cx).map(|trailers| match trailers {
                 Ok(Some(trailers)) => Some(Ok(Frame::trailers(trailers))),

@@ -176,6 +176,19 @@ impl RequestBody {
     }
 }
 
+impl RequestBody {
+    /// Ready when nobody wants the body any more; for who waits for something else than the body meanwhile.
+    pub fn poll_unwanted(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(shared) = &self.shared else { return Poll::Pending };
+        let mut shared = lock(shared);
+        if shared.attempt != self.attempt {
+            return Poll::Ready(());
+        }
+        shared.wait(cx);
+        Poll::Pending
+    }
+}
+
 impl Body for RequestBody {
     type Data = Bytes;
     type Error = Error;
@@ -239,14 +252,19 @@ impl Shared {
         self.attempt
     }
 
+    /// Whoever reads is woken when it may not read any more.
+    fn wait(&mut self, cx: &Context<'_>) {
+        if !self.reader.as_ref().is_some_and(|reader| reader.will_wake(cx.waker())) {
+            self.reader = Some(cx.waker().clone());
+        }
+    }
+
     /// The next frame that is not empty. Empty ones are left out: receivers allow only so many on a connection (h2: 100
     /// over its whole life), and ours carries the streams of many.
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         while !self.ended {
             let Poll::Ready(polled) = Pin::new(&mut self.body).poll_frame(cx) else {
-                if !self.reader.as_ref().is_some_and(|reader| reader.will_wake(cx.waker())) {
-                    self.reader = Some(cx.waker().clone());
-                }
+                self.wait(cx);
                 return Poll::Pending;
             };
             let frame = match polled {

@@ -1,5 +1,7 @@
 //! Bodies: of every size, streamed both ways, however slowly they are read.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body_util::BodyExt;
@@ -157,8 +159,7 @@ async fn a_slow_reader_of_a_request_holds_the_calling_app_back() {
         // Windows, buffers and sockets on the way take some; then the calling app must wait.
         let chunk = Bytes::from(vec![0; 251 * 1024]);
         let mut sent = 0_u64;
-        while let Ok(taken) = tokio::time::timeout(std::time::Duration::from_millis(500), up.reserve()).await
-        {
+        while let Ok(taken) = tokio::time::timeout(Duration::from_millis(500), up.reserve()).await {
             let mut bytes = body::pattern(251 * 1024);
             bytes.truncate(chunk.len());
             taken.unwrap().send(Ok(Frame::data(bytes.into())));
@@ -297,4 +298,43 @@ async fn a_calling_app_that_goes_away_ends_its_request_at_the_called_app() {
         let claim = format!("the called app hears of it, {calling:?} to {called:?}");
         eventually(&claim, || *ends.borrow()).await;
     }
+}
+
+/// No room for so long: every window on the way is full.
+const FULL_AFTER: Duration = Duration::from_millis(500);
+
+#[tokio::test]
+async fn a_caller_that_goes_away_is_heard_of_although_nobody_reads_its_request() {
+    let (ended, ends) = tokio::sync::watch::channel(false);
+    let app = HttpApp::start(move |request: Request<Incoming>| {
+        let ended = ended.clone();
+        async move {
+            let (down, body) = body::channel();
+            tokio::spawn(async move {
+                // Its windows fill, and no room comes again.
+                let _unread = request.into_body();
+                down.closed().await;
+                ended.send_replace(true);
+            });
+            Ok(Response::new(body))
+        }
+    })
+    .await;
+    let pair = Pair::speaking(app, Version::HTTP_2).await;
+    let stream = tokio::net::TcpStream::connect(pair.web.address()).await.unwrap();
+    let (mut sender, connection) = h2::client::handshake(stream).await.unwrap();
+    let driving = tokio::spawn(connection);
+    let call = Request::post("http://orders/").body(()).unwrap();
+    let (head, mut up) = sender.send_request(call, false).unwrap();
+    let _answer = soon("the head", head).await.unwrap();
+    loop {
+        up.reserve_capacity(64 << 10);
+        let room = std::future::poll_fn(|cx| up.poll_capacity(cx));
+        let Ok(room) = tokio::time::timeout(FULL_AFTER, room).await else { break };
+        let room = room.unwrap().unwrap();
+        up.send_data(body::pattern(room).into(), false).unwrap();
+    }
+    up.send_reset(h2::Reason::CANCEL);
+    eventually("the called app hears of it", || *ends.borrow()).await;
+    driving.abort();
 }
