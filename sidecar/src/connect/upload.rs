@@ -21,14 +21,15 @@ impl Upload {
     /// Sends what there is and what the peer has room for; ready when all is sent, or nobody wants the rest.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), replay::Error>> {
         loop {
-            // Also while there is no room: the peer must learn that the call is over, it may wait for that itself.
-            if self.body.poll_unwanted(cx).is_ready() {
-                self.stream.send_reset(Reason::CANCEL);
-                return Poll::Ready(Err(replay::Error::Superseded));
-            }
             // One byte of room is enough: the rest of a frame waits in the stream's bounded buffer.
             self.stream.reserve_capacity(1);
             while self.stream.capacity() == 0 {
+                // The body says so when it is read, but here it is not: the peer must learn that the call is over, it may
+                // wait for that itself.
+                if self.body.poll_unwanted(cx).is_ready() {
+                    self.stream.send_reset(Reason::CANCEL);
+                    return Poll::Ready(Err(replay::Error::Superseded));
+                }
                 match ready!(self.stream.poll_capacity(cx)) {
                     Some(Ok(_room)) => {}
                     Some(Err(_)) | None => return Poll::Ready(Ok(())),

@@ -123,14 +123,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    fn headers(fields: &[(&str, &str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in fields {
-            headers.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
-        }
-        headers
-    }
+    use crate::headers::fixture::headers;
 
     fn stripped(fields: &[(&str, &str)]) -> HeaderMap {
         let mut headers = headers(fields);

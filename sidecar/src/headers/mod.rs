@@ -12,6 +12,8 @@
 //! An `Upgrade` or 101 that is to be honoured has to be read (`upgrade`) before `hop_by_hop` removes it.
 
 pub mod cookie;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod forwarded;
 pub mod framing;
 pub mod hop_by_hop;

@@ -77,17 +77,8 @@ fn is_carried(protocol: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderName;
-
     use super::*;
-
-    fn headers(fields: &[(&str, &str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in fields {
-            headers.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
-        }
-        headers
-    }
+    use crate::headers::fixture::headers;
 
     fn asked(fields: &[(&str, &str)]) -> Option<String> {
         let wanted = wanted(&headers(fields), Version::HTTP_11)?;

@@ -9,7 +9,8 @@
 //! one is a socket and a small task. What has been read meanwhile is handed over, so no byte is lost on the way.
 
 use std::{
-    future::poll_fn,
+    convert::Infallible,
+    future::{Future, poll_fn},
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
@@ -18,7 +19,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::Request;
+use http::{Request, Response};
 use hyper::{
     body::Incoming,
     server::conn::{http1, http2},
@@ -31,7 +32,7 @@ use super::{
     door::{Door, From},
     http::handle,
     misuse,
-    pulse::{Pulse, Pulsed, State, Watched},
+    pulse::{Beat, Pulse, Pulsed, State, Watched},
     switched::Near,
     worker::Worker,
 };
@@ -177,15 +178,9 @@ impl<N: Net> Connection<N> {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let pulse = Arc::new(Pulse::default());
-        let service = {
-            let (worker, door, pulse) =
-                (Arc::clone(&self.worker), Arc::clone(&self.door), Arc::clone(&pulse));
-            service_fn(move |request: Request<Incoming>| {
-                let beat = pulse.begin();
-                let answer = handle(Arc::clone(&worker), Arc::clone(&door), request);
-                async move { answer.await.map(|response| response.map(|body| Pulsed::new(body, beat))) }
-            })
-        };
+        let (worker, door, beats) = (Arc::clone(&self.worker), Arc::clone(&self.door), Arc::clone(&pulse));
+        let service =
+            service_fn(move |request| answer(Arc::clone(&worker), Arc::clone(&door), beats.begin(), request));
         let io = TokioIo::new(Watched::new(stream, Arc::clone(&pulse)));
         let mut connection = http1_builder(&self.limits()).serve_connection(io, service);
         let (header_limit, idle_limit) = {
@@ -252,16 +247,11 @@ impl<N: Net> Connection<N> {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let pulse = Arc::new(Pulse::default());
-        let service = {
-            let (worker, door, pulse) =
-                (Arc::clone(&self.worker), Arc::clone(&self.door), Arc::clone(&pulse));
-            service_fn(move |request: Request<Incoming>| {
-                let beat = pulse.begin();
-                // Boxed: hyper makes a task of it, and moves it several times on the way.
-                let answer = Box::pin(handle(Arc::clone(&worker), Arc::clone(&door), request));
-                async move { answer.await.map(|response| response.map(|body| Pulsed::new(body, beat))) }
-            })
-        };
+        let (worker, door, beats) = (Arc::clone(&self.worker), Arc::clone(&self.door), Arc::clone(&pulse));
+        // Boxed: hyper makes a task of it, and moves it several times on the way.
+        let service = service_fn(move |request| {
+            Box::pin(answer(Arc::clone(&worker), Arc::clone(&door), beats.begin(), request))
+        });
         let (io, flusher) = buffer::batch(Watched::new(stream, Arc::clone(&pulse)));
         let mut connection =
             pin!(http2_builder(&self.limits(), wire).serve_connection(TokioIo::new(io), service));
@@ -318,6 +308,17 @@ impl<N: Net> Connection<N> {
         }
         tracing::debug!(listener = self.door.accepted.name(), %error, "downstream connection ended");
     }
+}
+
+/// Answers one request; its beat lasts until its response has ended.
+fn answer<N: Net>(
+    worker: Arc<Worker<N>>,
+    door: Arc<Door>,
+    beat: Beat,
+    request: Request<Incoming>,
+) -> impl Future<Output = Result<Response<Pulsed>, Infallible>> {
+    handle(worker, door, request)
+        .map(|answer| answer.map(|response| response.map(|body| Pulsed::new(body, beat))))
 }
 
 /// Slow heads are ours to end (see [`State::HalfHead`]): a timer of hyper's would be set and unset for every request.
