@@ -10,8 +10,17 @@ pub fn fixed_faults(before: &Settings, after: &Settings) -> Vec<Fault> {
     let has_other_memory = before.limits.memory != after.limits.memory;
     let (before, after) = (&before.bootstrap, &after.bootstrap);
     // Every field, so that a new one cannot be forgotten.
-    let Bootstrap { service, trust_domain, workers, has_auto_workers, state_dir, identity, tls, admin } =
-        before;
+    let Bootstrap {
+        service,
+        trust_domain,
+        workers,
+        has_auto_workers,
+        state_dir,
+        identity,
+        tls,
+        admin,
+        intercept,
+    } = before;
     // `auto` stays the same where the number of cores has changed meanwhile.
     let count = |is_auto, workers| if is_auto { None } else { Some(workers) };
     let changes = [
@@ -26,6 +35,7 @@ pub fn fixed_faults(before: &Settings, after: &Settings) -> Vec<Fault> {
         ("tls", differs(tls, &after.tls)),
         ("admin.socket", differs(&admin.socket, &after.admin.socket)),
         ("admin.listen", differs(&admin.listen, &after.admin.listen)),
+        ("intercept", differs(intercept, &after.intercept)),
         ("limits.memory", has_other_memory),
     ];
     changes.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| fault(key)).collect()

@@ -42,6 +42,7 @@ pub(crate) fn bootstrap() -> Bootstrap {
             key_exchange: vec![NamedGroup::X25519MLKEM768],
         },
         admin: AdminSettings { socket: "/none".into(), listen: None },
+        intercept: None,
     }
 }
 

@@ -14,6 +14,7 @@ pub mod generation;
 pub mod handshake;
 pub mod histogram;
 pub mod identity;
+pub mod intercept;
 pub mod listener;
 pub mod load;
 pub mod pool_counts;

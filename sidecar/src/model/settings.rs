@@ -4,7 +4,7 @@ use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Du
 
 use outrider_certs::TrustDomain;
 
-use super::{cluster::ClusterSettings, listener::Listener};
+use super::{cluster::ClusterSettings, intercept::InterceptSettings, listener::Listener};
 
 /// A validated configuration.
 #[derive(Clone, Debug)]
@@ -40,6 +40,8 @@ pub struct Bootstrap {
     pub tls: TlsSettings,
     /// Where operators look.
     pub admin: AdminSettings,
+    /// Which connections the kernel brings to us; `None`: apps and peers address our listeners themselves.
+    pub intercept: Option<InterceptSettings>,
 }
 
 /// Where our identity comes from.

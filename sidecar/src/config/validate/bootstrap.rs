@@ -41,6 +41,7 @@ pub(super) fn bootstrap(file: &raw::File, folder: &Path, faults: &mut Faults) ->
         state_dir,
         tls: tls(file.tls.as_ref(), faults),
         admin: admin(file.admin.as_ref(), folder, faults),
+        intercept: None,
         service: service?,
         trust_domain: trust_domain?,
         identity: identity?,
