@@ -68,7 +68,7 @@ fn file_with(section: &str, line: &str) -> String {
     };
     format!(
         "service: a\ntrust_domain: t\n{identity}\n{intercept}tls: {{{}}}\nadmin: {{{}}}\ndrain: {{{}}}\nlimits: {{{}}}\ndns: {{{}}}\n\
-         inbound: [{{listen: '127.0.0.1:0', app: '127.0.0.1:1', {}}}]\noutbound: [{{listen: '127.0.0.1:0', {}}}]\n\
+         inbound: [{{listen: '127.0.0.1:0', app: '127.0.0.1:2', {}}}]\noutbound: [{{listen: '127.0.0.1:0', {}}}]\n\
          clusters: [{{name: c, {source}, \
          retry: {{{}}}, {outside} {}}}]\n{}\n",
         at("tls"),

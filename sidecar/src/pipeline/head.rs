@@ -129,7 +129,9 @@ pub(super) fn speak(
         Transport::Plain(protocol) => app_speak(*protocol, None, head.version),
         Transport::App => match inbound.map_or(AppProtocol::Http1, |inbound| inbound.app_protocol) {
             AppProtocol::Auto if is_http1_only => Speak::Http1,
-            protocol => app_speak(protocol, app_version.as_ref(), head.version),
+            protocol @ (AppProtocol::Auto | AppProtocol::Http1 | AppProtocol::Http2) => {
+                app_speak(protocol, app_version.as_ref(), head.version)
+            }
         },
     };
     if speak != Speak::Http2 {
