@@ -15,7 +15,7 @@ use indexmap::IndexMap;
 use outrider_certs::SpiffeId;
 
 use super::{
-    closed::Closed, flag::ResponseFlag, handshake::TlsFailure, histogram::Histogram, pool_counts::PoolCounts,
+    closed::Closed, flag::ResponseFlag, habit::LastHabit, handshake::TlsFailure, histogram::Histogram, pool_counts::PoolCounts,
     status::DiscoveryStatus,
 };
 
@@ -51,6 +51,8 @@ pub struct ClusterRuntime {
     pub tls_failures: [AtomicU64; TlsFailure::ALL.len()],
     /// What left and came unencrypted; only `tls: none` has it.
     pub unencrypted: Unencrypted,
+    /// Who spoke first on intercepted connections.
+    pub habit: LastHabit,
 }
 
 /// What left and came unencrypted, to and from services outside the mesh.
@@ -130,6 +132,7 @@ impl ClusterRuntime {
             discovery: Arc::new(DiscoveryStatus::new(now)),
             tls_failures: Default::default(),
             unencrypted: Unencrypted::default(),
+            habit: LastHabit::default(),
         }
     }
 }
