@@ -67,7 +67,7 @@ async fn detected<N: Net>(
     let mut destination = destination(worker, &door);
     let Found { mut first, spoken, how, way } =
         race(worker, &door, &mut stream, destination.as_ref().ok()).await?;
-    door.counts().detections.record(spoken, how, worker.now().saturating_duration_since(begun));
+    door.counts().detections.record(Some(spoken), how, worker.now().saturating_duration_since(begun));
     let snapshot = door.load(&worker.snapshots);
     let is_known = !matches!(route::at_address(&snapshot, original), AtAddress::Unknown);
     drop(snapshot);
