@@ -41,6 +41,7 @@ fn cluster(settings: &Settings, endpoints: u8, now: Instant) -> Arc<Cluster> {
         Arc::new(Endpoint {
             settings: EndpointSettings { address, spiffe_ids: Arc::from([]) },
             runtime: Arc::new(EndpointRuntime::new(now)),
+            client: None,
         })
     };
     Arc::new(Cluster {

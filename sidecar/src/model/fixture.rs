@@ -16,6 +16,7 @@ use super::{
         RetryPolicy, Timeouts,
     },
     generation::Generation,
+    listener::Protocol,
     runtime::{ClusterRuntime, EndpointRuntime},
     settings::{
         AdminSettings, Bootstrap, DrainSettings, IdentitySource, Limits, MemoryBudget, Settings, TlsSettings,
@@ -85,6 +86,8 @@ pub(crate) fn settings(name: &str) -> ClusterSettings {
     ClusterSettings {
         name: ClusterName::new(name),
         authorities: vec![name.to_owned()],
+        addresses: Vec::new(),
+        protocol: Protocol::Detect,
         source: EndpointSource::Static(Vec::new()),
         transport: Transport::Mesh(PeerKind::Outrider, HttpVersion::Http2),
         balance: Balance::PeakEwma,
@@ -113,6 +116,7 @@ pub(crate) fn cluster(settings: ClusterSettings, endpoints: u8, now: Instant) ->
         Arc::new(Endpoint {
             settings: EndpointSettings { address, spiffe_ids: Arc::from([]) },
             runtime: Arc::new(EndpointRuntime::new(now)),
+            client: None,
         })
     };
     Cluster {

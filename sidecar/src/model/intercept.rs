@@ -38,8 +38,6 @@ pub enum Own {
 pub struct OutboundRules {
     /// The port that we listen on for it.
     pub port: u16,
-    /// What becomes of a connection to an address that no cluster has.
-    pub unknown: Unknown,
     /// Destination ports that are left alone.
     pub except_ports: Vec<u16>,
     /// Destinations that are left alone.

@@ -277,11 +277,13 @@ pub enum Refusal {
     Tls,
     /// We have no certificate to show.
     NoIdentity,
+    /// It dialled a port that is only for what the kernel brings there.
+    NotRedirected,
 }
 
 impl Refusal {
     /// Every reason, in the order of their discriminants.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Plaintext,
         Self::NoCertificate,
         Self::BadCertificate,
@@ -292,6 +294,7 @@ impl Refusal {
         Self::Timeout,
         Self::Tls,
         Self::NoIdentity,
+        Self::NotRedirected,
     ];
 
     /// The reason as a metric label.
@@ -308,6 +311,7 @@ impl Refusal {
             Self::Timeout => "timeout",
             Self::Tls => "tls",
             Self::NoIdentity => "no_identity",
+            Self::NotRedirected => "not_redirected",
         }
     }
 }

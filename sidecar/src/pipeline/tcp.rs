@@ -11,12 +11,14 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{attempt::connect_error, attempts, door::Door, error::ProxyError, respond, worker::Worker};
+use super::{
+    attempt::connect_error, attempts, destination, door::Door, error::ProxyError, respond, worker::Worker,
+};
 use crate::{
     balance::{self, InFlight, Tried},
     connect::{dial::Connection, place::Target},
     drain::Phase,
-    model::{Cluster, Identity, ListenerKind, Snapshot, flag::ResponseFlag},
+    model::{Cluster, Identity, flag::ResponseFlag},
     net::{Net, Stream},
     relay::{
         copy::{self, End},
@@ -61,7 +63,7 @@ async fn outward<N: Net>(
     // Boxed for its own time: a stream may last for days.
     let opened = Box::pin(async {
         let snapshot = door.load(&worker.snapshots);
-        let cluster = find_cluster(&snapshot, door)?;
+        let cluster = &destination::find(worker, door, &snapshot, None)?;
         record.routed(Arc::clone(&cluster.runtime));
         let slot = circuit_breaker::admit_request(cluster, worker.load.is_over())
             .map_err(|cap| ProxyError::Overflow { cluster: cluster.name().clone(), cap })?;
@@ -96,18 +98,6 @@ async fn outward<N: Net>(
         }
     }
     Ok(())
-}
-
-/// Where everything goes that comes in there.
-fn find_cluster<'a>(snapshot: &'a Snapshot, door: &Door) -> Result<&'a Arc<Cluster>, ProxyError> {
-    let listener = door.listener(snapshot);
-    let name = match &listener.kind {
-        ListenerKind::OutboundTcp { cluster } => Some(cluster),
-        ListenerKind::Inbound(inbound) => Some(&inbound.app),
-        ListenerKind::OutboundHttp { default_cluster } => default_cluster.as_ref(),
-    };
-    name.and_then(|name| snapshot.cluster(name))
-        .ok_or_else(|| ProxyError::NoRoute { authority: listener.name.to_string() })
 }
 
 async fn open_somewhere<N: Net>(
@@ -346,7 +336,7 @@ async fn to_app<N: Net>(
 ) -> Result<App<N::Stream>, ProxyError> {
     let snapshot = door.load(&worker.snapshots);
     door.admit(&snapshot)?;
-    let cluster = find_cluster(&snapshot, door)?;
+    let cluster = &destination::find(worker, door, &snapshot, None)?;
     let name = cluster.name();
     record.routed(Arc::clone(&cluster.runtime));
     let slot = circuit_breaker::admit_request(cluster, worker.load.is_over())

@@ -113,7 +113,8 @@ fn snapshot(config: &Arc<Generation>, clock: &Clock) -> Snapshot {
             EndpointSource::Static(list) => list.clone(),
             EndpointSource::File { .. } | EndpointSource::Dns(_) => Vec::new(),
         };
-        let endpoint = |settings| Endpoint { settings, runtime: Arc::new(EndpointRuntime::new(now)) };
+        let endpoint =
+            |settings| Endpoint { settings, runtime: Arc::new(EndpointRuntime::new(now)), client: None };
         let cluster = Cluster {
             settings: Arc::clone(settings),
             limits: Arc::clone(&config.settings.limits),
