@@ -90,8 +90,7 @@ fn a_request_line_longer_than_the_limit_is_decided_by_how_it_begins() {
         ("POST", "http://users/", Spoken::Http1),
         ("GET", "https://users/", Spoken::Http1),
         ("get", "/", Spoken::Opaque),
-        ("CONNECT", "users:", Spoken::Opaque),
-        ("GET", "htt", Spoken::Opaque),
+        ("Get", "http://users/", Spoken::Opaque),
     ] {
         let bytes = line(method, start, over);
         assert_eq!(bytes.len(), over);
@@ -103,6 +102,10 @@ fn a_request_line_longer_than_the_limit_is_decided_by_how_it_begins() {
     let within = line("get", "/", MAX_BYTES);
     assert_eq!((decided(&within[..MAX_BYTES - 1]), decided(&within)), (None, Some(Spoken::Http1)));
     assert_eq!(decided_bytewise(&[b'A'; 70], MAX_BYTES), Some((65, Spoken::Opaque)), "no method is so long");
+    let long_host = line("CONNECT", "users:", 400);
+    assert_eq!(decided_bytewise(&long_host, MAX_BYTES), Some((270, Spoken::Opaque)), "no host is so long");
+    let long_scheme = line("GET", "http", 400);
+    assert_eq!(decided_bytewise(&long_scheme, MAX_BYTES), Some((21, Spoken::Opaque)), "no scheme is so long");
 }
 
 #[test]
