@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, PoisonError, atomic::Ordering},
 };
 
+use bytes::Bytes;
 use outrider_certs::verify::Role;
 
 use super::{
@@ -49,7 +50,7 @@ pub async fn serve<N: Net>(
         ListenerKind::OutboundTcp { .. } => {
             drop((listener, snapshot));
             let door = Door::new(accepted, From::App);
-            Box::pin(tcp::outbound(&worker, &door, stream)).await;
+            Box::pin(tcp::outbound(&worker, &door, stream, Bytes::new())).await;
         }
         ListenerKind::Inbound(inbound) => {
             let inbound = inbound.clone();
