@@ -35,8 +35,9 @@
 //!
 //! # What may be repeated elsewhere
 //! The callee hands no byte to its app before it has sent `ACCEPTED`, and ends an unused connection with TLS's
-//! `close_notify`. So early bytes may be repeated after `NOT_PROCESSED`, and after an end of the connection that is that orderly
-//! one; after any other end, or a time without an answer, nobody knows whether the app has seen them, and they are not.
+//! `close_notify`. So early bytes may be repeated after `NOT_PROCESSED`, and after whatever else the callee says that TLS puts
+//! before an `ACCEPTED`: that orderly end, an alert, or `RST` (of the stream before, whose end the two saw differently). After
+//! any other end, or a time without an answer, nobody knows whether the app has seen them, and they are not repeated.
 
 use std::io;
 

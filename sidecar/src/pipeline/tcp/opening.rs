@@ -169,7 +169,7 @@ async fn begin<N: Net>(
             }
             Begun::Refused
         }
-        Ok(Ok(None)) => Begun::Closed,
+        Ok(Ok(None | Some((Kind::Rst, _)))) => Begun::Closed,
         Ok(Err(error)) if is_refusal(&error) => Begun::Closed,
         Ok(Ok(Some(_))) => Begun::Broken(io::ErrorKind::InvalidData.into()),
         Ok(Err(error)) => Begun::Broken(error),
