@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
 };
 
@@ -90,7 +90,8 @@ async fn show(plan: &Plan, as_json: bool) -> anyhow::Result<ExitCode> {
     let loaded = plan.loaded().await;
     // Whoever may not look at the kernel's tables can still see what would be loaded.
     let passed = if loaded.is_ok() { plan.passed().await? } else { Vec::new() };
-    let bytes = |name: &str| passed.iter().find(|(known, _)| known.to_string() == name).map(|(_, bytes)| *bytes);
+    let bytes =
+        |name: &str| passed.iter().find(|(known, _)| known.to_string() == name).map(|(_, bytes)| *bytes);
     let (state, details) = match loaded {
         Ok(Loaded::Absent) => ("absent", Vec::new()),
         Ok(Loaded::Same) => ("same", Vec::new()),
@@ -118,7 +119,8 @@ async fn show(plan: &Plan, as_json: bool) -> anyhow::Result<ExitCode> {
             text.push_str(&format!("#   {detail}\n"));
         }
         for name in &names {
-            let count = bytes(name).map_or_else(|| "not counted".to_owned(), |bytes| format!("{bytes} bytes"));
+            let count =
+                bytes(name).map_or_else(|| "not counted".to_owned(), |bytes| format!("{bytes} bytes"));
             text.push_str(&format!("# exception {name}: {count}\n"));
         }
         text

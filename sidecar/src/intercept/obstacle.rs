@@ -33,7 +33,10 @@ pub enum Error {
 
 /// What the rules are made of: rules that use one thing each, and what it is called where kernels are configured.
 const FEATURES: [(&str, &str); 7] = [
-    ("nf_tables (CONFIG_NF_TABLES, CONFIG_NF_TABLES_INET)", "chain c { type filter hook output priority 0; }"),
+    (
+        "nf_tables (CONFIG_NF_TABLES, CONFIG_NF_TABLES_INET)",
+        "chain c { type filter hook output priority 0; }",
+    ),
     (
         "address translation for inet tables (CONFIG_NFT_NAT; Linux 5.2 or newer)",
         "chain c { type nat hook output priority -100; }",
@@ -82,7 +85,8 @@ async fn missing_features() -> Vec<String> {
     let mut missing = Vec::new();
     for (name, rules) in FEATURES {
         let table = format!("table inet outrider_probe {{ {rules} }}\n");
-        if let Err(program::Error::Failed(_, complaint)) = run(Program::Nft, &["-c", "-f", "-"], &table).await {
+        if let Err(program::Error::Failed(_, complaint)) = run(Program::Nft, &["-c", "-f", "-"], &table).await
+        {
             let reason = complaint.lines().next().unwrap_or_default();
             missing.push(format!("{name}: {}", reason.rsplit("Error: ").next().unwrap_or_default()));
             if missing.len() == 1 && name.starts_with("nf_tables") {

@@ -12,10 +12,7 @@ const MAX_REMOVALS: usize = 8;
 
 /// What is added, as the arguments of `ip` for one version of IP.
 fn additions() -> [String; 2] {
-    [
-        format!("route replace local default dev lo table {TPROXY_TABLE}"),
-        format!("rule add {}", selector()),
-    ]
+    [format!("route replace local default dev lo table {TPROXY_TABLE}"), format!("rule add {}", selector())]
 }
 
 fn selector() -> String {
@@ -101,9 +98,10 @@ async fn has_rule(family: &str) -> Result<bool, Error> {
 fn is_in_rules(listed: &str) -> bool {
     let (preference, mark, table) =
         (format!("{TPROXY_TABLE}:"), format!("fwmark {TPROXY_MARK:#x}"), format!("lookup {TPROXY_TABLE}"));
-    listed.lines().map(str::trim).any(|line| {
-        line.starts_with(&preference) && line.contains(&mark) && line.ends_with(&table)
-    })
+    listed
+        .lines()
+        .map(str::trim)
+        .any(|line| line.starts_with(&preference) && line.contains(&mark) && line.ends_with(&table))
 }
 
 async fn has_route(family: &str) -> Result<bool, Error> {

@@ -56,8 +56,11 @@ pub(super) fn wanted_removal() -> String {
 
 fn table(plan: &Plan, name: &str) -> String {
     let dormant = if name == WANTED_TABLE { "    flags dormant\n" } else { "" };
-    let counters: String =
-        plan.exceptions.iter().map(|exception| format!("    counter {} {{ }}\n", counter(exception))).collect();
+    let counters: String = plan
+        .exceptions
+        .iter()
+        .map(|exception| format!("    counter {} {{ }}\n", counter(exception)))
+        .collect();
     let arriving = match plan.settings.mode {
         Mode::Redirect => redirected(plan),
         Mode::Tproxy => proxied(plan),

@@ -73,7 +73,8 @@ impl fmt::Display for Exception {
 #[must_use]
 pub fn exceptions(intercept: &InterceptSettings, settings: &Settings) -> Vec<Exception> {
     let addresses = settings.listeners.iter().map(|listener| listener.address);
-    let reachable = addresses.chain(settings.bootstrap.admin.listen).filter(|address| !address.ip().is_loopback());
+    let reachable =
+        addresses.chain(settings.bootstrap.admin.listen).filter(|address| !address.ip().is_loopback());
     from_parts(intercept, reachable)
 }
 
@@ -108,9 +109,11 @@ pub(crate) fn from_parts(
 fn mark(name: &str, taken: &BTreeSet<u32>) -> u32 {
     let range = MARK_MAX - TPROXY_MARK;
     // FNV-1a: only to spread names evenly.
-    let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let hash =
+        name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     let wanted = hash % range;
-    let free = (0..range).map(|step| TPROXY_MARK + 1 + (wanted + step) % range).find(|mark| !taken.contains(mark));
+    let free =
+        (0..range).map(|step| TPROXY_MARK + 1 + (wanted + step) % range).find(|mark| !taken.contains(mark));
     // More exceptions than marks: the last share one, and so a counter. The configuration's bounds are far below.
     free.unwrap_or(MARK_MAX)
 }

@@ -50,7 +50,10 @@ pub(in crate::pipeline) async fn outbound<N: Net>(
         Protocol::Http => http_connection::serve(worker, door, stream, Wire::Sniffed).await,
         Protocol::Tcp => Box::pin(tcp::outbound(&worker, &door, stream, Bytes::new())).await,
         Protocol::Detect => {
-            let Some((door, stream, first)) = Box::pin(detected(&worker, door, original, stream)).await else { return };
+            let Some((door, stream, first)) = Box::pin(detected(&worker, door, original, stream)).await
+            else {
+                return;
+            };
             http_connection::serve_begun(worker, door, stream, first, Wire::Sniffed).await;
         }
     }

@@ -25,11 +25,7 @@ use crate::{
     buffer::Buffer,
     detect::{self, ServerVerdict, Spoken, Verdict},
     drain::Phase,
-    model::{
-        Cluster, ClusterName,
-        detection::How,
-        habit::Habit,
-    },
+    model::{Cluster, ClusterName, detection::How, habit::Habit},
     net::Net,
     pipeline::{
         door::Door,
@@ -145,7 +141,9 @@ impl<N: Net> Way<N> {
             (Self::Open(undecided, said), _) => {
                 let speaks = undecided.server_spoke();
                 let limit = if said.is_empty() { FOREVER } else { MORE_WITHIN };
-                let Ok(Ok(bytes)) = tokio::time::timeout(limit, speaks).await else { return Some(How::Server) };
+                let Ok(Ok(bytes)) = tokio::time::timeout(limit, speaks).await else {
+                    return Some(How::Server);
+                };
                 said.extend_from_slice(&bytes);
                 match detect::server(said) {
                     // Its end is as good as a word.
@@ -173,7 +171,9 @@ impl<N: Net> Way<N> {
         match self {
             Self::Later(_) => None,
             Self::Opening(opening) => Some(opening.await.map(|undecided| (undecided, Bytes::new()))),
-            Self::Open(undecided, said) | Self::OfHttp(undecided, said) => Some(Ok((undecided, said.freeze()))),
+            Self::Open(undecided, said) | Self::OfHttp(undecided, said) => {
+                Some(Ok((undecided, said.freeze())))
+            }
             Self::Failed(error, _) => Some(Err(error)),
         }
     }
