@@ -80,7 +80,9 @@ fn records_are_followed_however_they_are_cut() {
 
 #[test]
 fn what_is_no_record_is_plain() {
-    for plain in [&b"GET / HTTP/1.1\r\n"[..], b"220 ready\r\n", b"\x16\x02\x00\x00\x01", b"\x17\x03\x03\x50\x00"] {
+    for plain in
+        [&b"GET / HTTP/1.1\r\n"[..], b"220 ready\r\n", b"\x16\x02\x00\x00\x01", b"\x17\x03\x03\x50\x00"]
+    {
         let mut stream = Stream::default();
         stream.take(0, plain, b"");
         assert_eq!(stream.kind(), Kind::Plain, "{plain:?}");

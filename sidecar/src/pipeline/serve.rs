@@ -51,7 +51,7 @@ pub async fn serve<N: Net>(
         ListenerKind::OutboundTcp { .. } => {
             drop((listener, snapshot));
             let door = Door::new(accepted, From::App);
-            Box::pin(tcp::outbound(&worker, &door, stream)).await;
+            Box::pin(tcp::outbound(&worker, &door, stream, Bytes::new())).await;
         }
         ListenerKind::Inbound(inbound) => {
             let inbound = Arc::clone(inbound);
