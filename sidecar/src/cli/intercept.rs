@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Write},
-    path::PathBuf,
+    path::Path,
     process::ExitCode,
 };
 
@@ -47,7 +47,7 @@ pub(super) fn run(command: &Intercept) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn plan(path: &PathBuf) -> anyhow::Result<Plan> {
+fn plan(path: &Path) -> anyhow::Result<Plan> {
     let settings = config::load(path)?;
     Plan::of(&settings).with_context(|| format!("{} has no section `intercept`", path.display()))
 }

@@ -12,9 +12,7 @@
 //!                                      proof: real connections that must arrive
 //! ```
 //! The rules go through the program `nft`: there is no crate that is kept well and speaks to the kernel itself, and what
-//! `show` prints is the very text that is loaded. [docs/intercept.md] tells what is redirected and what is not.
-//!
-//! [docs/intercept.md]: https://docs.rs/outrider
+//! `show` prints is the very text that is loaded. `docs/intercept.md` tells what is redirected and what is not.
 
 mod obstacle;
 mod program;
@@ -241,4 +239,60 @@ fn counters(listed: &str) -> BTreeMap<String, u64> {
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LISTED: &str = "table inet outrider {
+\tcounter a/8 {
+\t\tpackets 3 bytes 180
+\t}
+
+\tchain own {
+\t\tip dscp 0x2b accept
+\t\tip6 dscp 0x2b accept
+\t}
+}
+";
+
+    #[test]
+    fn tables_are_compared_without_their_names_flags_and_counts() {
+        let wanted = LISTED
+            .replace("outrider {", "outrider_wanted {\n\tflags dormant\n")
+            .replace("3 bytes 180", "0 bytes 0");
+        assert_eq!(differences(&wanted, LISTED), Vec::<String>::new());
+    }
+
+    #[test]
+    fn each_difference_is_named_with_its_chain() {
+        let lacking = LISTED.replace("\t\tip dscp 0x2b accept\n", "");
+        assert_eq!(differences(LISTED, &lacking), ["lacks: chain own: ip dscp 0x2b accept"]);
+        assert_eq!(differences(&lacking, LISTED), ["has besides: chain own: ip dscp 0x2b accept"]);
+        let turned = LISTED
+            .replace("ip6 dscp", "ip7 dscp")
+            .replace("ip dscp", "ip6 dscp")
+            .replace("ip7 dscp", "ip dscp");
+        assert_eq!(
+            differences(LISTED, &turned),
+            ["the same rules are in another order, or there more than once"]
+        );
+        assert_eq!(
+            differences(LISTED, ""),
+            [
+                "lacks: counter a/8",
+                "lacks: chain own",
+                "lacks: chain own: ip dscp 0x2b accept",
+                "lacks: chain own: ip6 dscp 0x2b accept"
+            ]
+        );
+    }
+
+    #[test]
+    fn bytes_are_read_by_name() {
+        let found = counters(LISTED);
+        assert_eq!(found.into_iter().collect::<Vec<_>>(), [("a/8".to_owned(), 180)]);
+        assert!(counters("counter a {\n packets x bytes y\n}\n").is_empty());
+    }
 }

@@ -179,15 +179,15 @@ fn counted(plan: &Plan) -> String {
         type filter hook output priority 300; policy accept;
         meta l4proto != tcp accept
         oifname "lo" accept
-        {own} accept
+{count}        {own} accept
         ct state invalid,untracked drop
-{count}    }}
+    }}
     chain received {{
         type filter hook input priority 300; policy accept;
         meta l4proto != tcp accept
         iifname "lo" accept
-        ct state invalid,untracked drop
-{count}    }}
+{count}        ct state invalid,untracked drop
+    }}
 "#
     )
 }
@@ -199,26 +199,153 @@ fn own(plan: &Plan) -> String {
     }
 }
 
-/// A rule for each exception of one way.
+/// Rules for the exceptions of one way: users and ports are looked up at once, ranges, which may lie within each other, one
+/// after the other.
 fn matches(plan: &Plan, way: Way) -> String {
-    let of_way = plan.exceptions.iter().filter(|exception| exception.way == way);
-    of_way
-        .map(|exception| {
-            let matched = match exception.matched {
-                Matched::Port(port) | Matched::Listener(port) => format!("tcp dport {port}"),
-                Matched::Uid(uid) => format!("meta skuid {uid}"),
-                Matched::Cidr(cidr) => {
-                    let family = if matches!(cidr, IpNet::V4(_)) { "ip" } else { "ip6" };
-                    let end = if way == Way::Outbound { "daddr" } else { "saddr" };
-                    format!("{family} {end} {cidr}")
-                }
-            };
-            format!("        {matched} ct mark set {:#x} accept\n", exception.mark)
-        })
-        .collect()
+    let mut text = String::new();
+    let of_way = || plan.exceptions.iter().filter(|exception| exception.way == way);
+    for (key, of) in [("meta skuid", uid as fn(Matched) -> Option<u32>), ("tcp dport", port)] {
+        let marks: Vec<_> = of_way()
+            .filter_map(|exception| Some(format!("{} : {:#x}", of(exception.matched)?, exception.mark)))
+            .collect();
+        if !marks.is_empty() {
+            text.push_str(&format!("        ct mark set {key} map {{ {} }} accept\n", marks.join(", ")));
+        }
+    }
+    for exception in of_way() {
+        if let Matched::Cidr(cidr) = exception.matched {
+            let family = if matches!(cidr, IpNet::V4(_)) { "ip" } else { "ip6" };
+            let end = if way == Way::Outbound { "daddr" } else { "saddr" };
+            text.push_str(&format!(
+                "        {family} {end} {cidr} ct mark set {:#x} accept\n",
+                exception.mark
+            ));
+        }
+    }
+    text
+}
+
+fn uid(matched: Matched) -> Option<u32> {
+    match matched {
+        Matched::Uid(uid) => Some(uid),
+        Matched::Port(_) | Matched::Listener(_) | Matched::Cidr(_) => None,
+    }
+}
+
+fn port(matched: Matched) -> Option<u32> {
+    match matched {
+        Matched::Port(port) | Matched::Listener(port) => Some(port.into()),
+        Matched::Uid(_) | Matched::Cidr(_) => None,
+    }
 }
 
 /// The name of an exception's counter: its own, in the letters that nft allows in a name.
 pub(super) fn counter(exception: &Exception) -> String {
     exception.to_string().replace(':', "-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{exceptions::from_parts, fixture};
+
+    fn plan(mode: Mode, own: Own) -> Plan {
+        let settings = fixture::intercept(mode, own);
+        let exceptions = from_parts(&settings, std::iter::empty());
+        Plan { settings, exceptions }
+    }
+
+    /// A chain's rules, without what is before and behind them.
+    fn chain(text: &str, name: &str) -> Vec<String> {
+        let (_, rest) = text.split_once(&format!("    chain {name} {{\n")).unwrap();
+        let (rules, _) = rest.split_once("\n    }").unwrap();
+        rules.lines().map(|line| line.trim().to_owned()).collect()
+    }
+
+    fn mark(plan: &Plan, name: &str) -> String {
+        let found = plan.exceptions.iter().find(|exception| exception.to_string() == name);
+        format!("{:#x}", found.unwrap().mark)
+    }
+
+    #[test]
+    fn the_table_is_replaced_in_the_transaction_that_loads_it() {
+        let text = transaction(&plan(Mode::Redirect, Own::Uid(4343)));
+        assert!(text.starts_with("add table inet outrider\ndelete table inet outrider\n"));
+        assert_eq!(text.matches("table inet outrider {").count(), 1);
+        assert!(!text.contains("flush") && !text.contains("dormant"));
+    }
+
+    #[test]
+    fn what_begins_here_is_redirected_but_for_our_own_local_and_excepted() {
+        let plan = plan(Mode::Redirect, Own::Uid(4343));
+        let of = |name: &str| mark(&plan, name);
+        assert_eq!(
+            chain(&transaction(&plan), "outbound"),
+            [
+                "type nat hook output priority -100; policy accept;".to_owned(),
+                "meta l4proto != tcp accept".to_owned(),
+                "meta skuid 4343 goto own".to_owned(),
+                "oifname \"lo\" accept".to_owned(),
+                "fib daddr type local accept".to_owned(),
+                format!("ct mark set meta skuid map {{ 7 : {} }} accept", of("outbound_uid_7")),
+                format!(
+                    "ct mark set tcp dport map {{ 25 : {}, 3306 : {} }} accept",
+                    of("outbound_port_25"),
+                    of("outbound_port_3306")
+                ),
+                format!("ip daddr 10.8.0.0/16 ct mark set {} accept", of("outbound_cidr_10.8.0.0/16")),
+                format!("ip6 daddr fd08::/16 ct mark set {} accept", of("outbound_cidr_fd08::/16")),
+                "meta l4proto tcp redirect to :4340".to_owned(),
+            ]
+        );
+    }
+
+    #[test]
+    fn what_arrives_is_redirected_but_for_exceptions_and_our_ports() {
+        let plan = plan(Mode::Redirect, Own::Uid(4343));
+        let text = transaction(&plan);
+        let arriving = chain(&text, "arriving");
+        assert_eq!(arriving.last().unwrap(), "meta l4proto tcp redirect to :4343");
+        assert!(arriving.contains(&"jump not_inbound".to_owned()));
+        let excepted = chain(&text, "not_inbound");
+        assert_eq!(excepted.first().unwrap(), "tcp dport { 4340, 4343 } accept");
+        assert!(excepted.contains(&format!(
+            "ip6 saddr fd09::/16 ct mark set {} accept",
+            mark(&plan, "inbound_cidr_fd09::/16")
+        )));
+    }
+
+    #[test]
+    fn our_own_are_known_by_user_or_mark() {
+        let by_mark = transaction(&plan(Mode::Redirect, Own::Mark(0x1092)));
+        assert!(by_mark.contains("meta mark 0x1092 goto own") && !by_mark.contains("skuid 4343"));
+        assert!(transaction(&plan(Mode::Redirect, Own::Uid(5))).contains("meta skuid 5 goto own"));
+    }
+
+    #[test]
+    fn transparent_proxying_fails_closed_and_keeps_the_apps_answers_here() {
+        let text = transaction(&plan(Mode::Tproxy, Own::Uid(4343)));
+        let arriving = chain(&text, "arriving");
+        assert!(arriving.ends_with(&[
+            "meta l4proto tcp tproxy to :4343 accept".to_owned(),
+            "meta l4proto tcp reject with tcp reset".to_owned()
+        ]));
+        assert!(chain(&text, "answers").last().unwrap().ends_with("meta mark set 0x4f520000"));
+    }
+
+    #[test]
+    fn without_exceptions_nothing_is_counted() {
+        let mut plan = plan(Mode::Redirect, Own::Uid(4343));
+        plan.exceptions.clear();
+        let text = transaction(&plan);
+        assert!(!text.contains("counter") && !text.contains("ct mark"), "{text}");
+    }
+
+    #[test]
+    fn names_of_counters_are_in_letters_that_nft_takes() {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "/_-.".contains(c);
+        for exception in plan(Mode::Redirect, Own::Uid(4343)).exceptions {
+            assert!(counter(&exception).chars().all(is_plain), "{exception}");
+        }
+    }
 }

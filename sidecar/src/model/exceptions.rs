@@ -90,7 +90,9 @@ pub(crate) fn from_parts(
     found.extend(outbound.except_cidrs.iter().map(|cidr| (Way::Outbound, Matched::Cidr(cidr.trunc()))));
     found.extend(inbound.except_ports.iter().map(|port| (Way::Inbound, Matched::Port(*port))));
     found.extend(inbound.except_cidrs.iter().map(|cidr| (Way::Inbound, Matched::Cidr(cidr.trunc()))));
-    let listeners = listeners.map(|address| address.port()).filter(|port| *port != 0 && !own.contains(port));
+    // A port stands once in the kernel's map of ports.
+    let is_new = |port: &u16| *port != 0 && !own.contains(port) && !inbound.except_ports.contains(port);
+    let listeners = listeners.map(|address| address.port()).filter(is_new);
     found.extend(listeners.map(|port| (Way::Inbound, Matched::Listener(port))));
     let mut taken = BTreeSet::new();
     found
@@ -121,22 +123,17 @@ fn mark(name: &str, taken: &BTreeSet<u32>) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::intercept::{InboundRules, Mode, OutboundRules, Own, Unknown};
+    use crate::model::{
+        fixture,
+        intercept::{Mode, Own},
+    };
 
     fn settings(ports: &[u16], cidrs: &[&str]) -> InterceptSettings {
-        let cidrs: Vec<IpNet> = cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect();
-        InterceptSettings {
-            mode: Mode::Redirect,
-            own: Own::Uid(4343),
-            outbound: OutboundRules {
-                port: 4340,
-                unknown: Unknown::Passthrough,
-                except_ports: ports.to_vec(),
-                except_cidrs: cidrs,
-                except_uids: vec![7],
-            },
-            inbound: InboundRules { port: 4343, except_ports: vec![9090], except_cidrs: Vec::new() },
-        }
+        let mut settings = fixture::intercept(Mode::Redirect, Own::Uid(4343));
+        settings.outbound.except_ports = ports.to_vec();
+        settings.outbound.except_cidrs = cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect();
+        settings.inbound.except_cidrs.clear();
+        settings
     }
 
     fn names(settings: &InterceptSettings, listeners: &[&str]) -> Vec<String> {
@@ -148,7 +145,7 @@ mod tests {
     fn each_exception_is_there_once_and_named_by_what_it_lets_pass() {
         let settings = settings(&[3306, 25, 3306], &["10.1.2.3/8", "10.0.0.0/8", "fd00::1/8"]);
         assert_eq!(
-            names(&settings, &["0.0.0.0:4391", "0.0.0.0:4343", "[::]:4340"]),
+            names(&settings, &["0.0.0.0:4391", "0.0.0.0:4343", "[::]:4340", "10.0.0.1:9090"]),
             [
                 "outbound_port_25",
                 "outbound_port_3306",

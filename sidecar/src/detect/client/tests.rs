@@ -69,6 +69,7 @@ fn tls_is_decided_by_six_bytes_and_http_by_its_line() {
     let at = |bytes: &[u8]| decided_bytewise(bytes, MAX_BYTES);
     assert_eq!(at(b"\x16\x03\x01\x06\xc2\x01\x00\x06"), Some((6, Spoken::Tls)));
     assert_eq!(at(b"\x16\x03\x05"), Some((3, Spoken::Opaque)));
+    assert_eq!(at(b"\x16\x03\x01\x41\x00"), Some((4, Spoken::Opaque)));
     assert_eq!(at(&[PREFACE, b"\0\0\0"].concat()), Some((24, Spoken::Http2)));
     assert_eq!(at(b"GET / HTTP/1.1\nhost"), Some((15, Spoken::Http1)));
     assert_eq!(at(b"*1\r\n$4\r\n"), Some((3, Spoken::Opaque)), "at the return");

@@ -12,14 +12,11 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Poll, ready},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::{Bytes, BytesMut};
-use tokio::{
-    io::{AsyncRead, ReadBuf},
-    time::Instant,
-};
+use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::{
     buffer::Buffer,
@@ -71,10 +68,10 @@ pub(super) async fn race<N: Net>(
     destination: Option<&Destination>,
 ) -> Option<Found<N>> {
     let mut first = BytesMut::new();
-    let mut way = Way::Later(destination.map(start));
+    let mut way = Way::Later(destination.map(|destination| worker.now() + start(destination)));
     let mut watcher = door.drain().watcher();
     let mut patience = None;
-    let over = Instant::now() + door.load(&worker.snapshots).config.settings.limits.idle_timeout;
+    let over = worker.now() + door.load(&worker.snapshots).config.settings.limits.idle_timeout;
     let (spoken, how) = loop {
         tokio::select! {
             biased;
@@ -87,7 +84,7 @@ pub(super) async fn race<N: Net>(
                     let is_tunnel = spoken == Spoken::Http1 && first.starts_with(b"CONNECT ");
                     break (if is_tunnel { Spoken::Opaque } else { spoken }, How::Client);
                 }
-                patience = Some(Instant::now() + MORE_WITHIN);
+                patience = Some(worker.now() + MORE_WITHIN);
             }
             () = reached(patience) => break (Spoken::Opaque, How::Timeout),
             decided = way.advance(worker, destination) => {
@@ -96,7 +93,7 @@ pub(super) async fn race<N: Net>(
                 }
             }
             () = watcher.reached(Phase::Closing) => return None,
-            () = tokio::time::sleep_until(over) => return None,
+            () = tokio::time::sleep_until(over.into()) => return None,
         }
     };
     if let Some(destination) = destination {
@@ -126,7 +123,7 @@ impl<N: Net> Way<N> {
     async fn advance(&mut self, worker: &Arc<Worker<N>>, destination: Option<&Destination>) -> Option<How> {
         match (&mut *self, destination) {
             (Self::Later(Some(at)), Some(destination)) => {
-                tokio::time::sleep_until(*at).await;
+                tokio::time::sleep_until((*at).into()).await;
                 let (worker, destination) = (Arc::clone(worker), destination.clone());
                 *self = Self::Opening(Box::pin(async move { Undecided::open(&worker, destination).await }));
                 None
@@ -134,7 +131,7 @@ impl<N: Net> Way<N> {
             (Self::Opening(opening), _) => {
                 *self = match opening.as_mut().await {
                     Ok(undecided) => Self::Open(undecided, BytesMut::new()),
-                    Err(error) => Self::Failed(error, Instant::now() + AFTER_FAILURE),
+                    Err(error) => Self::Failed(error, worker.now() + AFTER_FAILURE),
                 };
                 None
             }
@@ -159,7 +156,7 @@ impl<N: Net> Way<N> {
                 }
             }
             (Self::Failed(_, at), _) => {
-                tokio::time::sleep_until(*at).await;
+                tokio::time::sleep_until((*at).into()).await;
                 Some(How::Timeout)
             }
             (Self::Later(_) | Self::OfHttp(..), _) => std::future::pending().await,
@@ -179,14 +176,13 @@ impl<N: Net> Way<N> {
     }
 }
 
-/// When to connect to the server of a client that says nothing.
-fn start(destination: &Destination) -> Instant {
-    let wait = match destination.cluster.runtime.habit.get() {
+/// How long a client may say nothing before its server is connected to.
+fn start(destination: &Destination) -> Duration {
+    match destination.cluster.runtime.habit.get() {
         Some(Habit::ServerFirst) => Duration::ZERO,
         None => START_UNKNOWN,
         Some(Habit::ClientFirst) => START_CLIENT_FIRST,
-    };
-    Instant::now() + wait
+    }
 }
 
 /// Remembers who spoke first. Of destinations that no cluster has, each is another service.
@@ -216,7 +212,7 @@ pub(super) async fn read<S: AsyncRead + Unpin>(stream: &mut S, bytes: &mut Bytes
 /// Waits for that time, for ever if there is none.
 async fn reached(time: Option<Instant>) {
     match time {
-        Some(time) => tokio::time::sleep_until(time).await,
+        Some(time) => tokio::time::sleep_until(time.into()).await,
         None => std::future::pending().await,
     }
 }
