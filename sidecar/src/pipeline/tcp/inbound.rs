@@ -4,12 +4,12 @@ use std::{io, sync::Arc, time::Duration};
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
-use super::{carry, carry_bare};
+use super::{carry, carry_bare, within};
 use crate::{
     balance::{self, Tried},
     connect::{dial::Connection, place::Target},
     drain::Phase,
-    model::flag::ResponseFlag,
+    model::{flag::ResponseFlag, listener::Protocol},
     net::{Net, Stream},
     pipeline::{attempt::connect_error, destination, door::Door, error::ProxyError, worker::Worker},
     relay::{
@@ -34,7 +34,7 @@ const REFUSED_TIMEOUT: Duration = Duration::from_secs(10);
 pub async fn inbound_framed<N, S>(worker: &Arc<Worker<N>>, door: &Door, stream: S, cut: Cut)
 where
     N: Net,
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: Stream,
 {
     let mut session = Session::new(stream);
     let mut watcher = door.drain().watcher();
@@ -47,10 +47,17 @@ where
         };
         match frame {
             Ok(Ok(Some((Kind::Open, parameters)))) => {
-                match inward_framed(worker, door, &mut session, (&parameters, &cut)).await {
-                    After::Free => is_refused = false,
-                    After::Refused => is_refused = true,
-                    After::Over => return,
+                is_refused = false;
+                match (StreamKind::read(&parameters), carries_http(worker, door)) {
+                    (Ok(kind), true) => match Box::pin(within::serve(worker, door, session, kind)).await {
+                        Some(back) => session = back,
+                        None => return,
+                    },
+                    (kind, _) => match inward_framed(worker, door, &mut session, (kind, &cut)).await {
+                        After::Free => {}
+                        After::Refused => is_refused = true,
+                        After::Over => return,
+                    },
                 }
             }
             Ok(Ok(Some((kind, _)))) if is_refused => {
@@ -64,6 +71,12 @@ where
             Ok(Ok(_) | Err(_)) => return,
         }
     }
+}
+
+/// Whether all that comes in there is to be HTTP.
+fn carries_http<N: Net>(worker: &Worker<N>, door: &Door) -> bool {
+    let snapshot = door.load(&worker.snapshots);
+    door.inbound(&snapshot).is_some_and(|inbound| inbound.protocol == Protocol::Http)
 }
 
 /// What a connection is good for after a stream.
@@ -105,14 +118,14 @@ async fn inward_framed<N, S>(
     worker: &Arc<Worker<N>>,
     door: &Door,
     session: &mut Session<S>,
-    (parameters, cut): (&[u8], &Cut),
+    (kind, cut): (Result<StreamKind, &'static str>, &Cut),
 ) -> After
 where
     N: Net,
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut record = RequestRecord::new(Arc::clone(door.counts()), worker.now());
-    let (kind, mut app) = match take(worker, door, parameters, &mut record).await {
+    let (kind, mut app) = match take(worker, door, kind, &mut record).await {
         Ok(taken) => taken,
         Err((flag, reason)) => {
             door.count_request();
@@ -150,10 +163,10 @@ where
 async fn take<N: Net>(
     worker: &Worker<N>,
     door: &Door,
-    parameters: &[u8],
+    kind: Result<StreamKind, &'static str>,
     record: &mut RequestRecord,
 ) -> Result<(StreamKind, App<N::Stream>), (ResponseFlag, &'static str)> {
-    let kind = StreamKind::read(parameters).map_err(|reason| (ResponseFlag::DPE, reason))?;
+    let kind = kind.map_err(|reason| (ResponseFlag::DPE, reason))?;
     let app = Box::pin(to_app(worker, door, record)).await;
     app.map(|app| (kind, app)).map_err(|error| (error.flag(), error.reason()))
 }

@@ -10,6 +10,7 @@ mod opening;
 mod outbound;
 mod parting;
 mod undecided;
+mod within;
 
 use std::io;
 

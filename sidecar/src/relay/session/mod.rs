@@ -3,6 +3,7 @@
 //! A stream under way is read and written as bytes by a [`Source`] and a [`Sink`], so that it is relayed like any other.
 //! Nothing is buffered here: payloads go straight between the connection and whoever reads or writes.
 
+mod duplex;
 mod reading;
 mod writing;
 
@@ -15,8 +16,12 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
+pub use self::{
+    duplex::{Duplex, Inner, Lent},
+    reading::Source,
+    writing::Sink,
+};
 use self::{reading::Reading, writing::Writing};
-pub use self::{reading::Source, writing::Sink};
 use super::frame::{HEADER_BYTES, Header, Kind, MAX_CONTROL_BYTES, MAX_EARLY_BYTES, StreamKind};
 
 /// A framed connection between two sidecars, used by one task.
