@@ -46,8 +46,12 @@ impl Stream {
         }
     }
 
-    /// A segment's payload; whatever of it was seen before is left out.
+    /// A segment's payload; whatever of it was seen before is left out. Segments without one say nothing: those after a
+    /// FIN, for one, are numbered one too high.
     pub(super) fn take(&mut self, sequence: u32, payload: &[u8], find: &[u8]) {
+        if payload.is_empty() {
+            return;
+        }
         let next = *self.next.get_or_insert(sequence);
         // Numbers wrap; less than half of them behind is behind.
         let behind = next.wrapping_sub(sequence);

@@ -232,10 +232,10 @@ fn counters(listed: &str) -> BTreeMap<String, u64> {
     for line in listed.lines().map(str::trim) {
         if let Some(opened) = line.strip_prefix("counter ") {
             name = opened.trim_end_matches(" {");
-        } else if let Some(bytes) = line.strip_prefix("packets ").and_then(|rest| rest.split(' ').nth(2)) {
-            if let Ok(bytes) = bytes.parse() {
-                found.insert(name.to_owned(), bytes);
-            }
+        } else if let Some(bytes) = line.strip_prefix("packets ").and_then(|rest| rest.split(' ').nth(2))
+            && let Ok(bytes) = bytes.parse()
+        {
+            found.insert(name.to_owned(), bytes);
         }
     }
     found

@@ -5,7 +5,7 @@
 //!                        └▶ nobody's:    by the authority that it names ─▶ a cluster, or on to where it was going
 //! ```
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     detect::Spoken,
-    model::{Snapshot, listener::Protocol, runtime::Refusal},
+    model::{Snapshot, detection::How, listener::Protocol, runtime::Refusal},
     net::{Net, Stream},
     pipeline::{
         destination,
@@ -46,9 +46,16 @@ pub(in crate::pipeline) async fn outbound<N: Net>(
     };
     let door = Arc::new(Door::new(accepted, From::App).intercepted(original));
     drop(snapshot);
+    let declared = |spoken| door.counts().detections.record(spoken, How::Declared, Duration::ZERO);
     match protocol {
-        Protocol::Http => http_connection::serve(worker, door, stream, Wire::Sniffed).await,
-        Protocol::Tcp => Box::pin(tcp::outbound(&worker, &door, stream, Bytes::new())).await,
+        Protocol::Http => {
+            declared(None);
+            http_connection::serve(worker, door, stream, Wire::Sniffed).await;
+        }
+        Protocol::Tcp => {
+            declared(Some(Spoken::Opaque));
+            Box::pin(tcp::outbound(&worker, &door, stream, Bytes::new())).await;
+        }
         Protocol::Detect => {
             let Some((door, stream, first)) = Box::pin(detected(&worker, door, original, stream)).await
             else {
@@ -78,7 +85,8 @@ async fn detected<N: Net>(
         Spoken::Http1 if !is_known => {
             let named = authority::of_request(worker, &door, &mut stream, first).await?;
             first = named.read;
-            if named.destination.is_some() {
+            // One that is refused is told so.
+            if named.destination.is_some() || destination.is_err() {
                 return Some((door, stream, first));
             }
         }
