@@ -24,7 +24,7 @@ use crate::{
     model::{Cluster, flag::ResponseFlag, runtime::UpgradeCounts},
     net::{Net, Stream},
     relay::{
-        copy,
+        copy::{self, Setup},
         h2_stream::H2Stream,
         leg::{Count, Leg},
         replay::Rest,
@@ -113,7 +113,10 @@ impl Switched {
         let far = far_leg(upstream, Count { own: &received, all: &all.received_bytes });
         let both = tokio::time::timeout(limit, async { tokio::try_join!(near, far) });
         let flag = match both.await.unwrap_or(Err(ResponseFlag::SI)) {
-            Ok((near, far)) => carry::<N, S>((near, far), silent(&sent, &received, limit), watcher).await,
+            Ok((near, far)) => {
+                let setup = Setup { half_open: cluster.settings.timeouts.half_open, ..Setup::default() };
+                carry::<N, S>((near, far), silent(&sent, &received, limit), watcher, setup).await
+            }
             Err(flag) => Some(flag),
         };
         if let Some(flag) = flag {
@@ -153,9 +156,9 @@ async fn carry<N: Net, S: Stream>(
     (mut near, mut far): (Leg<'_, S>, Leg<'_, DriverEnd<N::Stream>>),
     silence: impl Future<Output = ()>,
     mut watcher: Watcher,
+    setup: Setup,
 ) -> Option<ResponseFlag> {
     let cut = far.as_connection().map_or_else(Cut::never, DriverEnd::cut);
-    let setup = copy::Setup { half_open: Some(copy::HALF_OPEN_LIMIT), ..copy::Setup::default() };
     let relayed = tokio::select! {
         biased;
         relayed = copy::plain(&mut near, &mut far, setup) => relayed,

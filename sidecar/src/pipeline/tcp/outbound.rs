@@ -1,6 +1,6 @@
 //! A stream of the own app on its way to a cluster.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
@@ -15,7 +15,7 @@ use crate::{
     net::{Net, Stream},
     pipeline::{destination, door::Door, error::ProxyError, respond, worker::Worker},
     relay::{
-        copy::{Before, End, HALF_OPEN_LIMIT, Setup},
+        copy::{Before, End, Setup},
         frame::StreamKind,
     },
     resilience::{
@@ -103,6 +103,8 @@ pub(super) struct Opened<S> {
     pub(super) way: Way<S>,
     pub(super) in_flight: InFlight,
     pub(super) slot: RequestSlot,
+    /// The cluster's.
+    pub(super) half_open: Option<Duration>,
 }
 
 /// Opens a way within the cluster's caps.
@@ -116,7 +118,7 @@ pub(super) async fn open<N: Net>(
         .map_err(|cap| ProxyError::Overflow { cluster: cluster.name().clone(), cap })?;
     let (way, mut in_flight) = open_somewhere(worker, destination, opening).await?;
     in_flight.answered(worker.now());
-    Ok(Opened { way, in_flight, slot })
+    Ok(Opened { way, in_flight, slot, half_open: cluster.settings.timeouts.half_open })
 }
 
 impl<S: Stream> Opened<S> {
@@ -128,8 +130,8 @@ impl<S: Stream> Opened<S> {
         (up, down): (Before, Before),
         mut record: RequestRecord,
     ) {
-        let setup = Setup { up, down, half_open: Some(HALF_OPEN_LIMIT) };
-        let Self { way, in_flight: _in_flight, slot: _slot } = self;
+        let Self { way, half_open, in_flight: _in_flight, slot: _slot } = self;
+        let setup = Setup { up, down, half_open };
         match way {
             Way::Framed(mut session, cut) => match carry(&mut stream, &mut session, cut, setup).await {
                 End::Orderly => worker.tcp_pool.give_back(session.into_stream(), worker.now()),
