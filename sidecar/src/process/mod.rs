@@ -16,7 +16,7 @@ use crate::{
     app::{App, Parts, Workers, World},
     clock::Clock,
     config::{self, Text},
-    drain,
+    drain, intercept,
     model::{
         Settings,
         intercept::{APP_DSCP, InterceptSettings, Mode, Own},
@@ -189,7 +189,9 @@ fn start_admin(app: &App, operators: Operators) -> anyhow::Result<(Admin, Option
         config: Arc::clone(&operators.config),
         clock: app.clock.clone(),
         load: Arc::clone(&app.load),
+        passed: Arc::default(),
     };
+    intercept::watch(app.snapshots.clone(), Arc::clone(&facts.passed));
     let state = Arc::new(admin::State {
         snapshots: app.snapshots.clone(),
         identity: Arc::clone(&app.identity),
