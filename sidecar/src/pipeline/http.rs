@@ -9,7 +9,7 @@
 
 use std::{convert::Infallible, sync::Arc};
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header};
 use hyper::body::Incoming;
 
 use super::{
@@ -19,7 +19,8 @@ use super::{
     error::ProxyError,
     head,
     respond::{self, Audience},
-    switched::{Near, Switched},
+    switched::Switched,
+    tunnel::{self, Tunnel},
     wish::{Switch, Wish},
     worker::Worker,
 };
@@ -62,13 +63,19 @@ pub async fn handle<N: Net>(
     let is_grpc = !is_leaving && respond::is_grpc(request.headers());
     let version = request.version();
     let unanswered = Unanswered { worker: &worker, door: &door, is_http2: version == Version::HTTP_2 };
-    let carried = carry(&worker, &door, request, wish.as_deref(), &mut record).await;
+    let outcome = if tunnel::is_asked(&door, &request) {
+        // Boxed, so that other requests do not keep the room.
+        Box::pin(tunnel::open(&worker, &door, request, &mut record)).await.map(Outcome::Tunnel)
+    } else {
+        carry(&worker, &door, request, wish.as_deref(), &mut record).await.map(Outcome::Answer)
+    };
     std::mem::forget(unanswered);
     // On doubt about the framing, the two sides may disagree about where the next request begins; and whoever may not
     // call any more has no use for the connection.
-    let is_last = is_leaving || matches!(carried, Err(ProxyError::BadRequest(_) | ProxyError::NotAllowed));
-    let mut response = match carried {
-        Ok(carried) => {
+    let is_last = is_leaving || matches!(outcome, Err(ProxyError::BadRequest(_) | ProxyError::NotAllowed));
+    let mut response = match outcome {
+        Ok(Outcome::Tunnel(tunnel)) => tunnel.begin(&worker, &door, record),
+        Ok(Outcome::Answer(carried)) => {
             // In HTTP/1, trailers would end the body as if it were whole.
             let ends_in_status = is_grpc && version == Version::HTTP_2;
             deliver(&worker, &door, carried, (wish, record), ends_in_status)
@@ -88,8 +95,7 @@ pub async fn handle<N: Net>(
         }
     };
     let is_draining = door.drain().phase() >= Phase::Draining;
-    let is_switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    if version < Version::HTTP_2 && !is_switched && (is_draining || is_last) {
+    if version < Version::HTTP_2 && !door.is_switched() && (is_draining || is_last) {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)
@@ -109,6 +115,12 @@ impl<N: Net> Drop for Unanswered<'_, N> {
             self.door.resets.count(self.worker.now(), max);
         }
     }
+}
+
+/// What a request has come to.
+enum Outcome {
+    Answer(Carried),
+    Tunnel(Tunnel),
 }
 
 /// A response on its way, with everything that lives as long as its body.
@@ -134,6 +146,7 @@ async fn carry<N: Net>(
     door.admit(&snapshot)?;
     let authority = head::judge(&head, wish, &snapshot.config.settings.limits)?;
     let cluster = find_cluster(&snapshot, door.listener(&snapshot), &authority)?;
+    head::check_scheme(&head, door.listener(&snapshot), &cluster)?;
     record.routed(Arc::clone(&cluster.runtime));
     let slot = circuit_breaker::admit_request(&cluster, worker.load.is_over())
         .map_err(|cap| ProxyError::Overflow { cluster: cluster.name().clone(), cap })?;
@@ -152,7 +165,11 @@ async fn carry<N: Net>(
     Ok(Carried { answer, rest, cluster, activity, slot })
 }
 
-fn find_cluster(
+/// The cluster that an authority leads to.
+///
+/// # Errors
+/// [`ProxyError::NoRoute`].
+pub(super) fn find_cluster(
     snapshot: &Snapshot,
     listener: &Listener,
     authority: &str,
@@ -164,9 +181,12 @@ fn find_cluster(
         ListenerKind::OutboundTcp { cluster } => snapshot.cluster(cluster),
         ListenerKind::Inbound(inbound) => snapshot.cluster(&inbound.app),
     };
-    found.cloned().ok_or_else(|| ProxyError::NoRoute {
-        authority: authority.chars().take(MAX_SHOWN_AUTHORITY).collect(),
-    })
+    found.cloned().ok_or_else(|| no_route(authority))
+}
+
+/// No cluster has that authority.
+pub(super) fn no_route(authority: &str) -> ProxyError {
+    ProxyError::NoRoute { authority: authority.chars().take(MAX_SHOWN_AUTHORITY).collect() }
 }
 
 /// Makes an upstream's answer the downstream's.
@@ -219,13 +239,8 @@ fn switch_over<N: Net>(
     record.head_received(worker.now());
     let (upstream, held) = (switch.upstream, answer.held);
     let switched = Box::new(Switched { upstream, cluster, record, held, rest, slot });
-    if wish.is_from_http1() {
-        door.switch(switched);
-    } else {
-        let drain = door.drain();
-        let near = Near::<N::Stream>::Stream(wish.into_downstream());
-        drain.spawn(switched.relay(Arc::clone(worker), drain.watcher(), near));
-    }
+    let downstream = if wish.is_from_http1() { None } else { Some(wish.into_downstream()) };
+    switched.start(worker, door, downstream);
     response
 }
 

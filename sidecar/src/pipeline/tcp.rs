@@ -14,7 +14,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::{attempt::connect_error, attempts, door::Door, error::ProxyError, respond, worker::Worker};
 use crate::{
     balance::{self, InFlight, Tried},
-    connect::{dial::Connection, place::Target},
+    connect::{
+        dial::{Connection, Speak},
+        place::Target,
+    },
     drain::Phase,
     model::{Cluster, Identity, ListenerKind, Snapshot, flag::ResponseFlag},
     net::{Net, Stream},
@@ -35,7 +38,7 @@ const SESSION_IDLE: Duration = Duration::from_secs(3600);
 const OPAQUE: &[u8] = b"kind=opaque";
 
 /// The way to an upstream.
-enum Way<S> {
+pub(super) enum Way<S> {
     /// To a sidecar: framed, reusable.
     Framed(Session<Connection<S>>, Cut),
     /// To a standard peer: bare bytes.
@@ -66,7 +69,8 @@ async fn outward<N: Net>(
         let slot = circuit_breaker::admit_request(cluster, worker.load.is_over())
             .map_err(|cap| ProxyError::Overflow { cluster: cluster.name().clone(), cap })?;
         retry_budget::record_request(&cluster.runtime.retry_budget, worker.now());
-        let (way, in_flight) = open_somewhere(worker, cluster, snapshot.identity.as_ref()).await?;
+        let (way, in_flight) =
+            open_somewhere(worker, cluster, snapshot.identity.as_ref(), Speak::Tcp).await?;
         Ok((way, in_flight, slot))
     })
     .await;
@@ -110,10 +114,16 @@ fn find_cluster<'a>(snapshot: &'a Snapshot, door: &Door) -> Result<&'a Arc<Clust
         .ok_or_else(|| ProxyError::NoRoute { authority: listener.name.to_string() })
 }
 
-async fn open_somewhere<N: Net>(
-    worker: &Arc<Worker<N>>,
+/// Opens the way to one endpoint or another of a cluster, as often as its policy and budget allow. Before it is open,
+/// no byte of the stream is sent. `speak` is [`Speak::Tcp`] or [`Speak::OwnTls`].
+///
+/// # Errors
+/// That of the last attempt.
+pub(super) async fn open_somewhere<N: Net>(
+    worker: &Worker<N>,
     cluster: &Arc<Cluster>,
     identity: Option<&Arc<Identity>>,
+    speak: Speak,
 ) -> Result<(Way<N::Stream>, InFlight), ProxyError> {
     let policy = &cluster.settings.retry;
     let mut tried = Tried::default();
@@ -126,7 +136,7 @@ async fn open_somewhere<N: Net>(
         tried.insert(endpoint.address());
         let target = Target { cluster, endpoint: &endpoint, identity };
         let mut in_flight = InFlight::start(&endpoint, now);
-        let error = match open(worker, target, now).await {
+        let error = match open(worker, target, speak, now).await {
             Ok(way) => return Ok((way, in_flight)),
             Err(error) => error,
         };
@@ -152,6 +162,7 @@ async fn open_somewhere<N: Net>(
 async fn open<N: Net>(
     worker: &Worker<N>,
     target: Target<'_>,
+    speak: Speak,
     now: Instant,
 ) -> Result<Way<N::Stream>, ProxyError> {
     let limit = target.cluster.settings.timeouts.connect;
@@ -168,7 +179,8 @@ async fn open<N: Net>(
             }
         }
     }
-    let connection = worker.tcp_pool.fresh(target, now).await.map_err(|e| connect_error(e, target))?;
+    let fresh = worker.tcp_pool.fresh(target, speak, now).await;
+    let connection = fresh.map_err(|e| connect_error(e, target))?;
     if !target.cluster.settings.transport.is_sidecar() {
         return Ok(Way::Bare(connection));
     }
@@ -356,7 +368,7 @@ async fn to_app<N: Net>(
         .with_rng(|rng| balance::pick(cluster, &Tried::default(), now, rng))
         .ok_or_else(|| ProxyError::NoEndpoint { cluster: name.clone() })?;
     let target = Target { cluster, endpoint: &endpoint, identity: None };
-    let dialed = worker.tcp_pool.fresh(target, now).await;
+    let dialed = worker.tcp_pool.fresh(target, Speak::Tcp, now).await;
     let connection = dialed.map_err(|error| connect_error(error, target))?;
     record.head_received(worker.now());
     Ok(App { connection, _slot: slot })

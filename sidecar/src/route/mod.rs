@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use crate::model::{Cluster, ClusterName, Snapshot, transport::Transport};
 
-pub use authority::canonical;
 use authority::host;
+pub use authority::{canonical, port};
 
 /// Finds the cluster for an authority (`host` or `host:port`).
 ///
