@@ -4,6 +4,8 @@
 //!   allowed → head → route → admit → (pick → connect → send)* → response
 //!     403      400    404     503      503  UH/UF/ID/UC  504
 //! ```
+//! A request for a tunnel (CONNECT of the own app) goes by [`super::tunnel`], which opens a stream instead.
+//!
 //! Anything that can say no says it with a [`ProxyError`]; [`handle`] turns that into an answer. Dropping the future
 //! cancels the upstream attempt. No retry is made after a response head went downstream.
 

@@ -247,3 +247,57 @@ impl<N: Net> Drop for Framed<N> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(target: &str, host: &str) -> Result<String, String> {
+        let request =
+            Request::connect(target).header("host", host).body(()).map_err(|error| error.to_string())?;
+        destination(&request.into_parts().0).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_destination_is_a_host_and_a_port_in_one_spelling() {
+        for (target, expected) in [
+            ("orders:443", "orders:443"),
+            ("ORDERS.example.:8080", "orders.example:8080"),
+            ("10.0.0.1:65535", "10.0.0.1:65535"),
+            ("[2001:DB8:0::1]:1", "[2001:db8::1]:1"),
+        ] {
+            assert_eq!(asked(target, "elsewhere").as_deref(), Ok(expected), "{target}");
+        }
+        for target in [
+            "orders",
+            "orders:",
+            "orders:0",
+            "orders:080",
+            "orders:65536",
+            "u@orders:80",
+            "/orders:80",
+            "http://orders:80",
+        ] {
+            assert!(asked(target, "orders:80").is_err(), "{target}");
+        }
+        assert!(asked("orders:80", "two, hosts").is_ok(), "the target wins");
+    }
+
+    #[test]
+    fn tls_is_known_by_its_first_record() {
+        for first in [&b"\x16\x03\x01\x02\x00\x01"[..], b"\x16\x03\x03\x00\xf4\x01\x00\x00\xf0"] {
+            assert!(is_tls(first), "{first:?}");
+        }
+        for first in [
+            &b"\x16\x03\x01\x02\x00"[..],
+            b"\x16\x03\x01\x02\x00\x02",
+            b"\x15\x03\x01\x00\x02\x01",
+            b"\x16\x02\x01\x02\x00\x01",
+            b"GET / HTTP/1.1",
+            b"",
+        ] {
+            assert!(!is_tls(first), "{first:?}");
+        }
+        assert!(!is_tls(&[22; TLS_START_BYTES]));
+    }
+}

@@ -3,11 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use outrider::model::flag::ResponseFlag;
-use rustls::{
-    ClientConfig, RootCertStore, ServerConfig,
-    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
-    version::TLS13,
-};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, pki_types::ServerName, version::TLS13};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio_rustls::TlsConnector;
 
@@ -39,9 +35,7 @@ async fn tls_echo(ca: &TestCa) -> TlsPeer {
 /// A client that believes what that authority signs.
 fn client(ca: &TestCa) -> TlsConnector {
     let mut roots = RootCertStore::empty();
-    for root in CertificateDer::pem_slice_iter(ca.bundle().to_pem().as_bytes()) {
-        roots.add(root.unwrap()).unwrap();
-    }
+    roots.add(ca.root()).unwrap();
     let config = ClientConfig::builder_with_provider(outrider_certs::rustls_verify::provider())
         .with_protocol_versions(&[&TLS13])
         .unwrap()
@@ -216,11 +210,17 @@ async fn a_client_hello_that_comes_in_pieces_is_one() {
     let web = caller(&mesh, server.address(), &public(&mesh, &ca)).await;
     for version in VERSIONS {
         let (_told, mut side) = ask(web.address(), version, DESTINATION).await;
-        let hello = b"\x16\x03\x01\x00\xf4\x01\x00\x00";
+        let hello = b"\x16\x03\x01\x00\x74\x01\x00\x00";
         for byte in hello.chunks(1) {
             side.write(byte).await.unwrap();
             tokio::task::yield_now().await;
         }
         assert_eq!(soon("all of it", side.read_exact(hello.len())).await.unwrap(), hello);
     }
+    // Some of it right behind the head.
+    let head = format!("CONNECT {DESTINATION} HTTP/1.1\r\nHost: x\r\n\r\n\x16\x03\x01");
+    let (_told, mut side) = call_http1(web.address(), &head).await;
+    side.write(b"\x00\x74\x01\x00\x00").await.unwrap();
+    let hello = b"\x16\x03\x01\x00\x74\x01\x00\x00";
+    assert_eq!(soon("all of it", side.read_exact(hello.len())).await.unwrap(), hello);
 }
