@@ -77,7 +77,7 @@ pub struct RequestCounts {
     pub latency: Histogram,
 }
 
-/// Streams that left HTTP for another protocol, as WebSocket.
+/// Streams that left HTTP for another protocol, as WebSocket, or that were asked for as a tunnel.
 #[derive(Debug, Default)]
 pub struct UpgradeCounts {
     /// Those begun.

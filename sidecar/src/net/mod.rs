@@ -101,7 +101,7 @@ pub enum Waiting {
     End,
 }
 
-impl<S: Stream> Stream for Box<S> {
+impl<S: Stream + ?Sized> Stream for Box<S> {
     fn reset_on_close(&self) {
         (**self).reset_on_close();
     }

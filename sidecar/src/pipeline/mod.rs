@@ -20,6 +20,7 @@ pub mod respond;
 pub mod serve;
 mod switched;
 pub mod tcp;
+mod tunnel;
 mod wish;
 pub mod worker;
 

@@ -242,11 +242,13 @@ fn wait_for<T>(mut attempt: impl FnMut() -> io::Result<T>) -> T {
 
 /// Sends so many bytes one way, waits until they are there, and then as many the other way.
 pub(super) fn exchange(a: &mut TcpStream, b: &mut TcpStream, bytes: usize) {
-    for (from, to) in [(&mut *a, &mut *b), (&mut *b, &mut *a)] {
-        let mut sent = from.try_clone().expect("a second handle");
-        let writer = thread::spawn(move || sent.write_all(&vec![b'x'; bytes]).expect("written"));
-        let mut received = vec![0; bytes];
-        to.read_exact(&mut received).expect("read");
-        writer.join().expect("a thread ends");
-    }
+    send(a, b, bytes);
+    send(b, a, bytes);
+}
+
+fn send(from: &TcpStream, to: &mut TcpStream, bytes: usize) {
+    let mut from = from.try_clone().expect("a second handle");
+    let writer = thread::spawn(move || from.write_all(&vec![b'x'; bytes]).expect("written"));
+    to.read_exact(&mut vec![0; bytes]).expect("read");
+    writer.join().expect("a thread ends");
 }

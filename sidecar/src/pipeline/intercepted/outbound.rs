@@ -14,6 +14,7 @@ use super::{
     race::{Found, OpenWay, race},
 };
 use crate::{
+    connect::dial::Speak,
     detect::Spoken,
     model::{Snapshot, detection::How, listener::Protocol, runtime::Refusal},
     net::{Net, Stream},
@@ -75,7 +76,7 @@ async fn detected<N: Net>(
 ) -> Option<(Arc<Door>, N::Stream, Bytes)> {
     let begun = worker.now();
     let mut destination = destination(worker, &door);
-    let Found { mut first, spoken, how, way } =
+    let Found { mut first, spoken, how, mut way } =
         race(worker, &door, &mut stream, destination.as_ref().ok()).await?;
     door.counts().detections.record(Some(spoken), how, worker.now().saturating_duration_since(begun));
     let snapshot = door.load(&worker.snapshots);
@@ -95,9 +96,19 @@ async fn detected<N: Net>(
         Spoken::Tls if !is_known => {
             let named = authority::of_hello(worker, &door, &mut stream, first).await?;
             first = named.read;
-            destination = named.destination.map_or(destination, Ok);
+            if let Some(named) = named.destination {
+                // The way leads to where it was going.
+                (destination, way) = (Ok(named), None);
+            }
         }
-        Spoken::Tls | Spoken::Opaque => {}
+        Spoken::Tls => {
+            destination = destination.map(Destination::with_own_tls);
+            if destination.as_ref().is_ok_and(|destination| destination.speak == Speak::OwnTls) {
+                // The way has TLS of ours.
+                way = None;
+            }
+        }
+        Spoken::Opaque => {}
     }
     carry(worker, &door, stream, (destination, first, way)).await;
     None
