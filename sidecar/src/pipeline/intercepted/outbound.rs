@@ -1,11 +1,11 @@
 //! What the own app sends, wherever it is meant to go.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
-use super::original;
+use super::{original, refuse};
 use crate::{
-    model::{Snapshot, listener::Protocol, runtime::Refusal},
-    net::{Net, Stream},
+    model::{Snapshot, listener::Protocol},
+    net::Net,
     pipeline::{
         door::{Door, From},
         entrance::Accepted,
@@ -21,11 +21,12 @@ pub(in crate::pipeline) async fn outbound<N: Net>(
     worker: Arc<Worker<N>>,
     accepted: Accepted,
     snapshot: Arc<Snapshot>,
-    stream: N::Stream,
+    (stream, address): (N::Stream, SocketAddr),
 ) {
-    let Some(original) = original(&stream, &accepted, &snapshot) else {
-        accepted.entrance.counts.refuse(Refusal::NotRedirected);
-        return stream.reset_on_close();
+    let original = original(&worker, (&stream, address), (&accepted, &snapshot), |_made| true);
+    let original = match original {
+        Ok(original) => original,
+        Err(reason) => return refuse(&stream, &accepted.entrance.counts, reason),
     };
     let protocol = match route::at_address(&snapshot, original) {
         AtAddress::Service(cluster) | AtAddress::Endpoint(cluster, _) => cluster.settings.protocol,
