@@ -5,7 +5,9 @@
 
 pub mod closed;
 pub mod cluster;
+pub mod detection;
 pub mod dns;
+pub mod exceptions;
 pub mod file;
 #[cfg(test)]
 pub(crate) mod fixture;
