@@ -12,12 +12,13 @@ use bytes::Bytes;
 use super::{
     authority, original,
     race::{Found, OpenWay, race},
+    refuse,
 };
 use crate::{
     connect::dial::Speak,
     detect::Spoken,
-    model::{Snapshot, detection::How, listener::Protocol, runtime::Refusal},
-    net::{Net, Stream},
+    model::{Snapshot, detection::How, listener::Protocol},
+    net::Net,
     pipeline::{
         destination,
         door::{Door, From},
@@ -35,11 +36,12 @@ pub(in crate::pipeline) async fn outbound<N: Net>(
     worker: Arc<Worker<N>>,
     accepted: Accepted,
     snapshot: Arc<Snapshot>,
-    stream: N::Stream,
+    (stream, address): (N::Stream, SocketAddr),
 ) {
-    let Some(original) = original(&stream, &accepted, &snapshot) else {
-        accepted.entrance.counts.refuse(Refusal::NotRedirected);
-        return stream.reset_on_close();
+    let original = original(&worker, (&stream, address), (&accepted, &snapshot), |_made| true);
+    let original = match original {
+        Ok(original) => original,
+        Err(reason) => return refuse(&stream, &accepted.entrance.counts, reason),
     };
     let protocol = match route::at_address(&snapshot, original) {
         AtAddress::Service(cluster) | AtAddress::Endpoint(cluster, _) => cluster.settings.protocol,
