@@ -9,4 +9,5 @@ mod namespace;
 mod gate;
 mod program;
 mod rules;
+mod sockets;
 mod traffic;
