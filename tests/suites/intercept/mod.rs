@@ -1,4 +1,10 @@
-//! Interception by the kernel: apps that know nothing of the mesh, in network namespaces, with real rules.
+//! Connections that the kernel brings: real kernels, rules, sockets and programs, in network namespaces of the tests' own.
+//!
+//! It takes root, or a kernel that lets users make user namespaces, and the programs `unshare`, `ip`, `nft` and `curl`; a
+//! claim that cannot be tried says so in one line and is skipped, or fails if `OUTRIDER_REQUIRE_FOREIGN=1`.
+//!
+//! Claims about one namespace run in a copy of the test program ([`namespace`]). Claims about whole meshes have a cluster
+//! of pods each ([`pods`]), by the script of `examples/pods`, so that the example and the tests cannot differ:
 //!
 //! ```text
 //!   ┌ web ──────────────────────────┐        ┌ users ────────────────────────┐
@@ -6,11 +12,15 @@
 //!   └───────────────────────────────┘   ┊    └───────────────────────────────┘
 //!                                    wiretap
 //! ```
-//! [`pods`] is the harness: it drives `examples/pods/pods`, so that the example and the tests cannot differ. A cluster is
-//! made per claim, in namespaces of its own, by root as by any user who may make namespaces. Where nobody may, a claim
-//! says so and is skipped, or fails if `OUTRIDER_REQUIRE_PODS=1`.
 
+mod namespace;
 mod pods;
+
+mod gate;
+mod program;
+mod rules;
+mod sockets;
+mod traffic;
 
 mod calls;
 mod dead_sidecar;

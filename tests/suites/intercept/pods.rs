@@ -3,7 +3,7 @@
 use std::{
     ffi::{OsStr, OsString},
     fs::{self, File},
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{BufRead as _, BufReader, Read as _},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio},
     time::Instant,
@@ -11,7 +11,10 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::processes::{DEADLINE, POLL, process::program};
+use crate::{
+    foreign::programs::say,
+    processes::{DEADLINE, POLL, process::program},
+};
 
 /// Seconds for one command in a pod.
 const COMMAND_LIMIT: &str = "60";
@@ -63,11 +66,9 @@ impl Pods {
     /// Starts a cluster with these pods, their sidecars ready; or says why there can be none here.
     pub(super) fn start(plans: &[PodPlan]) -> Option<Self> {
         if let Some(reason) = obstacle() {
-            let is_required = std::env::var("OUTRIDER_REQUIRE_PODS").is_ok_and(|value| value == "1");
-            assert!(!is_required, "{reason}, and OUTRIDER_REQUIRE_PODS=1");
-            let claim = std::thread::current().name().unwrap_or("a claim").to_owned();
-            // Past the capture of test output.
-            writeln!(std::io::stderr(), "SKIPPED {claim}: {reason}").expect("standard error");
+            let is_required = std::env::var("OUTRIDER_REQUIRE_FOREIGN").is_ok_and(|value| value == "1");
+            assert!(!is_required, "{reason}, and OUTRIDER_REQUIRE_FOREIGN=1");
+            say(&format!("SKIPPED {}: {reason}", std::thread::current().name().unwrap_or("a claim")));
             return None;
         }
         let folder = tempfile::Builder::new().prefix("outrider-pods-").tempdir().expect("a folder");

@@ -187,6 +187,7 @@ fn cluster(cluster: &Arc<ClusterSettings>) -> Value {
         "connect_timeout": duration(cluster.timeouts.connect),
         "request_timeout": cluster.timeouts.request.map(duration),
         "stream_idle_timeout": duration(cluster.timeouts.stream_idle),
+        "half_open_timeout": cluster.timeouts.half_open.map(duration),
         "pool_idle_timeout": duration(cluster.timeouts.pool_idle),
         "max_connection_age": duration(cluster.timeouts.connection_age),
         "retry": {
