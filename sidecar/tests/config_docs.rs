@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use outrider::config::{self, Error, Fault, defaults};
+use outrider::config::{self, Error, Fault};
 
 type Key = (String, String);
 type Facts = (String, String, String);
@@ -49,13 +49,26 @@ fn file_with(section: &str, line: &str) -> String {
     };
     let is_inside = outside.is_empty() && !line.contains("tls: none");
     let id = if is_inside { "spiffe_id: spiffe://t/c, " } else { "" };
+    let intercept = if section.starts_with("intercept") {
+        format!(
+            "intercept: {{{}, outbound: {{{}}}, inbound: {{{}, ports: [{{port: 8080, {}}}], other_ports: {{{}}}}}}}\n",
+            at("intercept"),
+            at("intercept.outbound"),
+            at("intercept.inbound"),
+            at("intercept.inbound.ports[]"),
+            at("intercept.inbound.other_ports"),
+        )
+        .replace("{,", "{")
+    } else {
+        String::new()
+    };
     let source = match section {
         "clusters[].dns" => format!("dns: {{name: c, port: 1, {line}}}, spiffe_ids: [spiffe://t/c]"),
         _ => format!("endpoints: [{{address: '1.2.3.4:5', {id}{}}}]", at("clusters[].endpoints[]")),
     };
     format!(
-        "service: a\ntrust_domain: t\n{identity}\ntls: {{{}}}\nadmin: {{{}}}\ndrain: {{{}}}\nlimits: {{{}}}\ndns: {{{}}}\n\
-         inbound: [{{listen: '127.0.0.1:0', app: '127.0.0.1:1', {}}}]\noutbound: [{{listen: '127.0.0.1:0', {}}}]\n\
+        "service: a\ntrust_domain: t\n{identity}\n{intercept}tls: {{{}}}\nadmin: {{{}}}\ndrain: {{{}}}\nlimits: {{{}}}\ndns: {{{}}}\n\
+         inbound: [{{listen: '127.0.0.1:0', app: '127.0.0.1:2', {}}}]\noutbound: [{{listen: '127.0.0.1:0', {}}}]\n\
          clusters: [{{name: c, {source}, \
          retry: {{{}}}, {outside} {}}}]\n{}\n",
         at("tls"),
@@ -90,7 +103,7 @@ fn only_fault(text: &str) -> Fault {
 #[test]
 fn the_doc_lists_every_key_with_its_type_default_and_range() {
     let strip = |text: &str| text.replace('`', "");
-    let expected: BTreeSet<(Key, Facts)> = defaults::rows()
+    let expected: BTreeSet<(Key, Facts)> = config::rows()
         .into_iter()
         .map(|row| {
             let facts = (strip(&row.kind), strip(&row.default), strip(&row.range));
@@ -107,7 +120,7 @@ fn the_doc_lists_every_key_with_its_type_default_and_range() {
 fn the_doc_lists_exactly_the_keys_that_are_accepted() {
     let documented: Vec<Key> = documented().into_iter().map(|(key, _)| key).collect();
     let sections: BTreeSet<&str> = documented.iter().map(|(section, _)| section.as_str()).collect();
-    assert_eq!(sections.len(), 16, "{sections:?}");
+    assert_eq!(sections.len(), 21, "{sections:?}");
     for section in sections {
         let fault = only_fault(&file_with(section, "zz_probe: 1"));
         assert_eq!(fault.path, path_of(section, "zz_probe"));
@@ -131,9 +144,10 @@ fn every_documented_range_is_enforced_at_its_key() {
         } else if kind.starts_with("size") {
             "10000GiB"
         } else {
-            "100000000"
+            "10000000000"
         };
-        let fault = only_fault(&file_with(&section, &format!("{key}: {beyond}")));
+        let company = if key == "mark" { "own: mark, " } else { "" };
+        let fault = only_fault(&file_with(&section, &format!("{company}{key}: {beyond}")));
         assert_eq!(fault.path, path_of(&section, &key));
         assert_eq!(fault.remedy, format!("keep to {range}"), "{fault}");
         // Both ends are in the range, and so is `none` where the doc says so.
@@ -148,6 +162,7 @@ fn every_documented_range_is_enforced_at_its_key() {
                 ("drain", "idle_grace") => format!("idle_grace: {value}, deadline: 24h"),
                 ("clusters[].dns", "min_ttl") => format!("min_ttl: {value}, max_ttl: 24h"),
                 ("clusters[].dns", "max_ttl") => format!("min_ttl: 50ms, max_ttl: {value}"),
+                ("intercept", "mark") => format!("own: mark, mark: {value}"),
                 ("drain", "deadline") => format!("idle_grace: 0s, deadline: {value}"),
                 _ => format!("{key}: {value}"),
             };
@@ -170,6 +185,7 @@ fn writing_a_documented_default_changes_nothing() {
         let company = match key.as_str() {
             "peer_protocol" => "peer: standard, ",
             "plain_protocol" => "tls: none, ",
+            "mark" => "own: mark, ",
             _ => "",
         };
         let show = |line: &str| {

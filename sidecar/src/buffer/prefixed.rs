@@ -9,6 +9,8 @@ use std::{
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::net::{Stream, Waiting};
+
 /// Gives out the bytes read before, then the stream's own.
 #[derive(Debug)]
 pub struct Prefixed<S> {
@@ -73,5 +75,15 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Prefixed<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+impl<S: Stream> Stream for Prefixed<S> {
+    fn reset_on_close(&self) {
+        self.inner.reset_on_close();
+    }
+
+    fn waiting(&self) -> Waiting {
+        if self.prefix.is_empty() { self.inner.waiting() } else { Waiting::Bytes }
     }
 }

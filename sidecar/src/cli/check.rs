@@ -13,6 +13,7 @@ use outrider::{
         ClusterSettings, Listener, ListenerKind, Settings,
         cluster::EndpointSource,
         dns::DnsRecords,
+        intercept::Unknown,
         settings::IdentitySource,
         transport::{Roots, Transport},
     },
@@ -101,6 +102,16 @@ fn listener(listener: &Listener, clusters: &[&ClusterSettings]) -> String {
             format!("http, by authority, else to {name}")
         }
         ListenerKind::OutboundTcp { cluster } => format!("tcp to {cluster}"),
+        ListenerKind::InterceptedOutbound { unknown: Unknown::Passthrough } => {
+            "intercepted, by destination and authority; unknown ones pass through".to_owned()
+        }
+        ListenerKind::InterceptedOutbound { unknown: Unknown::Deny } => {
+            "intercepted, by destination and authority; unknown ones are refused".to_owned()
+        }
+        ListenerKind::InterceptedInbound(intercepted) => match intercepted.ports.len() {
+            0 => "intercepted, every port alike".to_owned(),
+            count => format!("intercepted, {count} port(s) with rules of their own"),
+        },
         ListenerKind::Inbound(inbound) => {
             let app = clusters.iter().find(|cluster| cluster.name == inbound.app);
             let app = app.map_or_else(String::new, |cluster| source(&cluster.source));

@@ -1,19 +1,17 @@
 //! Every key's type, default and range: the one place that has them.
 //!
-//! Validation reads the constants; `docs/config.md` is compared with [`rows`] by a test, so neither can drift.
+//! Validation reads the constants; `docs/config.md` is compared with `config::rows` by a test, so neither can drift.
 //! Where a default is another mesh's, its comment says whose.
 
 use std::time::Duration;
 
 use rustls::{CipherSuite, NamedGroup};
 
-use super::{
-    row::{Row, names, plain},
-    units::Bytes,
-};
+use super::units::Bytes;
 use crate::model::{
     cluster::{AppProtocol, Balance},
     dns::Family,
+    intercept::{Mode, Unknown},
     listener::Protocol,
     transport::HttpVersion,
 };
@@ -182,9 +180,41 @@ pub const REPLAY_BYTES: Key<Bytes> = key("replay_bytes", Bytes::kib(64), Bytes(0
 /// First backoff (Envoy).
 pub const BACKOFF_BASE: Key<Duration> = key("backoff_base", millis(25), millis(1), secs(10));
 
-/// What a listener carries.
+/// What an explicit listener carries.
 pub const PROTOCOL: Choice<Protocol> =
     Choice { name: "protocol", default: ("http", Protocol::Http), others: &[("tcp", Protocol::Tcp)] };
+/// What intercepted connections carry.
+pub const INTERCEPTED_PROTOCOL: Choice<Protocol> = Choice {
+    name: "protocol",
+    default: ("detect", Protocol::Detect),
+    others: &[("http", Protocol::Http), ("tcp", Protocol::Tcp)],
+};
+/// How inbound connections are brought here.
+pub const INTERCEPT_MODE: Choice<Mode> =
+    Choice { name: "mode", default: ("redirect", Mode::Redirect), others: &[("tproxy", Mode::Tproxy)] };
+/// How the kernel knows our own connections: whether by their mark.
+pub const INTERCEPT_OWN: Choice<bool> =
+    Choice { name: "own", default: ("uid", false), others: &[("mark", true)] };
+/// The user that the sidecar runs as. Not root: whatever root does would be left alone.
+pub const INTERCEPT_UID: Key<u64> = key("uid", 4343, 1, 4_294_967_294);
+/// The mark of the sidecar's connections.
+pub const INTERCEPT_MARK: Key<u64> = key("mark", 4343, 1, 4_294_967_295);
+/// Where the kernel brings what the own app sends.
+pub const OUTBOUND_PORT: Key<u64> = key("port", 4340, 1, 65_535);
+/// Where the kernel brings what comes from others.
+pub const INBOUND_PORT: Key<u64> = key("port", 4343, 1, 65_535);
+/// What becomes of destinations that no cluster has (as Istio and Linkerd).
+pub const UNKNOWN: Choice<Unknown> = Choice {
+    name: "unknown",
+    default: ("passthrough", Unknown::Passthrough),
+    others: &[("deny", Unknown::Deny)],
+};
+/// Whether anybody may come in without TLS, for as long as `plaintext_until` says.
+pub const PLAINTEXT: Choice<bool> =
+    Choice { name: "plaintext", default: ("refuse", false), others: &[("permissive", true)] };
+/// Whether TLS that is not the mesh's goes to the app.
+pub const APP_TLS: Choice<bool> =
+    Choice { name: "app_tls", default: ("terminate", false), others: &[("passthrough", true)] };
 /// What the own app speaks.
 pub const APP_PROTOCOL: Choice<AppProtocol> = Choice {
     name: "app_protocol",
@@ -226,134 +256,3 @@ pub const BALANCE: Choice<Balance> = Choice {
     default: ("peak_ewma", Balance::PeakEwma),
     others: &[("round_robin", Balance::RoundRobin)],
 };
-
-/// Every key of the file, section by section.
-#[must_use]
-pub fn rows() -> Vec<Row> {
-    [top_rows(), limit_rows(), dns_rows(), listener_rows(), cluster_rows()].concat()
-}
-
-fn top_rows() -> Vec<Row> {
-    vec![
-        plain("", "service", "name", "required"),
-        plain("", "trust_domain", "trust domain", "required"),
-        Row { kind: "whole number or `auto`".to_owned(), ..WORKERS.row("") },
-        plain("", "state_dir", "path", STATE_DIR),
-        plain("", "identity", "section", "required"),
-        plain("", "tls", "section", ""),
-        plain("", "admin", "section", ""),
-        plain("", "drain", "section", ""),
-        plain("", "limits", "section", ""),
-        plain("", "dns", "section", ""),
-        plain("", "inbound", "list of sections", ""),
-        plain("", "outbound", "list of sections", ""),
-        plain("", "clusters", "list of sections", ""),
-        plain("identity", "ca", "section", ""),
-        plain("identity", "file", "section", ""),
-        plain("identity.ca", "address", "`host:port`", "required"),
-        plain("identity.ca", "join_token_file", "path", ""),
-        VALIDITY.row("identity.ca"),
-        plain("identity.file", "certificate", "path", "required"),
-        plain("identity.file", "key", "path", "required"),
-        plain("identity.file", "bundle", "path", "required"),
-        plain("tls", "cipher_suites", "list of names", &names(CIPHER_SUITES)),
-        plain("tls", "key_exchange", "list of names", &names(KEY_EXCHANGE)),
-        plain("admin", "socket", "path", ADMIN_SOCKET),
-        plain("admin", "listen", "`IP:port` or `none`", ADMIN_LISTEN),
-        IDLE_GRACE.row("drain"),
-        DEADLINE.row("drain"),
-    ]
-}
-
-fn limit_rows() -> Vec<Row> {
-    vec![
-        LISTENER_CONNECTIONS.row("limits"),
-        PEER_CONNECTIONS.row("limits"),
-        MAX_HANDSHAKES.row("limits"),
-        HEADER_BYTES.row("limits"),
-        HEADER_COUNT.row("limits"),
-        MAX_STREAMS.row("limits"),
-        MAX_RESETS.row("limits"),
-        HANDSHAKE_TIMEOUT.row("limits"),
-        HEADER_READ_TIMEOUT.row("limits"),
-        IDLE_TIMEOUT.row("limits"),
-        STREAM_WINDOW.row("limits"),
-        Row { kind: "size, `auto` or `none`".to_owned(), default: "auto".to_owned(), ..MEMORY.row("limits") },
-    ]
-}
-
-fn dns_rows() -> Vec<Row> {
-    vec![
-        plain("dns", "servers", "list of `IP:port`", "those of `/etc/resolv.conf`"),
-        DNS_TIMEOUT.row("dns"),
-        DNS_ATTEMPTS.row("dns"),
-        DNS_START_TIMEOUT.row("dns"),
-        plain("clusters[].dns", "name", "name in the DNS", "required"),
-        DNS_RECORD.row("clusters[].dns"),
-        plain("clusters[].dns", "port", "port", ""),
-        MIN_TTL.row("clusters[].dns"),
-        MAX_TTL.row("clusters[].dns"),
-        EMPTY_AFTER.row("clusters[].dns"),
-    ]
-}
-
-fn listener_rows() -> Vec<Row> {
-    vec![
-        plain("inbound[]", "name", "name", "inbound-<index>"),
-        plain("inbound[]", "listen", "`IP:port`", "required"),
-        plain("inbound[]", "app", "`IP:port`", "required"),
-        PROTOCOL.row("inbound[]"),
-        APP_PROTOCOL.row("inbound[]"),
-        PEER.row("inbound[]"),
-        plain("inbound[]", "allow", "list of SPIFFE IDs", "any workload of `trust_domain`"),
-        CONNECT_TIMEOUT.row("inbound[]"),
-        STREAM_IDLE_TIMEOUT.row("inbound[]"),
-        APP_POOL_IDLE_TIMEOUT.row("inbound[]"),
-        MAX_REQUESTS.row("inbound[]"),
-        MAX_CONNECTIONS.row("inbound[]"),
-        MAX_PENDING.row("inbound[]"),
-        plain("outbound[]", "name", "name", "outbound-<index>"),
-        plain("outbound[]", "listen", "`IP:port`", "required"),
-        PROTOCOL.row("outbound[]"),
-        plain("outbound[]", "cluster", "name of a cluster", ""),
-    ]
-}
-
-fn cluster_rows() -> Vec<Row> {
-    vec![
-        plain("clusters[]", "name", "name", "required"),
-        plain("clusters[]", "authorities", "list of `host` or `host:port`", "the cluster's name"),
-        plain("clusters[]", "endpoints", "list of sections", ""),
-        plain("clusters[]", "endpoints_file", "path", ""),
-        plain("clusters[]", "dns", "section", ""),
-        plain("clusters[]", "spiffe_ids", "list of SPIFFE IDs", ""),
-        TLS.row("clusters[]"),
-        PEER.row("clusters[]"),
-        MESH_PROTOCOL.row("clusters[]"),
-        PEER_PROTOCOL.row("clusters[]"),
-        PLAIN_PROTOCOL.row("clusters[]"),
-        plain("clusters[]", "public", "section", ""),
-        BALANCE.row("clusters[]"),
-        CONNECT_TIMEOUT.row("clusters[]"),
-        REQUEST_TIMEOUT.row("clusters[]"),
-        STREAM_IDLE_TIMEOUT.row("clusters[]"),
-        POOL_IDLE_TIMEOUT.row("clusters[]"),
-        MAX_CONNECTION_AGE.row("clusters[]"),
-        plain("clusters[]", "retry", "section", ""),
-        MAX_REQUESTS.row("clusters[]"),
-        MAX_CONNECTIONS.row("clusters[]"),
-        MAX_PENDING.row("clusters[]"),
-        plain("clusters[].endpoints[]", "address", "`IP:port`", "required"),
-        plain("clusters[].endpoints[]", "spiffe_id", "SPIFFE ID", "the cluster's `spiffe_ids`"),
-        plain("clusters[].public", "server_name", "DNS name or IP address", "required"),
-        plain("clusters[].public", "roots", "`system` or path", ROOTS),
-        plain("clusters[].public", "certificate", "path", ""),
-        plain("clusters[].public", "key", "path", ""),
-        PUBLIC_PROTOCOL.row("clusters[].public"),
-        MAX_RETRIES.row("clusters[].retry"),
-        BUDGET_PERCENT.row("clusters[].retry"),
-        BUDGET_MIN_PER_SECOND.row("clusters[].retry"),
-        REPLAY_BYTES.row("clusters[].retry"),
-        BACKOFF_BASE.row("clusters[].retry"),
-    ]
-}

@@ -16,6 +16,7 @@ mod fixed;
 mod load;
 mod raw;
 mod row;
+mod rows;
 mod units;
 mod validate;
 mod value;
@@ -27,6 +28,7 @@ mod tests;
 pub use fixed::fixed_faults;
 pub use load::{Error, Text, Unreadable, load, parse, read};
 pub use row::Row;
+pub use rows::rows;
 pub use watch::Watch;
 
 pub use crate::model::{Settings, file::Fault};

@@ -19,6 +19,7 @@ section! {
         drain: Drain,
         limits: Limits,
         dns: Resolver,
+        intercept: Intercept,
         inbound: Vec<Spanned<Inbound>>,
         outbound: Vec<Spanned<Outbound>>,
         clusters: Vec<Spanned<Cluster>>,
@@ -96,6 +97,57 @@ section! {
 }
 
 section! {
+    pub(super) struct Intercept {
+        mode: String,
+        own: String,
+        uid: String,
+        mark: String,
+        outbound: InterceptOutbound,
+        inbound: InterceptInbound,
+    }
+}
+
+section! {
+    pub(super) struct InterceptOutbound {
+        port: String,
+        unknown: String,
+        except_ports: Texts,
+        except_cidrs: Texts,
+        except_uids: Texts,
+    }
+}
+
+section! {
+    pub(super) struct InterceptInbound {
+        port: String,
+        except_ports: Texts,
+        except_cidrs: Texts,
+        ports: Vec<Spanned<Port>>,
+        other_ports: Port,
+    }
+}
+
+section! {
+    pub(super) struct Port {
+        port: String,
+        protocol: String,
+        app_protocol: String,
+        peer: String,
+        allow: Texts,
+        plaintext: String,
+        plaintext_until: String,
+        probes: Texts,
+        app_tls: String,
+        connect_timeout: String,
+        stream_idle_timeout: String,
+        pool_idle_timeout: String,
+        max_requests: String,
+        max_connections: String,
+        max_pending: String,
+    }
+}
+
+section! {
     pub(super) struct Inbound {
         name: String,
         listen: String,
@@ -126,6 +178,8 @@ section! {
     pub(super) struct Cluster {
         name: String,
         authorities: Texts,
+        addresses: Texts,
+        protocol: String,
         endpoints: Vec<Spanned<RawEndpoint>>,
         endpoints_file: String,
         dns: Dns,

@@ -84,7 +84,8 @@ fn a_full_file_becomes_settings() {
 #[test]
 fn an_inbound_listener_brings_the_cluster_of_the_own_app() {
     let settings = settings(&format!("{TOP}{FULL}"));
-    let ListenerKind::Inbound(Inbound { app, allow, .. }) = &settings.listeners[0].kind else { panic!() };
+    let ListenerKind::Inbound(inbound) = &settings.listeners[0].kind else { panic!() };
+    let Inbound { app, allow, .. } = &**inbound;
     assert_eq!(app, &settings.clusters[0].name);
     assert_eq!(allow.len(), 1);
     let cluster = &settings.clusters[0];

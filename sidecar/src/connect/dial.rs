@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     model::{pool_counts::Closed, transport::Transport, wire::ALPN_STANDARD_H2},
-    net::{Net, Stream, Waiting},
+    net::{Net, Purpose, Stream, Waiting},
     tls::trust::{Cut, Guard, Registry},
 };
 
@@ -86,7 +86,12 @@ impl<N: Net> Dialer<N> {
             return Err(Error::NoPublicTls);
         }
         let limit = cluster.settings.timeouts.connect;
-        let stream = self.net.connect(endpoint.address(), limit).await.map_err(tcp_error)?;
+        let purpose = match (&cluster.settings.transport, endpoint.client) {
+            (Transport::App, None) => Purpose::App,
+            (Transport::App, Some(client)) => Purpose::AppFor(client),
+            (Transport::Mesh(..) | Transport::Public(_) | Transport::Plain(_), _) => Purpose::Any,
+        };
+        let stream = self.net.connect(endpoint.address(), purpose, limit).await.map_err(tcp_error)?;
         let way = Way { cluster, endpoint, speak };
         let io = match &cluster.settings.transport {
             Transport::App => Io::Plain(stream),

@@ -86,6 +86,7 @@ fn cluster(apps: &[&App], caps: Caps) -> Arc<Cluster> {
             Arc::new(Endpoint {
                 settings: EndpointSettings { address: app.address(), spiffe_ids: Arc::from([]) },
                 runtime: Arc::new(EndpointRuntime::new(now())),
+                client: None,
             })
         })
         .collect();

@@ -153,7 +153,12 @@ impl Net for MemoryNet {
         Ok(MemoryListener { address, from: AsyncMutex::new(from) })
     }
 
-    async fn connect(&self, address: SocketAddr, _timeout: Duration) -> io::Result<DuplexStream> {
+    async fn connect(
+        &self,
+        address: SocketAddr,
+        _purpose: crate::net::Purpose,
+        _timeout: Duration,
+    ) -> io::Result<DuplexStream> {
         let door = self.0.lock().unwrap().get(&address).cloned();
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
         let door = door.ok_or(io::ErrorKind::ConnectionRefused)?;

@@ -1,11 +1,18 @@
 //! Clusters: named sets of endpoints with one balancing and resilience policy.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use outrider_certs::SpiffeId;
 
 use super::{
     dns::DnsSettings,
+    listener::Protocol,
     runtime::{ClusterRuntime, EndpointRuntime},
     settings::Limits,
     transport::{ExpectedIds, PublicTls, Transport},
@@ -20,6 +27,12 @@ impl ClusterName {
     #[must_use]
     pub fn new(name: &str) -> Self {
         Self(Arc::from(name))
+    }
+
+    /// The cluster of destinations that no other has.
+    #[must_use]
+    pub fn passthrough() -> Self {
+        Self::new("passthrough")
     }
 
     /// Whether it is the cluster of the own app behind an inbound listener, which `config` names `inbound/…`.
@@ -48,6 +61,10 @@ pub struct ClusterSettings {
     pub name: ClusterName,
     /// Hosts, or hosts with ports, in lower case, that route to it.
     pub authorities: Vec<String>,
+    /// Addresses under which apps know it, beside those of its endpoints: a service's.
+    pub addresses: Vec<ServiceAddress>,
+    /// What intercepted connections to it carry.
+    pub protocol: Protocol,
     /// Where its endpoints come from.
     pub source: EndpointSource,
     /// How its endpoints are reached.
@@ -67,6 +84,24 @@ impl ClusterSettings {
     #[must_use]
     pub fn expected(&self, ids: &Arc<[SpiffeId]>) -> ExpectedIds {
         if self.transport.is_outside() { ExpectedIds::Outside } else { ExpectedIds::OneOf(Arc::clone(ids)) }
+    }
+}
+
+/// An address that stands for a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ServiceAddress {
+    /// The address.
+    pub ip: IpAddr,
+    /// The port; `None`: every one.
+    pub port: Option<u16>,
+}
+
+impl fmt::Display for ServiceAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.port {
+            Some(port) => SocketAddr::new(self.ip, port).fmt(f),
+            None => self.ip.fmt(f),
+        }
     }
 }
 
@@ -177,6 +212,18 @@ impl Cluster {
     pub fn name(&self) -> &ClusterName {
         &self.settings.name
     }
+
+    /// The cluster with one endpoint only: its policy and counters, for who has chosen already.
+    #[must_use]
+    pub fn only(&self, endpoint: Arc<Endpoint>) -> Self {
+        Self {
+            settings: Arc::clone(&self.settings),
+            limits: Arc::clone(&self.limits),
+            endpoints: vec![endpoint],
+            runtime: Arc::clone(&self.runtime),
+            public: self.public.clone(),
+        }
+    }
 }
 
 /// One endpoint of one snapshot.
@@ -187,6 +234,8 @@ pub struct Endpoint {
     /// Counters, carried over by cluster, transport, address and SPIFFE IDs: a recycled address starts afresh, and so
     /// does whatever needs other connections than before.
     pub runtime: Arc<EndpointRuntime>,
+    /// In whose name it is connected to, where it is the own app behind a transparent listener.
+    pub client: Option<IpAddr>,
 }
 
 impl Endpoint {

@@ -16,6 +16,8 @@ use super::{
         RetryPolicy, Timeouts,
     },
     generation::Generation,
+    intercept::{InboundRules, InterceptSettings, Mode, OutboundRules, Own},
+    listener::Protocol,
     runtime::{ClusterRuntime, EndpointRuntime},
     settings::{
         AdminSettings, Bootstrap, DrainSettings, IdentitySource, Limits, MemoryBudget, Settings, TlsSettings,
@@ -43,6 +45,25 @@ pub(crate) fn bootstrap() -> Bootstrap {
         },
         admin: AdminSettings { socket: "/none".into(), listen: None },
         intercept: None,
+    }
+}
+
+/// Interception with an exception of every kind.
+pub(crate) fn intercept(mode: Mode, own: Own) -> InterceptSettings {
+    InterceptSettings {
+        mode,
+        own,
+        outbound: OutboundRules {
+            port: 4340,
+            except_ports: vec![3306, 25],
+            except_cidrs: vec!["10.8.0.0/16".parse().unwrap(), "fd08::/16".parse().unwrap()],
+            except_uids: vec![7],
+        },
+        inbound: InboundRules {
+            port: 4343,
+            except_ports: vec![9090],
+            except_cidrs: vec!["fd09::/16".parse().unwrap()],
+        },
     }
 }
 
@@ -85,6 +106,8 @@ pub(crate) fn settings(name: &str) -> ClusterSettings {
     ClusterSettings {
         name: ClusterName::new(name),
         authorities: vec![name.to_owned()],
+        addresses: Vec::new(),
+        protocol: Protocol::Detect,
         source: EndpointSource::Static(Vec::new()),
         transport: Transport::Mesh(PeerKind::Outrider, HttpVersion::Http2),
         balance: Balance::PeakEwma,
@@ -113,6 +136,7 @@ pub(crate) fn cluster(settings: ClusterSettings, endpoints: u8, now: Instant) ->
         Arc::new(Endpoint {
             settings: EndpointSettings { address, spiffe_ids: Arc::from([]) },
             runtime: Arc::new(EndpointRuntime::new(now)),
+            client: None,
         })
     };
     Cluster {

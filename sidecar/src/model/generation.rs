@@ -71,7 +71,7 @@ mod tests {
         ClusterName, ListenerKind,
         cluster::AppProtocol,
         fixture,
-        listener::{Inbound, Protocol},
+        listener::{Exceptions, Inbound, Protocol},
         transport::PeerKind,
     };
 
@@ -81,13 +81,14 @@ mod tests {
     }
 
     fn inbound(protocol: Protocol) -> Listener {
-        let kind = ListenerKind::Inbound(Inbound {
+        let kind = ListenerKind::Inbound(Arc::new(Inbound {
             app: ClusterName::new("inbound/a"),
             protocol,
             app_protocol: AppProtocol::Auto,
             peer: PeerKind::Outrider,
             allow: Vec::new(),
-        });
+            exceptions: Exceptions::default(),
+        }));
         Listener { kind, ..http("a", 1) }
     }
 
@@ -116,7 +117,7 @@ mod tests {
         assert_eq!(reloaded(&[inbound(Protocol::Http)], &[inbound(Protocol::Tcp)]), (2, true));
         let mut closed = inbound(Protocol::Http);
         if let ListenerKind::Inbound(inbound) = &mut closed.kind {
-            inbound.allow = vec!["spiffe://test.mesh/a".parse().unwrap()];
+            Arc::make_mut(inbound).allow = vec!["spiffe://test.mesh/a".parse().unwrap()];
         }
         assert_eq!(reloaded(&[inbound(Protocol::Http)], &[closed]), (1, true), "judged anew per request");
     }

@@ -1,11 +1,13 @@
 //! Listeners: addresses we accept on, each with its direction.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::SystemTime};
 
+use indexmap::IndexMap;
 use outrider_certs::{SpiffeId, TrustDomain};
 
 use super::{
     cluster::{AppProtocol, ClusterName},
+    intercept::{Mode, Unknown},
     transport::PeerKind,
 };
 
@@ -34,13 +36,32 @@ pub enum ListenerKind {
         cluster: ClusterName,
     },
     /// Mutual TLS from peers, to the own app.
-    Inbound(Inbound),
+    Inbound(Arc<Inbound>),
+    /// Whatever the own app sends, brought here by the kernel; where it goes says its original destination.
+    InterceptedOutbound {
+        /// What becomes of destinations that no cluster has.
+        unknown: Unknown,
+    },
+    /// Whatever comes for the own app, brought here by the kernel; the original destination says for which port.
+    InterceptedInbound(InterceptedInbound),
 }
 
-/// An inbound listener: who may come in, and what the app behind it speaks.
+/// What the kernel brings here from others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InterceptedInbound {
+    /// How it is brought here.
+    pub mode: Mode,
+    /// Ports of the own app with rules of their own.
+    pub ports: IndexMap<u16, Arc<Inbound>>,
+    /// The other ports.
+    pub others: Arc<Inbound>,
+}
+
+/// The inbound rules of a listener, or of a port: who may come in, and what the app behind it speaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inbound {
-    /// The cluster made for the own app, named `inbound/<listener>`; it has one endpoint without TLS.
+    /// The cluster made for the own app, named `inbound/<listener>` or `inbound/<port>`; without TLS. It has one
+    /// endpoint, or, where the kernel brings connections here, none: the original destination is it then.
     pub app: ClusterName,
     /// What is carried.
     pub protocol: Protocol,
@@ -50,15 +71,44 @@ pub struct Inbound {
     pub peer: PeerKind,
     /// The SPIFFE IDs that may call, compared by equality; empty: any workload of the own trust domain.
     pub allow: Vec<SpiffeId>,
+    /// What may come in without mutual TLS.
+    pub exceptions: Exceptions,
+}
+
+/// What may come in without mutual TLS. Only intercepted ports have any.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Exceptions {
+    /// Plaintext from anybody, before that time.
+    pub plaintext_until: Option<SystemTime>,
+    /// Paths that anybody may `GET` or `HEAD` in plaintext, compared by equality: health probes.
+    pub probes: Vec<String>,
+    /// The app's own TLS, from anybody: what is no handshake of the mesh goes to the app as it is.
+    pub app_tls: bool,
 }
 
 /// What a listener carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
+    /// Either, told apart connection by connection.
+    Detect,
     /// Requests.
     Http,
     /// Bytes.
     Tcp,
+}
+
+impl Exceptions {
+    /// Whether anybody may come in without mutual TLS with whatever they like, now (by the clock on the wall).
+    #[must_use]
+    pub fn permits_plaintext(&self, now: SystemTime) -> bool {
+        self.plaintext_until.is_some_and(|until| now < until)
+    }
+
+    /// Whether there is any.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl Inbound {
@@ -73,6 +123,14 @@ impl Inbound {
     }
 }
 
+impl InterceptedInbound {
+    /// The rules for that port.
+    #[must_use]
+    pub fn of(&self, port: u16) -> &Arc<Inbound> {
+        self.ports.get(&port).unwrap_or(&self.others)
+    }
+}
+
 impl Listener {
     /// Whether connections that `before` accepted may stay as this listener's: where they came in and what they carry
     /// is the same. What else may differ (who may call, where requests go) is judged anew for every request.
@@ -80,34 +138,63 @@ impl Listener {
     /// Whoever adds a setting that a connection is made with adds it here.
     #[must_use]
     pub fn carries_on(&self, before: &Self) -> bool {
+        let is_same =
+            |now: &Inbound, before: &Inbound| (now.protocol, now.peer) == (before.protocol, before.peer);
         self.address == before.address
             && match (&self.kind, &before.kind) {
                 (ListenerKind::OutboundHttp { .. }, ListenerKind::OutboundHttp { .. })
-                | (ListenerKind::OutboundTcp { .. }, ListenerKind::OutboundTcp { .. }) => true,
-                (ListenerKind::Inbound(now), ListenerKind::Inbound(before)) => {
-                    (now.protocol, now.peer) == (before.protocol, before.peer)
+                | (ListenerKind::OutboundTcp { .. }, ListenerKind::OutboundTcp { .. })
+                | (ListenerKind::InterceptedOutbound { .. }, ListenerKind::InterceptedOutbound { .. }) => {
+                    true
+                }
+                (ListenerKind::Inbound(now), ListenerKind::Inbound(before)) => is_same(now, before),
+                (ListenerKind::InterceptedInbound(now), ListenerKind::InterceptedInbound(before)) => {
+                    let ports = now.ports.keys().chain(before.ports.keys());
+                    let mut rules = ports.map(|port| (now.of(*port), before.of(*port)));
+                    is_same(&now.others, &before.others) && rules.all(|(now, before)| is_same(now, before))
                 }
                 (
                     ListenerKind::OutboundHttp { .. }
                     | ListenerKind::OutboundTcp { .. }
-                    | ListenerKind::Inbound(_),
+                    | ListenerKind::Inbound(_)
+                    | ListenerKind::InterceptedOutbound { .. }
+                    | ListenerKind::InterceptedInbound(_),
                     _,
                 ) => false,
             }
     }
 
-    /// What it is if it takes connections from peers.
+    /// The inbound rules for what came to `original`, if it takes connections from peers. An explicit listener has one set
+    /// of rules, whatever was dialled.
     #[must_use]
-    pub fn inbound(&self) -> Option<&Inbound> {
+    pub fn inbound(&self, original: Option<SocketAddr>) -> Option<&Arc<Inbound>> {
         match &self.kind {
             ListenerKind::Inbound(inbound) => Some(inbound),
-            ListenerKind::OutboundHttp { .. } | ListenerKind::OutboundTcp { .. } => None,
+            ListenerKind::InterceptedInbound(intercepted) => {
+                original.map(|original| intercepted.of(original.port()))
+            }
+            ListenerKind::OutboundHttp { .. }
+            | ListenerKind::OutboundTcp { .. }
+            | ListenerKind::InterceptedOutbound { .. } => None,
+        }
+    }
+
+    /// How the kernel brings its connections here; `None`: they were made to it.
+    #[must_use]
+    pub fn intercepts(&self) -> Option<Mode> {
+        match &self.kind {
+            ListenerKind::InterceptedInbound(intercepted) => Some(intercepted.mode),
+            // The own app's address is no secret to keep for anybody.
+            ListenerKind::InterceptedOutbound { .. } => Some(Mode::Redirect),
+            ListenerKind::OutboundHttp { .. }
+            | ListenerKind::OutboundTcp { .. }
+            | ListenerKind::Inbound(_) => None,
         }
     }
 
     /// Whether it takes connections from peers rather than from the own app.
     #[must_use]
     pub fn is_inbound(&self) -> bool {
-        matches!(self.kind, ListenerKind::Inbound(_))
+        matches!(self.kind, ListenerKind::Inbound(_) | ListenerKind::InterceptedInbound(_))
     }
 }

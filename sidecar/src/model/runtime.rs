@@ -15,8 +15,8 @@ use indexmap::IndexMap;
 use outrider_certs::SpiffeId;
 
 use super::{
-    closed::Closed, flag::ResponseFlag, handshake::TlsFailure, histogram::Histogram, pool_counts::PoolCounts,
-    status::DiscoveryStatus,
+    closed::Closed, detection::Detections, flag::ResponseFlag, habit::LastHabit, handshake::TlsFailure,
+    histogram::Histogram, pool_counts::PoolCounts, status::DiscoveryStatus,
 };
 
 /// Callers counted by name on one inbound listener; the rest share one bucket, so that no peer can grow our memory.
@@ -51,6 +51,8 @@ pub struct ClusterRuntime {
     pub tls_failures: [AtomicU64; TlsFailure::ALL.len()],
     /// What left and came unencrypted; only `tls: none` has it.
     pub unencrypted: Unencrypted,
+    /// Who spoke first on intercepted connections.
+    pub habit: LastHabit,
 }
 
 /// What left and came unencrypted, to and from services outside the mesh.
@@ -130,6 +132,7 @@ impl ClusterRuntime {
             discovery: Arc::new(DiscoveryStatus::new(now)),
             tls_failures: Default::default(),
             unencrypted: Unencrypted::default(),
+            habit: LastHabit::default(),
         }
     }
 }
@@ -250,6 +253,8 @@ pub struct ListenerRuntime {
     pub refused: [AtomicU64; Refusal::ALL.len()],
     /// Requests that were answered before any cluster was chosen, by flag.
     pub unrouted: [AtomicU64; ResponseFlag::ALL.len()],
+    /// What connections were found to speak.
+    pub detections: Detections,
     /// Requests per verified peer.
     pub peers: PeerCounts,
 }
@@ -277,11 +282,13 @@ pub enum Refusal {
     Tls,
     /// We have no certificate to show.
     NoIdentity,
+    /// It dialled a port that is only for what the kernel brings there.
+    NotRedirected,
 }
 
 impl Refusal {
     /// Every reason, in the order of their discriminants.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Plaintext,
         Self::NoCertificate,
         Self::BadCertificate,
@@ -292,6 +299,7 @@ impl Refusal {
         Self::Timeout,
         Self::Tls,
         Self::NoIdentity,
+        Self::NotRedirected,
     ];
 
     /// The reason as a metric label.
@@ -308,6 +316,7 @@ impl Refusal {
             Self::Timeout => "timeout",
             Self::Tls => "tls",
             Self::NoIdentity => "no_identity",
+            Self::NotRedirected => "not_redirected",
         }
     }
 }

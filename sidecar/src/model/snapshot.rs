@@ -1,13 +1,13 @@
 //! The snapshot: one immutable, consistent version of everything the data side may know.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
 use arc_swap::ArcSwap;
 use indexmap::IndexMap;
 use tokio::sync::watch;
 
 use super::{
-    cluster::{Cluster, ClusterName},
+    cluster::{Cluster, ClusterName, Endpoint, ServiceAddress},
     generation::Generation,
     identity::Identity,
 };
@@ -25,13 +25,31 @@ pub struct Snapshot {
     pub clusters: IndexMap<ClusterName, Arc<Cluster>>,
     /// Authority (lower case, with or without port) to cluster; every value is a key of `clusters`.
     pub routes: HashMap<Box<str>, ClusterName>,
+    /// Who is at which address. Empty unless connections are intercepted.
+    pub addresses: Addresses,
+}
+
+/// Who is at which address; every cluster is one of the snapshot's.
+#[derive(Debug, Default)]
+pub struct Addresses {
+    /// By service address.
+    pub services: HashMap<ServiceAddress, ClusterName>,
+    /// By the address of one endpoint; of several clusters that have it, the first of the configuration.
+    pub endpoints: HashMap<SocketAddr, (ClusterName, Arc<Endpoint>)>,
 }
 
 impl Snapshot {
     /// The snapshot before the first: nothing is known but the configuration.
     #[must_use]
     pub fn empty(config: Arc<Generation>) -> Self {
-        Self { version: 0, config, identity: None, clusters: IndexMap::new(), routes: HashMap::new() }
+        Self {
+            version: 0,
+            config,
+            identity: None,
+            clusters: IndexMap::new(),
+            routes: HashMap::new(),
+            addresses: Addresses::default(),
+        }
     }
 
     /// The cluster of that name.

@@ -19,7 +19,7 @@ use std::{
     future::poll_fn,
     io::{self, IoSlice, IoSliceMut},
     mem::MaybeUninit,
-    net::SocketAddr,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     num::NonZeroUsize,
     os::fd::{AsFd, OwnedFd},
     os::unix::net::UnixStream as StdUnixStream,
@@ -44,7 +44,10 @@ use tokio::{
     net::{TcpListener, TcpStream, UnixStream},
 };
 
-use super::{Listener, Net, TcpNet, tcp::set_options};
+use super::{
+    Listener, Net, Purpose,
+    tcp::{Marks, canonical, is_own, set_options},
+};
 
 /// Time for one socket to come over a Unix socket of the same machine.
 const RECEIVE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -115,6 +118,8 @@ pub struct HandoverNet {
     predecessor: PathBuf,
     /// How many workers will bind each address.
     workers: NonZeroUsize,
+    /// How our connections are told apart.
+    marks: Marks,
     /// What was taken over and is not in use yet; asked for when the first address is bound.
     taken: Arc<OnceLock<Mutex<Vec<std::net::TcpListener>>>>,
     offers: Offers,
@@ -123,8 +128,8 @@ pub struct HandoverNet {
 impl HandoverNet {
     /// A network that asks at the Unix socket `predecessor` for sockets when it binds the first time.
     #[must_use]
-    pub fn new(predecessor: PathBuf, workers: NonZeroUsize) -> Self {
-        Self { predecessor, workers, taken: Arc::default(), offers: Offers::default() }
+    pub fn new(predecessor: PathBuf, workers: NonZeroUsize, marks: Marks) -> Self {
+        Self { predecessor, workers, marks, taken: Arc::default(), offers: Offers::default() }
     }
 
     /// What this process offers to its successor.
@@ -143,8 +148,14 @@ impl HandoverNet {
     /// The sockets for one worker at `address`: one, and those of workers that there are no longer.
     fn take(&self, address: SocketAddr) -> Vec<std::net::TcpListener> {
         let mut taken = lock(self.taken.get_or_init(|| Mutex::new(receive(&self.predecessor))));
-        let is_there =
-            |socket: &std::net::TcpListener| socket.local_addr().is_ok_and(|bound| bound == address);
+        // `[::]` is `0.0.0.0` where there is no IPv6.
+        let is_it = |bound: SocketAddr| {
+            bound == address
+                || (bound.port() == address.port()
+                    && bound.ip().is_unspecified()
+                    && address.ip() == Ipv6Addr::UNSPECIFIED)
+        };
+        let is_there = |socket: &std::net::TcpListener| socket.local_addr().is_ok_and(is_it);
         let found = taken.iter().filter(|socket| is_there(socket)).count();
         let mut wanted = (found + 1).saturating_sub(self.workers.get()).max(1);
         taken
@@ -165,14 +176,23 @@ impl Net for HandoverNet {
         let taken = self.take(address).into_iter().map(TcpListener::from_std);
         let mut sockets = taken.collect::<io::Result<Vec<_>>>()?;
         if sockets.is_empty() {
-            sockets.push(TcpNet.bind(address)?);
+            sockets.push(self.marks.reserve(address)?.listen()?);
         }
         let offers = sockets.iter().map(|socket| self.offers.offer(socket)).collect();
         Ok(HandoverListener { _offers: offers, sockets })
     }
 
-    async fn connect(&self, address: SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
-        TcpNet.connect(address, timeout).await
+    async fn connect(
+        &self,
+        address: SocketAddr,
+        purpose: Purpose,
+        timeout: Duration,
+    ) -> io::Result<TcpStream> {
+        self.marks.connect(address, purpose, timeout).await
+    }
+
+    fn is_own(&self, address: IpAddr) -> bool {
+        is_own(address)
     }
 }
 
@@ -197,7 +217,7 @@ impl Listener for HandoverListener {
         })
         .await?;
         set_options(&stream)?;
-        Ok((stream, peer))
+        Ok((stream, canonical(peer)))
     }
 
     fn accept_now(&self) -> io::Result<Option<(TcpStream, SocketAddr)>> {

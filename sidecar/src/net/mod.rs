@@ -12,13 +12,18 @@ mod descriptors;
 mod handover;
 mod tcp;
 
-use std::{future::Future, io, net::SocketAddr, time::Duration};
+use std::{
+    future::Future,
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use descriptors::{descriptor_limit, raise_descriptor_limit};
 pub use handover::{HandoverListener, HandoverNet, Offers};
-pub use tcp::{Bound, TcpNet};
+pub use tcp::{Bound, Marks, TcpNet};
 
 /// A way to reach and to be reached.
 pub trait Net: Clone + std::fmt::Debug + Send + Sync + 'static {
@@ -41,8 +46,25 @@ pub trait Net: Clone + std::fmt::Debug + Send + Sync + 'static {
     fn connect(
         &self,
         address: SocketAddr,
+        purpose: Purpose,
         timeout: Duration,
     ) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+
+    /// Whether an address is the host's own, so that what is sent there stays here. A network that cannot tell says no.
+    fn is_own(&self, _address: IpAddr) -> bool {
+        false
+    }
+}
+
+/// What a connection is made for: the kernel's rules of interception treat it by that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To anybody.
+    Any,
+    /// To the own app, past the rules that bring connections to the host's own address to us.
+    App,
+    /// The same, in the name of a client: the app sees its address.
+    AppFor(IpAddr),
 }
 
 /// A connected byte stream of a [`Net`].
@@ -54,6 +76,17 @@ pub trait Stream: AsyncRead + AsyncWrite + std::fmt::Debug + Unpin + Send + 'sta
     /// Reads nothing and wakes nobody. A stream that cannot tell says that nothing waits.
     fn waiting(&self) -> Waiting {
         Waiting::Nothing
+    }
+
+    /// Whom its other end dialled before the kernel rewrote that; as the operating system knows it, and nobody else.
+    /// `None` if nothing was rewritten, or if nobody knows. IPv4 is IPv4, also on a socket of IPv6.
+    fn original_destination(&self) -> Option<SocketAddr> {
+        None
+    }
+
+    /// Its address at this end.
+    fn local_address(&self) -> Option<SocketAddr> {
+        None
     }
 }
 
@@ -75,6 +108,14 @@ impl<S: Stream + ?Sized> Stream for Box<S> {
 
     fn waiting(&self) -> Waiting {
         (**self).waiting()
+    }
+
+    fn original_destination(&self) -> Option<SocketAddr> {
+        (**self).original_destination()
+    }
+
+    fn local_address(&self) -> Option<SocketAddr> {
+        (**self).local_address()
     }
 }
 

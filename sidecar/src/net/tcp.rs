@@ -7,12 +7,18 @@
 //! gives up repeating them (`net.ipv4.tcp_retries2`: about 15 minutes), for keepalive rests while there are such.
 //! HTTP/2 between sidecars does not wait for that: its pings notice within seconds.
 
-use std::{io, mem::MaybeUninit, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    mem::MaybeUninit,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    time::Duration,
+};
 
+use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-use super::{BACKLOG, Listener, Net, Stream, Waiting};
+use super::{BACKLOG, Listener, Net, Purpose, Stream, Waiting};
 
 /// A connection silent for so long is probed, so that one whose other end is gone does not stay for good. Shorter than
 /// anything on the way forgets silent connections (cloud load balancers: 350 s).
@@ -26,6 +32,95 @@ const KEEPALIVE_PROBES: u32 = 3;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TcpNet;
 
+/// What tells our connections apart from others', for the kernel's rules of interception.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// `SO_MARK` of every connection that we make; takes `CAP_NET_ADMIN`.
+    pub mark: Option<u32>,
+    /// DSCP of connections to the own app, 0..=63.
+    pub app_dscp: Option<u8>,
+    /// The port at which connections come in by transparent proxying, with the address that was dialled as their own.
+    pub transparent_port: Option<u16>,
+}
+
+impl Marks {
+    fn socket(self, address: SocketAddr, purpose: Purpose) -> io::Result<TcpSocket> {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        let options = SockRef::from(&socket);
+        if let Some(mark) = self.mark {
+            options.set_mark(mark)?;
+        }
+        if let (Purpose::App | Purpose::AppFor(_), Some(dscp)) = (purpose, self.app_dscp) {
+            let class = u32::from(dscp) << 2;
+            if address.is_ipv4() { options.set_tos_v4(class) } else { options.set_tclass_v6(class) }?;
+        }
+        if let Purpose::AppFor(client) = purpose {
+            if client.is_ipv4() {
+                options.set_ip_transparent_v4(true)
+            } else {
+                options.set_ip_transparent_v6(true)
+            }?;
+            socket.bind(SocketAddr::new(client, 0))?;
+        }
+        Ok(socket)
+    }
+
+    /// As [`Net::connect`].
+    pub(super) async fn connect(
+        self,
+        address: SocketAddr,
+        purpose: Purpose,
+        timeout: Duration,
+    ) -> io::Result<TcpStream> {
+        let connecting = self.socket(address, purpose)?.connect(address);
+        let stream = tokio::time::timeout(timeout, connecting)
+            .await
+            .map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))??;
+        set_options(&stream)?;
+        Ok(stream)
+    }
+
+    /// As [`TcpNet::reserve`].
+    ///
+    /// # Errors
+    /// As there, and where this port is one for transparent proxying and we may not have such.
+    pub fn reserve(self, address: SocketAddr) -> io::Result<Bound> {
+        let is_transparent = self.transparent_port == Some(address.port());
+        match reserve(address, is_transparent) {
+            // `[::]` stands for every address there is: of IPv4 alone where there is no IPv6.
+            Err(error) if address.ip() == IpAddr::from(Ipv6Addr::UNSPECIFIED) && is_without_ipv6(&error) => {
+                reserve((Ipv4Addr::UNSPECIFIED, address.port()).into(), is_transparent)
+            }
+            reserved => reserved,
+        }
+    }
+}
+
+fn is_without_ipv6(error: &io::Error) -> bool {
+    [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+fn reserve(address: SocketAddr, is_transparent: bool) -> io::Result<Bound> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // Whatever the system's default is.
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    if is_transparent {
+        socket.set_ip_transparent_v4(true)?;
+        if address.is_ipv6() {
+            socket.set_ip_transparent_v6(true)?;
+        }
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(Bound(socket))
+}
+
 /// A bound address where nobody is listened to yet.
 #[derive(Debug)]
 pub struct Bound(Socket);
@@ -36,12 +131,7 @@ impl TcpNet {
     /// # Errors
     /// As [`Net::bind`].
     pub fn reserve(self, address: SocketAddr) -> io::Result<Bound> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_reuse_address(true)?;
-        socket.set_reuse_port(true)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        Ok(Bound(socket))
+        Marks::default().reserve(address)
     }
 
     /// Whether somebody has that address already, be it one who shares it.
@@ -79,13 +169,23 @@ impl Net for TcpNet {
         self.reserve(address)?.listen()
     }
 
-    async fn connect(&self, address: SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
-        let stream = tokio::time::timeout(timeout, TcpStream::connect(address))
-            .await
-            .map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))??;
-        set_options(&stream)?;
-        Ok(stream)
+    async fn connect(
+        &self,
+        address: SocketAddr,
+        purpose: Purpose,
+        timeout: Duration,
+    ) -> io::Result<TcpStream> {
+        Marks::default().connect(address, purpose, timeout).await
     }
+
+    fn is_own(&self, address: IpAddr) -> bool {
+        is_own(address)
+    }
+}
+
+/// As [`Net::is_own`]: to no other address can a socket be bound. The one that stands for all is none.
+pub(super) fn is_own(address: IpAddr) -> bool {
+    !address.is_unspecified() && UdpSocket::bind((address, 0)).is_ok()
 }
 
 /// What every connection has, accepted or made.
@@ -117,6 +217,23 @@ impl Stream for TcpStream {
             Err(_) => Waiting::End,
         }
     }
+
+    fn original_destination(&self) -> Option<SocketAddr> {
+        let socket = SockRef::from(self);
+        // The kernel knows connections of IPv4 as such, also on a socket of IPv6.
+        let is_ipv4 = self.local_address()?.is_ipv4();
+        let original = if is_ipv4 { socket.original_dst_v4() } else { socket.original_dst_v6() };
+        original.ok()?.as_socket().map(canonical)
+    }
+
+    fn local_address(&self) -> Option<SocketAddr> {
+        self.local_addr().ok().map(canonical)
+    }
+}
+
+/// IPv4 as IPv4, also where a socket of IPv6 says it in its own way.
+pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 impl Listener for TcpListener {
@@ -125,7 +242,7 @@ impl Listener for TcpListener {
     async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         let (stream, peer) = TcpListener::accept(self).await?;
         set_options(&stream)?;
-        Ok((stream, peer))
+        Ok((stream, canonical(peer)))
     }
 
     fn accept_now(&self) -> io::Result<Option<(TcpStream, SocketAddr)>> {
@@ -138,7 +255,7 @@ impl Listener for TcpListener {
         let stream = TcpStream::from_std(socket.into())?;
         set_options(&stream)?;
         let peer = peer.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
-        Ok(Some((stream, peer)))
+        Ok(Some((stream, canonical(peer))))
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -167,9 +284,9 @@ mod tests {
     async fn connections_are_probed_whoever_made_them() {
         let listener = TcpNet.bind(ANY.parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
-        assert_probed(&TcpNet.connect(address, LIMIT).await.unwrap());
+        assert_probed(&TcpNet.connect(address, Purpose::Any, LIMIT).await.unwrap());
         assert_probed(&Listener::accept(&listener).await.unwrap().0);
-        let _waiting = TcpNet.connect(address, LIMIT).await.unwrap();
+        let _waiting = TcpNet.connect(address, Purpose::Any, LIMIT).await.unwrap();
         assert_probed(&listener.accept_now().unwrap().unwrap().0);
         assert!(listener.accept_now().unwrap().is_none());
     }
@@ -184,12 +301,12 @@ mod tests {
         let reserved = TcpNet.reserve(address).unwrap();
         let mut clients = Vec::new();
         for _ in 0..32 {
-            clients.push(TcpNet.connect(address, LIMIT).await.unwrap());
+            clients.push(TcpNet.connect(address, Purpose::Any, LIMIT).await.unwrap());
             assert!(first.accept_now().unwrap().is_some(), "it went elsewhere");
         }
         drop(first);
         let second = reserved.listen().unwrap();
-        clients.push(TcpNet.connect(address, LIMIT).await.unwrap());
+        clients.push(TcpNet.connect(address, Purpose::Any, LIMIT).await.unwrap());
         assert!(second.accept_now().unwrap().is_some());
     }
 }

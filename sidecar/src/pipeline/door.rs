@@ -1,7 +1,7 @@
 //! Where a connection came in, and who is at its other end.
 
 use std::{
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
 };
 
@@ -12,6 +12,7 @@ use crate::{
     drain::Drain,
     model::{
         Listener, Snapshot,
+        listener::Inbound,
         runtime::{ListenerRuntime, PeerCount},
         snapshot::Snapshots,
     },
@@ -24,6 +25,8 @@ pub struct Door {
     pub accepted: Accepted,
     /// Who is there.
     pub from: From,
+    /// Whom its other end dialled, if the kernel brought the connection here.
+    original: Option<SocketAddr>,
     /// Streams reset before their answers, of HTTP/2.
     pub resets: Resets,
     /// What the connection carries once it has left HTTP.
@@ -52,7 +55,34 @@ impl Door {
     /// The door of a new connection.
     #[must_use]
     pub fn new(accepted: Accepted, from: From) -> Self {
-        Self { accepted, from, resets: Resets::default(), switched: Mutex::new(None) }
+        Self { accepted, from, original: None, resets: Resets::default(), switched: Mutex::new(None) }
+    }
+
+    /// The door of a connection that the kernel brought here, and whom its other end dialled.
+    #[must_use]
+    pub fn intercepted(self, original: SocketAddr) -> Self {
+        Self { original: Some(original), ..self }
+    }
+
+    /// Whom its other end dialled, if the kernel brought the connection here.
+    #[must_use]
+    pub fn original(&self) -> Option<SocketAddr> {
+        self.original
+    }
+
+    /// From which address it came, unless it is the own app.
+    #[must_use]
+    pub fn client(&self) -> Option<IpAddr> {
+        match &self.from {
+            From::App => None,
+            From::Peer { address, .. } => Some(*address),
+        }
+    }
+
+    /// The inbound rules that it came in by, as that snapshot has them.
+    #[must_use]
+    pub fn inbound<'a>(&'a self, snapshot: &'a Snapshot) -> Option<&'a Arc<Inbound>> {
+        self.listener(snapshot).inbound(self.original)
     }
 
     /// The connection leaves HTTP when its answer has been sent, and carries this from then on.
@@ -103,7 +133,7 @@ impl Door {
         if self.accepted.is_of(snapshot) {
             return Ok(());
         }
-        match (&self.from, self.listener(snapshot).inbound()) {
+        match (&self.from, self.inbound(snapshot)) {
             (From::Peer { peer, .. }, Some(inbound)) => {
                 let own = &snapshot.config.settings.bootstrap.trust_domain;
                 if inbound.allows(peer.id(), own) { Ok(()) } else { Err(ProxyError::NotAllowed) }

@@ -1,5 +1,7 @@
 //! The request's head, judged and made what the next hop may see.
 
+use std::sync::Arc;
+
 use http::{HeaderValue, Method, Version, header, request::Parts, uri::Scheme};
 use hyper::ext::Protocol;
 
@@ -13,9 +15,9 @@ use crate::{
     connect::dial::Speak,
     headers::{cookie, forwarded, framing, hop_by_hop, reserved},
     model::{
-        Cluster, Listener, ListenerKind, Snapshot,
+        Cluster, Listener, Snapshot,
         cluster::AppProtocol,
-        listener,
+        listener::Inbound,
         settings::Limits,
         transport::{HttpVersion, PeerKind, Transport},
         wire,
@@ -136,11 +138,16 @@ pub(super) fn rewrite<N: Net>(
 }
 
 /// What to speak upstream. The far side restores what the calling app spoke.
-pub(super) fn speak(listener: &Listener, cluster: &Cluster, wish: Option<&Wish>, head: &mut Parts) -> Speak {
+pub(super) fn speak(
+    inbound: Option<&Arc<Inbound>>,
+    cluster: &Cluster,
+    wish: Option<&Wish>,
+    head: &mut Parts,
+) -> Speak {
     let is_http1_only = wish.is_some_and(Wish::is_http1_only);
     let app_version = reserved::take(&mut head.headers, wire::APP_VERSION);
-    let speak = match (&listener.kind, &cluster.settings.transport) {
-        (_, Transport::Mesh(peer, version)) => {
+    let speak = match &cluster.settings.transport {
+        Transport::Mesh(peer, version) => {
             let is_sidecar = *peer == PeerKind::Outrider;
             if is_sidecar {
                 head.headers.insert(wire::APP_VERSION, version_label(head.version));
@@ -153,25 +160,21 @@ pub(super) fn speak(listener: &Listener, cluster: &Cluster, wish: Option<&Wish>,
                 HttpVersion::Http1 => Speak::Http1,
             }
         }
-        (_, Transport::Public(public)) => match public.protocol {
+        Transport::Public(public) => match public.protocol {
             // What both ends are sure to have a form for.
             AppProtocol::Auto if wish.is_some() => Speak::Http1,
             AppProtocol::Auto => Speak::Either,
             AppProtocol::Http1 => Speak::Http1,
             AppProtocol::Http2 => Speak::Http2,
         },
-        (_, Transport::Plain(AppProtocol::Auto))
-        | (
-            ListenerKind::Inbound(listener::Inbound { app_protocol: AppProtocol::Auto, .. }),
-            Transport::App,
-        ) if is_http1_only => Speak::Http1,
-        (_, Transport::Plain(protocol)) => app_speak(*protocol, None, head.version),
-        (ListenerKind::Inbound(inbound), Transport::App) => {
-            app_speak(inbound.app_protocol, app_version.as_ref(), head.version)
-        }
-        (ListenerKind::OutboundHttp { .. } | ListenerKind::OutboundTcp { .. }, Transport::App) => {
-            Speak::Http1
-        }
+        Transport::Plain(AppProtocol::Auto) if is_http1_only => Speak::Http1,
+        Transport::Plain(protocol) => app_speak(*protocol, None, head.version),
+        Transport::App => match inbound.map_or(AppProtocol::Http1, |inbound| inbound.app_protocol) {
+            AppProtocol::Auto if is_http1_only => Speak::Http1,
+            protocol @ (AppProtocol::Auto | AppProtocol::Http1 | AppProtocol::Http2) => {
+                app_speak(protocol, app_version.as_ref(), head.version)
+            }
+        },
     };
     if speak != Speak::Http2 {
         cookie::join(&mut head.headers);

@@ -17,6 +17,7 @@ use hyper::body::Incoming;
 use super::{
     attempt::{Answer, Held},
     attempts::Attempts,
+    destination,
     door::Door,
     error::ProxyError,
     head,
@@ -30,7 +31,7 @@ use crate::{
     connect::dial::Speak,
     drain::Phase,
     headers::{hop_by_hop, reserved},
-    model::{Cluster, Listener, ListenerKind, Snapshot, flag::ResponseFlag, wire},
+    model::{Cluster, flag::ResponseFlag, wire},
     net::Net,
     relay::{
         activity::Activity,
@@ -41,12 +42,8 @@ use crate::{
         circuit_breaker::{self, RequestSlot},
         retry_budget,
     },
-    route,
     telemetry::record::RequestRecord,
 };
-
-/// Longest part of an authority that an error message repeats.
-const MAX_SHOWN_AUTHORITY: usize = 100;
 
 /// Answers one request: the upstream's answer, or our own. Never fails; a broken downstream just drops it.
 ///
@@ -147,7 +144,7 @@ async fn carry<N: Net>(
     let (mut head, body) = request.into_parts();
     door.admit(&snapshot)?;
     let authority = head::judge(&head, wish, &snapshot.config.settings.limits)?;
-    let cluster = find_cluster(&snapshot, door.listener(&snapshot), &authority)?;
+    let cluster = destination::find(worker, door, &snapshot, Some(&authority))?;
     head::check_scheme(&head, door.listener(&snapshot), &cluster)?;
     record.routed(Arc::clone(&cluster.runtime));
     let slot = circuit_breaker::admit_request(&cluster, worker.load.is_over())
@@ -155,7 +152,7 @@ async fn carry<N: Net>(
     retry_budget::record_request(&cluster.runtime.retry_budget, worker.now());
 
     let previous_attempt = head::rewrite(worker, door, &snapshot, &cluster, &mut head);
-    let speak = head::speak(door.listener(&snapshot), &cluster, wish, &mut head);
+    let speak = head::speak(door.inbound(&snapshot), &cluster, wish, &mut head);
     // RFC 9110 §7.8: a wish may be ignored. Where the next hop has no form for it, this is an ordinary request.
     let wish = wish.filter(|wish| speak == Speak::Http1 || !wish.is_http1_only());
     let activity = Activity::new(&worker.clock);
@@ -165,30 +162,6 @@ async fn carry<N: Net>(
         Attempts { worker, snapshot: &snapshot, cluster: &cluster, authority, speak, wish, previous_attempt };
     let (answer, rest) = attempts.run(&mut head, replay, &activity).await?;
     Ok(Carried { answer, rest, cluster, activity, slot })
-}
-
-/// The cluster that an authority leads to.
-///
-/// # Errors
-/// [`ProxyError::NoRoute`].
-pub(super) fn find_cluster(
-    snapshot: &Snapshot,
-    listener: &Listener,
-    authority: &str,
-) -> Result<Arc<Cluster>, ProxyError> {
-    let found = match &listener.kind {
-        ListenerKind::OutboundHttp { default_cluster } => {
-            route::find(snapshot, authority, default_cluster.as_ref())
-        }
-        ListenerKind::OutboundTcp { cluster } => snapshot.cluster(cluster),
-        ListenerKind::Inbound(inbound) => snapshot.cluster(&inbound.app),
-    };
-    found.cloned().ok_or_else(|| no_route(authority))
-}
-
-/// No cluster has that authority.
-pub(super) fn no_route(authority: &str) -> ProxyError {
-    ProxyError::NoRoute { authority: authority.chars().take(MAX_SHOWN_AUTHORITY).collect() }
 }
 
 /// Makes an upstream's answer the downstream's.

@@ -5,6 +5,7 @@
 
 pub mod attempt;
 mod attempts;
+pub mod destination;
 pub mod door;
 pub mod entrance;
 pub mod error;
@@ -12,6 +13,7 @@ mod form;
 mod head;
 pub mod http;
 mod http_connection;
+mod intercepted;
 pub mod misuse;
 mod pulse;
 pub mod respond;

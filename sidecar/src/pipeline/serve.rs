@@ -5,16 +5,18 @@ use std::{
     sync::{Arc, PoisonError, atomic::Ordering},
 };
 
+use bytes::Bytes;
 use outrider_certs::verify::Role;
 
 use super::{
     door::{Door, From},
     entrance::{self, Entrance},
     http_connection::{self, Wire},
-    tcp,
+    intercepted, tcp,
     worker::Worker,
 };
 use crate::{
+    buffer::Prefixed,
     model::{
         Identity, ListenerKind, Snapshot,
         closed::{PeerSlot, Shed},
@@ -49,22 +51,44 @@ pub async fn serve<N: Net>(
         ListenerKind::OutboundTcp { .. } => {
             drop((listener, snapshot));
             let door = Door::new(accepted, From::App);
-            Box::pin(tcp::outbound(&worker, &door, stream)).await;
+            Box::pin(tcp::outbound(&worker, &door, stream, Bytes::new())).await;
         }
         ListenerKind::Inbound(inbound) => {
-            let inbound = inbound.clone();
+            let inbound = Arc::clone(inbound);
             drop(listener);
-            Box::pin(serve_peer(worker, accepted, snapshot, inbound, (stream, address))).await;
+            let stream = Prefixed::new(Bytes::new(), stream);
+            let caller = Caller { stream, address, original: None };
+            Box::pin(serve_peer(worker, accepted, snapshot, inbound, caller)).await;
+        }
+        ListenerKind::InterceptedOutbound { .. } => {
+            drop(listener);
+            Box::pin(intercepted::outbound(worker, accepted, snapshot, stream)).await;
+        }
+        ListenerKind::InterceptedInbound(_) => {
+            drop(listener);
+            Box::pin(intercepted::inbound(worker, accepted, snapshot, (stream, address))).await;
         }
     }
 }
 
-async fn serve_peer<N: Net>(
+/// A connection from somebody who has proved nothing yet.
+#[derive(Debug)]
+pub(super) struct Caller<S> {
+    /// The connection; what was read of it already comes first.
+    pub(super) stream: Prefixed<S>,
+    /// From where.
+    pub(super) address: SocketAddr,
+    /// Whom it dialled, if the kernel brought it here.
+    pub(super) original: Option<SocketAddr>,
+}
+
+/// Serves a peer, once it has proved who it is.
+pub(super) async fn serve_peer<N: Net>(
     worker: Arc<Worker<N>>,
     accepted: entrance::Accepted,
     snapshot: Arc<Snapshot>,
-    inbound: Inbound,
-    (stream, address): (N::Stream, SocketAddr),
+    inbound: Arc<Inbound>,
+    Caller { stream, address, original }: Caller<N::Stream>,
 ) {
     let (protocol, kind) = (inbound.protocol, inbound.peer);
     let counts = Arc::clone(&accepted.entrance.counts);
@@ -73,7 +97,7 @@ async fn serve_peer<N: Net>(
     match let_in {
         Ok((tls, trust, _slot)) => {
             drop(counts);
-            let door = peer_door(accepted, kind, &tls, address);
+            let door = Arc::new(peer_door(accepted, kind, &tls, (address, original)));
             let entered = enter(worker, door, protocol, tls.stream, trust.cut());
             tokio::select! {
                 biased;
@@ -103,11 +127,11 @@ enum Closed {
 /// The handshake and the bounds around it: how many are under way, and how many connections the peer has then.
 async fn let_in<N: Net>(
     worker: &Worker<N>,
-    inbound: Inbound,
+    inbound: Arc<Inbound>,
     snapshot: Arc<Snapshot>,
     counts: &ListenerRuntime,
-    (stream, address): (N::Stream, IpAddr),
-) -> Result<(Accepted<N::Stream>, Guard, PeerSlot), Closed> {
+    (stream, address): (Prefixed<N::Stream>, IpAddr),
+) -> Result<(Accepted<Prefixed<N::Stream>>, Guard, PeerSlot), Closed> {
     let place = worker.handshakes.begin(address, worker.now()).ok_or(Closed::Shed(Shed::Handshakes))?;
     let (accepted, trust) = tokio::select! {
         biased;
@@ -126,13 +150,13 @@ async fn identify<N: Net>(
     worker: &Worker<N>,
     inbound: &Inbound,
     snapshot: &Snapshot,
-    stream: N::Stream,
-) -> Result<(Accepted<N::Stream>, Guard), (Refusal, String)> {
+    stream: Prefixed<N::Stream>,
+) -> Result<(Accepted<Prefixed<N::Stream>>, Guard), (Refusal, String)> {
     let no_identity = || (Refusal::NoIdentity, "this sidecar has no certificate".to_owned());
     let Identity { tls, bundles, .. } = snapshot.identity.as_deref().ok_or_else(no_identity)?;
     let config = match (inbound.peer, inbound.protocol) {
         (PeerKind::Outrider, _) => &tls.server_outrider,
-        (PeerKind::Standard, Protocol::Http) => &tls.server_standard_http,
+        (PeerKind::Standard, Protocol::Http | Protocol::Detect) => &tls.server_standard_http,
         (PeerKind::Standard, Protocol::Tcp) => &tls.server_standard_tcp,
     };
     let settings = &snapshot.config.settings;
@@ -152,14 +176,18 @@ fn peer_door<S>(
     accepted: entrance::Accepted,
     kind: PeerKind,
     tls: &Accepted<S>,
-    address: SocketAddr,
-) -> Arc<Door> {
+    (address, original): (SocketAddr, Option<SocketAddr>),
+) -> Door {
     let is_sidecar = kind == PeerKind::Outrider;
     let count = accepted.entrance.counts.peers.of(tls.peer.id());
     count.connections.fetch_add(1, Ordering::Relaxed);
     *count.tls.lock().unwrap_or_else(PoisonError::into_inner) = Some(tls.facts.clone());
     let from = From::Peer { peer: tls.peer.clone(), address: address.ip(), is_sidecar, count };
-    Arc::new(Door::new(accepted, from))
+    let door = Door::new(accepted, from);
+    match original {
+        Some(original) => door.intercepted(original),
+        None => door,
+    }
 }
 
 /// A verified peer is in: requests or bytes, as the application protocol says.
@@ -167,27 +195,29 @@ async fn enter<N: Net>(
     worker: Arc<Worker<N>>,
     door: Arc<Door>,
     protocol: Protocol,
-    stream: Secured<N::Stream>,
+    stream: Secured<Prefixed<N::Stream>>,
     cut: Cut,
 ) {
     let alpn = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
     let is_sidecar = matches!(door.from, From::Peer { is_sidecar: true, .. });
     match (protocol, alpn.as_deref()) {
-        (Protocol::Http, Some(wire::ALPN_H2 | wire::ALPN_STANDARD_H2)) => {
+        (Protocol::Http | Protocol::Detect, Some(wire::ALPN_H2 | wire::ALPN_STANDARD_H2)) => {
             http_connection::serve(worker, door, stream, Wire::Http2).await;
         }
-        (Protocol::Http, Some(wire::ALPN_H1)) => {
+        (Protocol::Http | Protocol::Detect, Some(wire::ALPN_H1)) => {
             http_connection::serve(worker, door, stream, Wire::Http1).await;
         }
-        (Protocol::Http, Some(wire::ALPN_STANDARD_H1)) if !is_sidecar => {
+        (Protocol::Http | Protocol::Detect, Some(wire::ALPN_STANDARD_H1)) if !is_sidecar => {
             http_connection::serve(worker, door, stream, Wire::Http1).await;
         }
-        (Protocol::Http, None) if !is_sidecar => {
+        (Protocol::Http | Protocol::Detect, None) if !is_sidecar => {
             http_connection::serve(worker, door, stream, Wire::Sniffed).await;
         }
-        (Protocol::Tcp, Some(wire::ALPN_TCP)) => tcp::inbound_framed(&worker, &door, stream, cut).await,
+        (Protocol::Http | Protocol::Tcp | Protocol::Detect, Some(wire::ALPN_TCP)) if is_sidecar => {
+            tcp::inbound_framed(&worker, &door, stream, cut).await;
+        }
         (Protocol::Tcp, _) if !is_sidecar => tcp::inbound_plain(&worker, &door, stream, cut).await,
-        (Protocol::Http | Protocol::Tcp, _) => {
+        (Protocol::Http | Protocol::Tcp | Protocol::Detect, _) => {
             door.counts().refuse(Refusal::NoProtocol);
             tracing::debug!(listener = door.accepted.name(), ?alpn, "peer speaks another protocol");
         }

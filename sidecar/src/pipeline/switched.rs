@@ -83,6 +83,14 @@ pub(super) struct Opaque {
     pub(super) cut: Cut,
     /// Nothing may go there but TLS of the caller's own.
     pub(super) is_own_tls: bool,
+    /// Told when the stream is over and nobody has it any more.
+    pub(super) after: Option<Box<dyn After>>,
+}
+
+/// What is to be done after a stream.
+pub(super) trait After: std::fmt::Debug + Send {
+    /// The stream is over.
+    fn ended(self: Box<Self>);
 }
 
 /// Counts a stream as active until dropped.
@@ -149,9 +157,13 @@ impl Switched {
                 let far = FarLeg { leg, cut: Cut::never(), is_own_tls: false };
                 over(near, ready(Ok(far)), bounds).await
             }
-            Far::Opaque(Opaque { stream, cut, is_own_tls }) => {
+            Far::Opaque(Opaque { stream, cut, is_own_tls, after }) => {
                 let leg = Leg::connection(stream, Bytes::new(), count);
-                over(near, ready(Ok(FarLeg { leg, cut, is_own_tls })), bounds).await
+                let ended = over(near, ready(Ok(FarLeg { leg, cut, is_own_tls })), bounds).await;
+                if let Some(after) = after {
+                    after.ended();
+                }
+                ended
             }
         };
         if let Err(flag) = ended {
@@ -216,7 +228,8 @@ async fn carry<S: Stream, F: Stream>(
         if is_own_tls && !tunnel::is_tls(&near.first(tunnel::TLS_START_BYTES).await?) {
             return Ok(Err(ResponseFlag::DPE));
         }
-        copy::plain(&mut near, &mut far).await.map(|_carried| Ok(()))
+        let setup = copy::Setup { half_open: Some(copy::HALF_OPEN_LIMIT), ..copy::Setup::default() };
+        copy::plain(&mut near, &mut far, setup).await.map(|_carried| Ok(()))
     };
     let relayed = tokio::select! {
         biased;

@@ -1,10 +1,12 @@
 //! What one worker owns: its connections, its randomness, and its view of the world.
 
 use std::{
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
+use super::destination::Originals;
 use crate::{
     accept::Handshakes,
     clock::Clock,
@@ -41,6 +43,8 @@ pub struct Worker<N: Net> {
     pub load: Arc<Load>,
     /// Handshakes of peers under way.
     pub handshakes: Handshakes,
+    /// Whom intercepted connections were made to.
+    pub originals: Originals,
     rng: Mutex<fastrand::Rng>,
 }
 
@@ -73,6 +77,7 @@ impl<N: Net> Worker<N> {
             connector,
             load,
             handshakes,
+            originals: Originals::default(),
             rng: Mutex::new(clock.fork_rng()),
             clock,
             drains,
@@ -86,6 +91,13 @@ impl<N: Net> Worker<N> {
     #[must_use]
     pub fn now(&self) -> Instant {
         self.clock.now()
+    }
+
+    /// Whether an address is the host's own.
+    #[must_use]
+    pub fn is_own(&self, address: IpAddr) -> bool {
+        let net = &self.connector.dialer.net;
+        self.originals.is_own(address, || net.is_own(address))
     }
 
     /// Lets a decision draw from this worker's randomness. Never waits: only this worker's thread uses it.

@@ -17,8 +17,12 @@ use crate::{
     clock::Clock,
     config::{self, Text},
     drain,
-    model::{Settings, reload::ConfigStatus},
-    net::{self, Bound, HandoverNet, Offers, TcpNet},
+    model::{
+        Settings,
+        intercept::{APP_DSCP, InterceptSettings, Mode, Own},
+        reload::ConfigStatus,
+    },
+    net::{self, Bound, HandoverNet, Marks, Offers, TcpNet},
     telemetry::{Metrics, ProcessFacts, log},
 };
 
@@ -47,13 +51,35 @@ pub fn run(config: &Path, log: log::Control) -> anyhow::Result<()> {
     ran
 }
 
+/// How the kernel's rules tell our connections apart.
+///
+/// # Errors
+/// If they would not: what we send would be brought back to us, again and again.
+fn marks(intercept: Option<&InterceptSettings>) -> anyhow::Result<Marks> {
+    let Some(intercept) = intercept else { return Ok(Marks::default()) };
+    let mark = match intercept.own {
+        Own::Mark(mark) => Some(mark),
+        Own::Uid(uid) => {
+            let own = rustix::process::geteuid().as_raw();
+            anyhow::ensure!(
+                own == uid,
+                "intercept.uid is {uid} and this process runs as user {own}: its own connections would be \
+                 intercepted; run it as {uid}, or set intercept.uid"
+            );
+            None
+        }
+    };
+    let transparent_port = (intercept.mode == Mode::Tproxy).then_some(intercept.inbound.port);
+    Ok(Marks { mark, app_dscp: Some(APP_DSCP), transparent_port })
+}
+
 async fn live(text: Text, settings: Settings, log: log::Control) -> anyhow::Result<()> {
     if let Err(error) = net::raise_descriptor_limit() {
         tracing::warn!(%error, "the limit of open files stays as it is");
     }
     let bootstrap = &settings.bootstrap;
     let handover = admin::handover_path(&bootstrap.admin.socket);
-    let net = HandoverNet::new(handover.clone(), bootstrap.workers);
+    let net = HandoverNet::new(handover.clone(), bootstrap.workers, marks(bootstrap.intercept.as_ref())?);
     let world = World { net, clock: Clock::system(), workers: Workers::Threads };
     let app = App::start(settings, &world, Parts::default())?;
     let (drains, (reloads, arriving)) = (DrainRequests::default(), ReloadRequests::new());

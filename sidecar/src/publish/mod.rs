@@ -23,6 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use indexmap::IndexMap;
 use outrider_certs::spiffe_id::SpiffeId;
 use tokio::sync::watch;
 
@@ -34,7 +35,7 @@ use crate::{
     model::{
         Cluster, ClusterName, ClusterSettings, Endpoint, EndpointSettings, Generation, Identity, Snapshot,
         runtime::{ClusterRuntime, EndpointRuntime},
-        snapshot::Snapshots,
+        snapshot::{Addresses, Snapshots},
         transport::Transport,
     },
     readiness::{BlockReady, Readiness},
@@ -194,10 +195,12 @@ pub fn build(previous: &Snapshot, facts: &Facts<'_>, now: Instant) -> Snapshot {
         .iter()
         .map(|cluster| (cluster.name.clone(), self::cluster(previous, cluster, facts, now)))
         .collect();
+    let is_intercepted = settings.bootstrap.intercept.is_some();
     Snapshot {
         version: previous.version + 1,
         config: Arc::clone(facts.config),
         identity: facts.identity.clone(),
+        addresses: if is_intercepted { addresses(&clusters) } else { Addresses::default() },
         clusters,
         routes: routes(&settings.clusters),
     }
@@ -248,6 +251,7 @@ fn endpoints(before: Option<&Arc<Cluster>>, listed: &[EndpointSettings], now: In
                 Arc::new(Endpoint {
                     settings: settings.clone(),
                     runtime: Arc::new(EndpointRuntime::new(now)),
+                    client: None,
                 })
             },
             |endpoint| Arc::clone(endpoint),
@@ -276,9 +280,28 @@ fn routes(clusters: &[Arc<ClusterSettings>]) -> HashMap<Box<str>, ClusterName> {
     routes
 }
 
+/// Addresses to clusters. `config` has made the services' unique.
+fn addresses(clusters: &IndexMap<ClusterName, Arc<Cluster>>) -> Addresses {
+    let mut addresses = Addresses::default();
+    for (name, cluster) in clusters.iter().filter(|(name, _)| !name.is_inbound()) {
+        for address in &cluster.settings.addresses {
+            addresses.services.entry(*address).or_insert_with(|| name.clone());
+        }
+        for endpoint in &cluster.endpoints {
+            let known = addresses.endpoints.entry(endpoint.address());
+            known.or_insert_with(|| (name.clone(), Arc::clone(endpoint)));
+        }
+    }
+    addresses
+}
+
 /// Names every cluster whose traffic is not encrypted, once: nobody should find out by chance.
 fn warn_of_unencrypted(previous: &Snapshot, next: &Snapshot) {
-    let is_plain = |cluster: &Cluster| matches!(cluster.settings.transport, Transport::Plain(_));
+    // What passes through is as the app made it: nobody asked us to take anything off.
+    let is_plain = |cluster: &Cluster| {
+        matches!(cluster.settings.transport, Transport::Plain(_))
+            && *cluster.name() != ClusterName::passthrough()
+    };
     for cluster in next.clusters.values().filter(|cluster| is_plain(cluster)) {
         if !previous.cluster(cluster.name()).is_some_and(|before| is_plain(before)) {
             tracing::warn!(

@@ -6,9 +6,9 @@
 
 mod authority;
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
-use crate::model::{Cluster, ClusterName, Snapshot, transport::Transport};
+use crate::model::{Cluster, ClusterName, Endpoint, Snapshot, cluster::ServiceAddress, transport::Transport};
 
 use authority::host;
 pub use authority::{canonical, port};
@@ -37,6 +37,30 @@ pub fn find<'a>(
         Transport::Mesh(..) | Transport::Public(_) | Transport::Plain(_) => Some(cluster),
         Transport::App => None,
     }
+}
+
+/// Who is at an address.
+#[derive(Clone, Copy, Debug)]
+pub enum AtAddress<'a> {
+    /// A service: any endpoint of the cluster will do.
+    Service(&'a Arc<Cluster>),
+    /// This endpoint of the cluster: whoever dialled it has chosen already.
+    Endpoint(&'a Arc<Cluster>, &'a Arc<Endpoint>),
+    /// Nobody that we know.
+    Unknown,
+}
+
+/// Finds who is at the address that a connection was made to: a service by address and port, then by its address
+/// alone, then one endpoint. Two or three hash look-ups.
+#[must_use]
+pub fn at_address(snapshot: &Snapshot, address: SocketAddr) -> AtAddress<'_> {
+    let known = &snapshot.addresses;
+    let service = |port| known.services.get(&ServiceAddress { ip: address.ip(), port });
+    if let Some(cluster) = service(Some(address.port())).or_else(|| service(None)) {
+        return snapshot.cluster(cluster).map_or(AtAddress::Unknown, AtAddress::Service);
+    }
+    let Some((cluster, endpoint)) = known.endpoints.get(&address) else { return AtAddress::Unknown };
+    snapshot.cluster(cluster).map_or(AtAddress::Unknown, |cluster| AtAddress::Endpoint(cluster, endpoint))
 }
 
 #[cfg(test)]

@@ -36,6 +36,7 @@ const RANKS: &[(&str, u8, Side)] = &[
     ("balance", 1, Shared),
     ("resilience", 1, Shared),
     ("headers", 1, Shared),
+    ("detect", 1, Shared),
     // Operations that both sides use.
     ("buffer", 2, Shared),
     ("drain", 2, Shared),
@@ -50,6 +51,7 @@ const RANKS: &[(&str, u8, Side)] = &[
     ("config", 3, Control),
     ("discovery", 3, Control),
     ("identity", 3, Control),
+    ("intercept", 3, Control),
     ("memory", 3, Control),
     // Where each side is joined.
     ("pipeline", 4, Data),

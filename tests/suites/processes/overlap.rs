@@ -19,7 +19,7 @@ use outrider::{
     admin,
     drain::{Drain, Phase},
     model::load::Load,
-    net::{HandoverNet, Net},
+    net::{HandoverNet, Marks, Net},
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -110,7 +110,11 @@ struct Echo {
 impl Echo {
     fn start(address: SocketAddr, handover: &Path, workers: usize) -> Self {
         let drain = Drain::new();
-        let net = HandoverNet::new(handover.to_owned(), NonZeroUsize::new(workers).expect("workers"));
+        let net = HandoverNet::new(
+            handover.to_owned(),
+            NonZeroUsize::new(workers).expect("workers"),
+            Marks::default(),
+        );
         let (told, bound) = std::sync::mpsc::sync_channel(workers);
         let one = |_| {
             let (drain, net, told) = (drain.clone(), net.clone(), told.clone());

@@ -33,7 +33,12 @@ impl net::Net for SimNet {
         bound.map(SimListener)
     }
 
-    async fn connect(&self, address: SocketAddr, timeout: Duration) -> Result<SimStream> {
+    async fn connect(
+        &self,
+        address: SocketAddr,
+        _purpose: net::Purpose,
+        timeout: Duration,
+    ) -> Result<SimStream> {
         tokio::time::timeout(timeout, TcpStream::connect(address))
             .await
             .map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))?

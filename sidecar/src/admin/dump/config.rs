@@ -12,7 +12,8 @@ use crate::{
         ClusterSettings, EndpointSettings, Listener, ListenerKind,
         cluster::{AppProtocol, Balance, EndpointSource},
         dns::{DnsRecords, DnsSettings},
-        listener::Protocol,
+        intercept::{Mode, Unknown},
+        listener::{Inbound, Protocol},
         reload::Report,
         settings::{IdentitySource, MemoryBudget, Settings},
         transport::{HttpVersion, PeerKind, Roots, Transport},
@@ -124,15 +125,41 @@ fn listener(listener: &Listener) -> Value {
             "protocol": "tcp",
             "cluster": cluster.as_str(),
         }}),
-        ListenerKind::Inbound(inbound) => json!({ "inbound": {
-            "cluster": inbound.app.as_str(),
-            "protocol": match inbound.protocol { Protocol::Http => "http", Protocol::Tcp => "tcp" },
-            "app_protocol": protocol(inbound.app_protocol),
-            "peer": peer(inbound.peer),
-            "allow": ids(&inbound.allow),
+        ListenerKind::Inbound(rules) => json!({ "inbound": inbound(rules) }),
+        ListenerKind::InterceptedOutbound { unknown } => json!({ "intercepted_outbound": {
+            "unknown": match unknown { Unknown::Passthrough => "passthrough", Unknown::Deny => "deny" },
+        }}),
+        ListenerKind::InterceptedInbound(intercepted) => json!({ "intercepted_inbound": {
+            "mode": match intercepted.mode { Mode::Redirect => "redirect", Mode::Tproxy => "tproxy" },
+            "ports": intercepted.ports.iter()
+                .map(|(port, rules)| (port.to_string(), inbound(rules)))
+                .collect::<serde_json::Map<_, _>>(),
+            "other_ports": inbound(&intercepted.others),
         }}),
     };
     json!({ "name": &*listener.name, "listen": listener.address.to_string(), "kind": kind })
+}
+
+fn inbound(inbound: &Inbound) -> Value {
+    let exceptions = &inbound.exceptions;
+    json!({
+        "cluster": inbound.app.as_str(),
+        "protocol": carried(inbound.protocol),
+        "app_protocol": protocol(inbound.app_protocol),
+        "peer": peer(inbound.peer),
+        "allow": ids(&inbound.allow),
+        "plaintext_until": exceptions.plaintext_until.map(time),
+        "probes": exceptions.probes,
+        "app_tls": if exceptions.app_tls { "passthrough" } else { "terminate" },
+    })
+}
+
+fn carried(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Detect => "detect",
+        Protocol::Http => "http",
+        Protocol::Tcp => "tcp",
+    }
 }
 
 fn cluster(cluster: &Arc<ClusterSettings>) -> Value {
@@ -148,6 +175,8 @@ fn cluster(cluster: &Arc<ClusterSettings>) -> Value {
     json!({
         "name": cluster.name.as_str(),
         "authorities": cluster.authorities,
+        "addresses": cluster.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "protocol": carried(cluster.protocol),
         "source": source,
         "tls": cluster.transport.label(),
         "transport": transport(&cluster.transport),

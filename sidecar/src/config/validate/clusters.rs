@@ -1,6 +1,6 @@
 //! `clusters`: where requests can go.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, net::SocketAddr, sync::Arc};
 
 use outrider_certs::SpiffeId;
 use serde_saphyr::Spanned;
@@ -18,7 +18,9 @@ use crate::{
         value::{choice, name, path, quantity, quantity_or_none, required},
     },
     model::{
-        cluster::{Caps, ClusterName, ClusterSettings, EndpointSource, RetryPolicy, Timeouts},
+        cluster::{
+            Caps, ClusterName, ClusterSettings, EndpointSource, RetryPolicy, ServiceAddress, Timeouts,
+        },
         file::{Faults, Place, quoted, report_odd_keys, validate_endpoints, validate_spiffe_ids},
         transport::{ExpectedIds, Transport},
     },
@@ -71,6 +73,8 @@ fn cluster(
             max_connections: to_u32(max_connections),
             max_pending: to_u32(max_pending),
         },
+        addresses: addresses(raw, place, faults),
+        protocol: choice(raw.protocol.as_ref(), &defaults::INTERCEPTED_PROTOCOL, place, faults),
         name: ClusterName::new(&name?),
         authorities,
         source: source?,
@@ -85,7 +89,48 @@ fn cluster_name(raw: &raw::Cluster, place: &Place, faults: &mut Faults) -> Optio
         let problem = format!("{} begins with inbound/", quoted(&name));
         faults.add(&place.at(text), problem, "choose another; these names belong to the own app's clusters");
     }
+    if name == ClusterName::passthrough().as_str() {
+        let problem = format!("{} stands for destinations that no cluster has", quoted(&name));
+        faults.add(&place.at(text), problem, "choose another");
+    }
     Some(name)
+}
+
+/// Addresses that stand for the cluster.
+fn addresses(raw: &raw::Cluster, place: &Place, faults: &mut Faults) -> Vec<ServiceAddress> {
+    let Some(list) = &raw.addresses else { return Vec::new() };
+    let place = place.key("addresses").at(list);
+    if list.value.len() > MAX_AUTHORITIES {
+        let problem = format!("{} addresses", list.value.len());
+        faults.add(&place, problem, format!("keep to {MAX_AUTHORITIES}"));
+        return Vec::new();
+    }
+    let mut found = Vec::with_capacity(list.value.len());
+    for (index, text) in list.value.iter().enumerate() {
+        let place = place.item(index).at(text);
+        match service_address(&text.value) {
+            None => {
+                let problem = format!("{} is not an IP address, or one with a port", quoted(&text.value));
+                faults.add(&place, problem, "write it as 10.96.0.10, 10.96.0.10:80 or [fd00::10]:80");
+            }
+            Some(address) if found.contains(&address) => {
+                faults.add(&place, format!("{} stands here twice", text.value), "list every one once");
+            }
+            Some(address) => found.push(address),
+        }
+    }
+    found
+}
+
+/// `IP` or `IP:port`, of an address that one can connect to.
+pub(super) fn service_address(text: &str) -> Option<ServiceAddress> {
+    let address = match text.parse::<SocketAddr>() {
+        Ok(address) => ServiceAddress { ip: address.ip(), port: Some(address.port()) },
+        Err(_) => ServiceAddress { ip: text.parse().ok()?, port: None },
+    };
+    let can_be_dialled = !address.ip.is_unspecified() && address.port != Some(0);
+    // IPv4 in IPv6's clothes never comes from the kernel as such.
+    (can_be_dialled && address.ip.to_canonical() == address.ip).then_some(address)
 }
 
 /// Hosts that route here, in lower case. An empty list is meant: then only a listener's `cluster` leads here.

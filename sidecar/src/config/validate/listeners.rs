@@ -2,24 +2,20 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use outrider_certs::{SpiffeId, TrustDomain};
+use outrider_certs::TrustDomain;
 use serde_saphyr::Spanned;
 
-use super::{MAX_LISTENERS, bootstrap::to_u32, transport::peer_kind};
+use super::{MAX_LISTENERS, own_app};
 use crate::{
     config::{
         defaults, raw,
-        value::{Text, address, choice, name, quantity, quantity_or_none, required},
+        value::{Text, address, choice, name, required},
     },
     model::{
-        cluster::{
-            AppProtocol, Balance, Caps, ClusterName, ClusterSettings, EndpointSettings, EndpointSource,
-            RetryPolicy, Timeouts,
-        },
-        file::{Faults, Place, report_odd_keys, validate_spiffe_ids},
-        listener::{Inbound, Listener, ListenerKind, Protocol},
+        cluster::{ClusterName, ClusterSettings, EndpointSettings},
+        file::{Faults, Place, report_odd_keys},
+        listener::{Listener, ListenerKind, Protocol},
         settings::Bootstrap,
-        transport::Transport,
     },
 };
 
@@ -47,7 +43,7 @@ pub(super) fn outbound(file: &raw::File, faults: &mut Faults) -> Vec<Listener> {
 }
 
 /// The items of a list with their places; none, with a fault, if there are too many.
-fn items<'a, T>(
+pub(super) fn items<'a, T>(
     list: Option<&'a Spanned<Vec<Spanned<T>>>>,
     key: &str,
     faults: &mut Faults,
@@ -75,53 +71,11 @@ fn inbound_listener(
         required_address(raw.listen.as_ref(), &place.key("listen"), "give the IP:port to accept on", faults);
     let app = app_address(raw.app.as_ref(), &place.key("app"), faults);
     let protocol = choice(raw.protocol.as_ref(), &defaults::PROTOCOL, place, faults);
-    let app_protocol = app_protocol(raw, protocol, place, faults);
-    let is_standard = choice(raw.peer.as_ref(), &defaults::PEER, place, faults);
-    let allow = allow(raw, place, trust_domain, faults);
-    let cluster_name = ClusterName::new(&format!("inbound/{name}"));
-    let cluster = app_cluster(raw, cluster_name.clone(), app, place, faults);
-    let kind = ListenerKind::Inbound(Inbound {
-        app: cluster_name,
-        protocol,
-        app_protocol,
-        peer: peer_kind(is_standard),
-        allow,
-    });
-    Some((Listener { name, address: listen?, kind }, cluster?))
-}
-
-/// What the app speaks; only HTTP has versions.
-fn app_protocol(raw: &raw::Inbound, protocol: Protocol, place: &Place, faults: &mut Faults) -> AppProtocol {
-    if let (Protocol::Tcp, Some(text)) = (protocol, &raw.app_protocol) {
-        let place = place.key("app_protocol").at(text);
-        faults.add(&place, "is for HTTP only", "leave it out where protocol is tcp");
-    }
-    choice(raw.app_protocol.as_ref(), &defaults::APP_PROTOCOL, place, faults)
-}
-
-/// Who may call. Only the own trust domain's roots are known, so an ID of another can never match.
-fn allow(
-    raw: &raw::Inbound,
-    place: &Place,
-    trust_domain: Option<&TrustDomain>,
-    faults: &mut Faults,
-) -> Vec<SpiffeId> {
-    let Some(list) = &raw.allow else { return Vec::new() };
-    let place = place.key("allow");
-    if list.value.is_empty() {
-        // It would read as "nobody" and mean "anybody".
-        let remedy = "list who may call; to let every workload of the trust domain in, leave the key out";
-        faults.add(&place.at(list), "is an empty list", remedy);
-        return Vec::new();
-    }
-    let ids = validate_spiffe_ids(list, &place, faults);
-    for id in &ids {
-        if trust_domain.is_some_and(|own| own != id.trust_domain()) {
-            let problem = format!("{id} is of another trust domain");
-            faults.add(&place.at(list), problem, "list workloads of trust_domain only");
-        }
-    }
-    ids
+    let endpoints = app.map(|address| EndpointSettings { address, spiffe_ids: Arc::from([]) });
+    let app = (&*name, protocol, endpoints.into_iter().collect());
+    let (rules, cluster) = own_app::inbound(&raw.into(), app, place, trust_domain, faults);
+    let kind = ListenerKind::Inbound(Arc::new(rules));
+    Some((Listener { name, address: listen?, kind }, cluster))
 }
 
 fn app_address(text: Text<'_>, place: &Place, faults: &mut Faults) -> Option<SocketAddr> {
@@ -132,51 +86,6 @@ fn app_address(text: Text<'_>, place: &Place, faults: &mut Faults) -> Option<Soc
         faults.add(&place, problem, "give the own app's IP and port, as 127.0.0.1:8080");
     }
     Some(app)
-}
-
-/// The cluster of the own app: one endpoint without TLS. What reached it is never repeated: whether the app did
-/// the work already, only the app knows.
-fn app_cluster(
-    raw: &raw::Inbound,
-    name: ClusterName,
-    app: Option<SocketAddr>,
-    place: &Place,
-    faults: &mut Faults,
-) -> Option<ClusterSettings> {
-    let stream_idle =
-        quantity_or_none(raw.stream_idle_timeout.as_ref(), &defaults::STREAM_IDLE_TIMEOUT, place, faults);
-    let pool_idle = quantity(raw.pool_idle_timeout.as_ref(), &defaults::APP_POOL_IDLE_TIMEOUT, place, faults);
-    let timeouts = Timeouts {
-        connect: quantity(raw.connect_timeout.as_ref(), &defaults::CONNECT_TIMEOUT, place, faults),
-        request: None,
-        stream_idle: stream_idle.unwrap_or(defaults::NEVER),
-        pool_idle,
-        // Nothing is gained by a new connection to the app beside us.
-        connection_age: defaults::NEVER,
-    };
-    let max_requests = quantity(raw.max_requests.as_ref(), &defaults::MAX_REQUESTS, place, faults);
-    let max_connections = quantity(raw.max_connections.as_ref(), &defaults::MAX_CONNECTIONS, place, faults);
-    let max_pending = quantity(raw.max_pending.as_ref(), &defaults::MAX_PENDING, place, faults);
-    Some(ClusterSettings {
-        name,
-        authorities: Vec::new(),
-        source: EndpointSource::Static(vec![EndpointSettings { address: app?, spiffe_ids: Arc::from([]) }]),
-        transport: Transport::App,
-        balance: Balance::RoundRobin,
-        timeouts,
-        retry: RetryPolicy {
-            max_retries: 0,
-            budget_ratio: 0.0,
-            budget_min_per_second: 0,
-            replay_bytes: 0,
-            backoff_base: defaults::BACKOFF_BASE.default.unwrap_or(defaults::BACKOFF_BASE.min),
-        },
-        caps: Caps {
-            max_requests: to_u32(max_requests),
-            max_connections: to_u32(max_connections),
-            max_pending: to_u32(max_pending),
-        },
-    })
 }
 
 fn outbound_listener(
@@ -192,7 +101,9 @@ fn outbound_listener(
     let protocol = choice(raw.protocol.as_ref(), &defaults::PROTOCOL, place, faults);
     let cluster = raw.cluster.as_ref().map(|text| ClusterName::new(&text.value));
     let kind = match (protocol, cluster) {
-        (Protocol::Http, default_cluster) => ListenerKind::OutboundHttp { default_cluster },
+        (Protocol::Http | Protocol::Detect, default_cluster) => {
+            ListenerKind::OutboundHttp { default_cluster }
+        }
         (Protocol::Tcp, Some(cluster)) => ListenerKind::OutboundTcp { cluster },
         (Protocol::Tcp, None) => {
             faults.add(&place.key("cluster"), "is missing", "name the cluster that the bytes go to");

@@ -3,7 +3,9 @@
 mod bootstrap;
 mod clusters;
 mod dns;
+mod intercept;
 mod listeners;
+mod own_app;
 mod references;
 mod transport;
 
@@ -28,24 +30,34 @@ pub(super) fn settings(file: &raw::File, folder: &Path) -> Result<Settings, Vec<
     let limits = bootstrap::limits(file.limits.as_ref(), &mut faults);
     let inbound = listeners::inbound(file, bootstrap.as_ref(), &mut faults);
     let outbound = listeners::outbound(file, &mut faults);
+    let trust_domain = bootstrap.as_ref().map(|bootstrap| &bootstrap.trust_domain);
+    let intercept = intercept::intercept(file, trust_domain, &mut faults);
     let resolver = dns::resolver(file.dns.as_ref(), &mut faults);
     let clusters = clusters::clusters(file, &dns::Surroundings { folder, resolver }, &mut faults);
     if file.inbound.as_ref().is_none_or(|list| list.value.is_empty())
         && file.outbound.as_ref().is_none_or(|list| list.value.is_empty())
+        && file.intercept.is_none()
     {
-        faults.add(&root, "no listeners", "give at least one under inbound or outbound");
+        faults.add(&root, "no listeners", "give at least one under inbound or outbound, or intercept");
     }
     references::check(file, &mut faults);
 
     match bootstrap {
-        Some(bootstrap) if faults.is_empty() => {
-            let (inbound, app_clusters): (Vec<_>, Vec<_>) = inbound.into_iter().unzip();
+        Some(mut bootstrap) if faults.is_empty() => {
+            let (mut listeners, mut all): (Vec<_>, Vec<_>) = inbound.into_iter().unzip();
+            listeners.extend(outbound);
+            if let Some(intercept) = intercept {
+                bootstrap.intercept = Some(intercept.settings);
+                listeners.extend(intercept.listeners);
+                all.extend(intercept.clusters);
+            }
+            all.extend(clusters);
             Ok(Settings {
                 bootstrap,
                 drain,
                 limits: Arc::new(limits),
-                listeners: inbound.into_iter().chain(outbound).map(Arc::new).collect(),
-                clusters: app_clusters.into_iter().chain(clusters).map(Arc::new).collect(),
+                listeners: listeners.into_iter().map(Arc::new).collect(),
+                clusters: all.into_iter().map(Arc::new).collect(),
             })
         }
         Some(_) | None => Err(faults.into_vec()),

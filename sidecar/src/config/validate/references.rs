@@ -3,13 +3,20 @@
 //! It looks at the file as it stands rather than at what came out of it, so that one faulty cluster does not make
 //! every reference to it look faulty too.
 
-use std::{collections::HashMap, net::SocketAddr};
+use std::{
+    collections::HashMap,
+    net::{Ipv6Addr, SocketAddr},
+};
 
 use serde_saphyr::Spanned;
 
+use super::{clusters::service_address, intercept::LISTENERS};
 use crate::{
     config::{defaults, raw},
-    model::file::{Faults, Place, quoted, similar},
+    model::{
+        cluster::ServiceAddress,
+        file::{Faults, Place, quoted, similar},
+    },
 };
 
 /// A listening address with its place.
@@ -26,6 +33,7 @@ pub(super) fn check(file: &raw::File, faults: &mut Faults) {
     check_endpoints(file, &listening, faults);
     check_cluster_names(file, faults);
     check_authorities(file, faults);
+    check_addresses(file, faults);
     check_default_clusters(file, faults);
 }
 
@@ -55,6 +63,10 @@ fn list<'a, T>(
 /// All addresses we listen on; names and addresses that are taken are faults.
 fn listening(file: &raw::File, faults: &mut Faults) -> Vec<Listening> {
     let mut names: HashMap<String, Place> = HashMap::new();
+    if let Some(raw) = &file.intercept {
+        let place = Place::root().key("intercept").at(raw);
+        names.extend(LISTENERS.map(|name| (name.to_owned(), place.clone())));
+    }
     let mut addresses = Vec::new();
     let inbound = inbound(file).map(|(raw, place)| (raw.name.as_ref(), raw.listen.as_ref(), place, false));
     let outbound = outbound(file).map(|(raw, place)| (raw.name.as_ref(), raw.listen.as_ref(), place, true));
@@ -80,6 +92,10 @@ fn listening(file: &raw::File, faults: &mut Faults) -> Vec<Listening> {
             add_address(Listening { address, place, is_outbound }, &mut addresses, faults);
         }
     }
+    for (port, place, is_outbound) in intercepted_ports(file) {
+        let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+        add_address(Listening { address, place, is_outbound }, &mut addresses, faults);
+    }
     if let Some((address, place)) = admin_address(file) {
         add_address(Listening { address, place, is_outbound: false }, &mut addresses, faults);
     }
@@ -92,6 +108,26 @@ fn add_address(new: Listening, addresses: &mut Vec<Listening>, faults: &mut Faul
         faults.add(&new.place, problem, "give every listener a port of its own");
     }
     addresses.push(new);
+}
+
+/// The ports that the kernel brings connections to.
+fn intercepted_ports(file: &raw::File) -> Vec<(u16, Place, bool)> {
+    let Some(raw) = &file.intercept else { return Vec::new() };
+    let place = Place::root().key("intercept").at(raw);
+    let outbound = raw.value.outbound.as_ref().and_then(|section| section.value.port.as_ref());
+    let inbound = raw.value.inbound.as_ref().and_then(|section| section.value.port.as_ref());
+    let port = |text: Option<&Spanned<String>>, key: &defaults::Key<u64>, section| {
+        let place = place.key(section).key("port");
+        let default = key.default.and_then(|port| u16::try_from(port).ok());
+        match text {
+            Some(text) => Some((text.value.parse().ok()?, place.at(text))),
+            None => Some((default?, place)),
+        }
+    };
+    let outbound =
+        port(outbound, &defaults::OUTBOUND_PORT, "outbound").map(|(port, place)| (port, place, true));
+    let inbound = port(inbound, &defaults::INBOUND_PORT, "inbound").map(|(port, place)| (port, place, false));
+    outbound.into_iter().chain(inbound).collect()
 }
 
 fn admin_address(file: &raw::File) -> Option<(SocketAddr, Place)> {
@@ -192,6 +228,29 @@ fn check_authorities(file: &raw::File, faults: &mut Faults) {
                 }
                 None => {
                     seen.insert(authority, (place, cluster));
+                }
+            }
+        }
+    }
+}
+
+/// A service address leads to one cluster.
+fn check_addresses(file: &raw::File, faults: &mut Faults) {
+    let mut seen: HashMap<ServiceAddress, (Place, usize)> = HashMap::new();
+    for (cluster, (raw, place)) in clusters(file).enumerate() {
+        let list = raw.addresses.as_ref().map(|list| list.value.as_slice()).unwrap_or_default();
+        for (index, text) in list.iter().enumerate() {
+            let Some(address) = service_address(&text.value) else { continue };
+            let place = place.key("addresses").item(index).at(text);
+            match seen.get(&address) {
+                // Twice in one cluster is told with that cluster.
+                Some((_, other)) if *other == cluster => {}
+                Some((first, _)) => {
+                    let problem = format!("{} leads elsewhere already ({})", text.value, first.path());
+                    faults.add(&place, problem, "let every address lead to one cluster");
+                }
+                None => {
+                    seen.insert(address, (place, cluster));
                 }
             }
         }

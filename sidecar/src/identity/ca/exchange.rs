@@ -32,7 +32,11 @@ use super::super::{
     store::{self, Store},
     tls_configs::{self, TlsBase},
 };
-use crate::{clock::Clock, model::wire::ALPN_STANDARD_H2, net::Net};
+use crate::{
+    clock::Clock,
+    model::wire::ALPN_STANDARD_H2,
+    net::{Net, Purpose},
+};
 
 /// One exchange, from the name look-up to the last byte; for a certificate, to the end of the handshake.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -318,7 +322,7 @@ impl<N: Net> Exchange<N> {
     async fn reach(&self) -> Result<(N::Stream, SocketAddr), Error> {
         let mut last = io::Error::from(io::ErrorKind::NotFound);
         for address in self.resolve().await?.into_iter().take(MAX_ADDRESSES) {
-            match self.net.connect(address, CONNECT_TIMEOUT).await {
+            match self.net.connect(address, Purpose::Any, CONNECT_TIMEOUT).await {
                 Ok(stream) => return Ok((stream, address)),
                 Err(error) => last = error,
             }

@@ -28,7 +28,7 @@ pub struct OddKey {
 macro_rules! section {
     ($(#[$meta:meta])* $vis:vis struct $name:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty),* $(,)? }) => {
         $(#[$meta])*
-        #[derive(Debug, Default)]
+        #[derive(Clone, Debug, Default)]
         $vis struct $name {
             $($(#[$field_meta])* $vis $field: Option<serde_saphyr::Spanned<$type>>,)*
             /// Keys that do not belong here.
