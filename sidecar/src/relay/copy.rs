@@ -137,7 +137,7 @@ impl Setup {
 ///
 /// # Errors
 /// The first error of either side, and [`io::ErrorKind::TimedOut`] for a half-closed stream that did not move for
-/// [`Setup::half_open`]; the caller resets the app's connection.
+/// [`Setup::half_open`]; the caller resets both.
 pub async fn plain<A, B>(a: &mut A, b: &mut B, setup: Setup) -> io::Result<Carried>
 where
     A: AsyncRead + AsyncWrite + Unpin,
@@ -146,9 +146,14 @@ where
     let (mut up, mut down, mut stall) = setup.begin();
     poll_fn(|cx| {
         let ended = [up.poll(cx, a, b), down.poll(cx, b, a)];
-        for ended in ended {
-            if let Poll::Ready(Err(Failed::Source(error) | Failed::Sink(error))) = ended {
-                return Poll::Ready(Err(error));
+        for (lane, ended) in [&mut up, &mut down].into_iter().zip(ended) {
+            match ended {
+                // Whoever has closed both directions need not be told of the end: that is no reset.
+                Poll::Ready(Err(Failed::Sink(_))) if lane.is_closing() => lane.close(),
+                Poll::Ready(Err(Failed::Source(error) | Failed::Sink(error))) => {
+                    return Poll::Ready(Err(error));
+                }
+                Poll::Ready(Ok(())) | Poll::Pending => {}
             }
         }
         if up.is_closed() && down.is_closed() {
