@@ -86,7 +86,7 @@ impl<N: Net> Pool<N> {
     pub async fn fresh(&self, target: Target<'_>, speak: Speak, now: Instant) -> Result<Lease, Error> {
         match speak {
             Speak::Http2 => self.http2(target, now).await,
-            Speak::Http1 | Speak::Either | Speak::Tcp => self.new_http1(target, now).await,
+            Speak::Http1 | Speak::Either | Speak::Tcp | Speak::OwnTls => self.new_http1(target, now).await,
         }
     }
 

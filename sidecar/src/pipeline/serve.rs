@@ -65,7 +65,7 @@ pub async fn serve<N: Net>(
         }
         ListenerKind::InterceptedOutbound { .. } => {
             drop(listener);
-            Box::pin(intercepted::outbound(worker, accepted, snapshot, stream)).await;
+            Box::pin(intercepted::outbound(worker, accepted, snapshot, (stream, address))).await;
         }
         ListenerKind::InterceptedInbound(_) => {
             drop(listener);

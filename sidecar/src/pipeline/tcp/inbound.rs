@@ -7,7 +7,10 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use super::{carry, carry_bare, within};
 use crate::{
     balance::{self, Tried},
-    connect::{dial::Connection, place::Target},
+    connect::{
+        dial::{Connection, Speak},
+        place::Target,
+    },
     drain::Phase,
     model::{cluster::AppProtocol, flag::ResponseFlag, listener::Protocol, settings::Limits},
     net::{Net, Stream},
@@ -233,7 +236,7 @@ async fn to_app<N: Net>(
         .with_rng(|rng| balance::pick(cluster, &Tried::default(), now, rng))
         .ok_or_else(|| ProxyError::NoEndpoint { cluster: name.clone() })?;
     let target = Target { cluster, endpoint: &endpoint, identity: None };
-    let dialed = worker.tcp_pool.fresh(target, now).await;
+    let dialed = worker.tcp_pool.fresh(target, Speak::Tcp, now).await;
     let connection = dialed.map_err(|error| connect_error(error, target))?;
     record.head_received(worker.now());
     let may_be_http1 = door.inbound(&snapshot).is_some_and(|inbound| {

@@ -11,7 +11,8 @@ use super::{
 };
 use crate::{
     balance::InFlight,
-    model::{Cluster, Identity, Snapshot, flag::ResponseFlag},
+    connect::dial::Speak,
+    model::{Cluster, Identity, Snapshot, flag::ResponseFlag, transport::Transport},
     net::{Net, Stream},
     pipeline::{destination, door::Door, error::ProxyError, respond, worker::Worker},
     relay::{
@@ -32,13 +33,23 @@ pub struct Destination {
     pub cluster: Arc<Cluster>,
     /// Our identity.
     pub identity: Option<Arc<Identity>>,
+    /// [`Speak::Tcp`], or [`Speak::OwnTls`].
+    pub speak: Speak,
 }
 
 impl Destination {
     /// A cluster of that snapshot.
     #[must_use]
     pub fn new(cluster: &Arc<Cluster>, snapshot: &Snapshot) -> Self {
-        Self { cluster: Arc::clone(cluster), identity: snapshot.identity.clone() }
+        Self { cluster: Arc::clone(cluster), identity: snapshot.identity.clone(), speak: Speak::Tcp }
+    }
+
+    /// The same for a stream that is TLS of the app's own: it needs none of ours to a server outside the mesh that is
+    /// reached by TLS.
+    #[must_use]
+    pub fn with_own_tls(self) -> Self {
+        let is_public = matches!(self.cluster.settings.transport, Transport::Public(_));
+        Self { speak: if is_public { Speak::OwnTls } else { self.speak }, ..self }
     }
 }
 
@@ -99,12 +110,24 @@ pub(super) fn tell<S: Stream>(door: &Door, mut record: RequestRecord, stream: &S
 
 /// A way that is open, and what is held for it.
 #[derive(Debug)]
-pub(super) struct Opened<S> {
-    pub(super) way: Way<S>,
-    pub(super) in_flight: InFlight,
-    pub(super) slot: RequestSlot,
+pub(in crate::pipeline) struct Opened<S> {
+    pub(in crate::pipeline) way: Way<S>,
+    pub(in crate::pipeline) in_flight: InFlight,
+    pub(in crate::pipeline) slot: RequestSlot,
     /// The cluster's.
     pub(super) half_open: Option<Duration>,
+}
+
+/// Opens a way for a stream that has said nothing and is not read meanwhile.
+///
+/// # Errors
+/// As of any stream; none of it was sent.
+pub(in crate::pipeline) async fn open_silent<N: Net>(
+    worker: &Arc<Worker<N>>,
+    destination: &Destination,
+) -> Result<Opened<N::Stream>, ProxyError> {
+    let mut opening = Opening { kind: StreamKind::Opaque, early: Early::nothing() };
+    open(worker, destination, &mut opening).await
 }
 
 /// Opens a way within the cluster's caps.
