@@ -25,7 +25,7 @@ use crate::{
         transport::PeerKind,
         wire,
     },
-    net::Net,
+    net::{Net, Stream},
     tls::{
         accept::{self, Accepted, Secured},
         trust::{Cut, Guard},
@@ -40,6 +40,9 @@ pub async fn serve<N: Net>(
     address: SocketAddr,
 ) {
     let Some((accepted, snapshot)) = entrance.accept(&worker.snapshots) else { return };
+    if let Some(limit) = snapshot.config.settings.limits.tcp_user_timeout {
+        stream.set_user_timeout(limit);
+    }
     // Not kept any longer than needed: a connection may live for days.
     let listener = Arc::clone(accepted.listener(&snapshot));
     match &listener.kind {

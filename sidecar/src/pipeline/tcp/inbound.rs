@@ -12,7 +12,7 @@ use crate::{
         place::Target,
     },
     drain::Phase,
-    model::{flag::ResponseFlag, listener::Protocol},
+    model::{cluster::AppProtocol, flag::ResponseFlag, listener::Protocol, settings::Limits},
     net::{Net, Stream},
     pipeline::{attempt::connect_error, destination, door::Door, error::ProxyError, worker::Worker},
     relay::{
@@ -142,8 +142,11 @@ where
         Ok(()) => {
             let setup = Setup { half_open: app.half_open, ..Setup::default() };
             match carry(&mut app.connection, session, cut.clone(), setup).await {
-                End::Cancelled { .. } => {
+                End::Cancelled { has_spoken } => {
                     record.discard();
+                    if !has_spoken {
+                        app.keep(worker).await;
+                    }
                     return After::Free;
                 }
                 End::Orderly => None,
@@ -178,7 +181,7 @@ async fn take<N: Net>(
 pub async fn inbound_plain<N, S>(worker: &Arc<Worker<N>>, door: &Door, mut stream: S, cut: Cut)
 where
     N: Net,
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: Stream,
 {
     door.count_request();
     let mut record = RequestRecord::new(Arc::clone(door.counts()), worker.now());
@@ -187,7 +190,9 @@ where
         Ok(mut app) => {
             let setup = Setup { half_open: app.half_open, ..Setup::default() };
             if carry_bare(&mut stream, &mut app.connection, cut, setup).await.is_err() {
+                // As in the other direction.
                 app.connection.reset_on_close();
+                stream.reset_on_close();
                 record.set_flag(ResponseFlag::UC);
             }
         }
@@ -201,6 +206,17 @@ struct App<S> {
     connection: Connection<S>,
     _slot: circuit_breaker::RequestSlot,
     half_open: Option<Duration>,
+    /// For what it may be of use after a stream on which nothing was said: HTTP/1, with these limits.
+    http1: Option<Arc<Limits>>,
+}
+
+impl<S: Stream> App<S> {
+    /// The caller has found out that it wants something else of this app, and HTTP before all.
+    async fn keep<N: Net<Stream = S>>(self, worker: &Worker<N>) {
+        if let Some(limits) = &self.http1 {
+            worker.pool.adopt(self.connection, limits, worker.now()).await;
+        }
+    }
 }
 
 async fn to_app<N: Net>(
@@ -223,5 +239,10 @@ async fn to_app<N: Net>(
     let dialed = worker.tcp_pool.fresh(target, Speak::Tcp, now).await;
     let connection = dialed.map_err(|error| connect_error(error, target))?;
     record.head_received(worker.now());
-    Ok(App { connection, _slot: slot, half_open: cluster.settings.timeouts.half_open })
+    let may_be_http1 = door.inbound(&snapshot).is_some_and(|inbound| {
+        inbound.protocol == Protocol::Detect && inbound.app_protocol != AppProtocol::Http2
+    });
+    let half_open = cluster.settings.timeouts.half_open;
+    let http1 = may_be_http1.then(|| Arc::clone(&cluster.limits));
+    Ok(App { connection, _slot: slot, half_open, http1 })
 }
