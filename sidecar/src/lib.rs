@@ -32,6 +32,7 @@ pub mod tls;
 
 // Data side, decisions: pure; `now` and `rng` are arguments.
 pub mod balance;
+pub mod detect;
 pub mod headers;
 pub mod resilience;
 pub mod route;

@@ -5,6 +5,7 @@
 
 pub mod closed;
 pub mod cluster;
+pub mod detection;
 pub mod dns;
 pub mod file;
 #[cfg(test)]

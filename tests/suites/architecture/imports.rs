@@ -36,6 +36,7 @@ const RANKS: &[(&str, u8, Side)] = &[
     ("balance", 1, Shared),
     ("resilience", 1, Shared),
     ("headers", 1, Shared),
+    ("detect", 1, Shared),
     // Operations that both sides use.
     ("buffer", 2, Shared),
     ("drain", 2, Shared),

@@ -1,0 +1,22 @@
+//! Detection: what a connection speaks, told from the first bytes of either end.
+//!
+//! ```text
+//! client's bytes ──▶ client() ──▶ More │ Tls, Http2, Http1, Opaque
+//! server's bytes ──▶ server() ──▶ More │ Http (wait for the client), Opaque
+//! ```
+//! Whoever reads calls again with *all* bytes so far until there is a decision. Nothing is kept in between: the answer
+//! depends on the bytes and on nothing else, however they were cut. A decision never changes as more bytes come, and
+//! it falls at the first byte that makes it certain, so no protocol that waits for an answer is kept waiting for what
+//! it will not send. The one thing that cannot be known is whether a client whose bytes are still ambiguous
+//! ([`Verdict::More`]) will send more: who waits for it must bound that wait, and then, or when the bytes end, take it
+//! for [`Spoken::Opaque`]. (A Gopher client, for one, may send an empty line and wait.)
+//!
+//! To be wrong is cheap in one direction only. A request taken for opaque bytes still arrives, as it was sent; opaque
+//! bytes taken for a request are answered with 400. Hence each rule is as strict as its standard lets a *sender* be.
+
+mod client;
+mod server;
+
+pub use crate::model::detection::Spoken;
+pub use client::{MAX_BYTES, PREFACE, Verdict, client};
+pub use server::{ServerVerdict, server};
