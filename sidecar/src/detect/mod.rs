@@ -9,14 +9,18 @@
 //! it falls at the first byte that makes it certain, so no protocol that waits for an answer is kept waiting for what
 //! it will not send. The one thing that cannot be known is whether a client whose bytes are still ambiguous
 //! ([`Verdict::More`]) will send more: who waits for it must bound that wait, and then, or when the bytes end, take it
-//! for [`Spoken::Opaque`]. (A Gopher client, for one, may send an empty line and wait.)
+//! for [`Spoken::Opaque`]. (ZooKeeper's `ruok` has no end of line, and a Gopher client may send an empty one and wait.)
 //!
 //! To be wrong is cheap in one direction only. A request taken for opaque bytes still arrives, as it was sent; opaque
 //! bytes taken for a request are answered with 400. Hence each rule is as strict as its standard lets a *sender* be.
+//!
+//! Where TLS is not terminated, [`ClientHello`] tells where the client wants to go, and in which protocol.
 
 mod client;
+mod client_hello;
 mod server;
 
 pub use crate::model::detection::Spoken;
 pub use client::{MAX_BYTES, PREFACE, Verdict, client};
+pub use client_hello::{ClientHello, ClientHelloError, MAX_CLIENT_HELLO_BYTES};
 pub use server::{ServerVerdict, server};

@@ -15,8 +15,8 @@ use indexmap::IndexMap;
 use outrider_certs::SpiffeId;
 
 use super::{
-    closed::Closed, flag::ResponseFlag, handshake::TlsFailure, histogram::Histogram, pool_counts::PoolCounts,
-    status::DiscoveryStatus,
+    closed::Closed, detection::Detections, flag::ResponseFlag, handshake::TlsFailure, histogram::Histogram,
+    pool_counts::PoolCounts, status::DiscoveryStatus,
 };
 
 /// Callers counted by name on one inbound listener; the rest share one bucket, so that no peer can grow our memory.
@@ -250,6 +250,8 @@ pub struct ListenerRuntime {
     pub refused: [AtomicU64; Refusal::ALL.len()],
     /// Requests that were answered before any cluster was chosen, by flag.
     pub unrouted: [AtomicU64; ResponseFlag::ALL.len()],
+    /// What connections were found to speak.
+    pub detections: Detections,
     /// Requests per verified peer.
     pub peers: PeerCounts,
 }

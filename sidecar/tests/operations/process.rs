@@ -15,6 +15,7 @@ use outrider::{
     model::{
         Cluster, Endpoint, Generation, Identity, Settings, Snapshot,
         cluster::EndpointSource,
+        detection::{How, Spoken},
         flag::ResponseFlag,
         load::Load,
         reload::ConfigStatus,
@@ -59,6 +60,7 @@ pub(crate) fn state(log: Option<log::Control>) -> Arc<State> {
     api.active.store(2, Ordering::Relaxed);
     api.refuse(Refusal::Plaintext);
     api.count_unrouted(ResponseFlag::NR);
+    api.detections.record(Some(Spoken::Opaque), How::Server, Duration::from_micros(700));
     let web = api.peers.of(&id("web"));
     web.requests.fetch_add(5, Ordering::Relaxed);
     web.set_tls(facts("web"));

@@ -4,7 +4,10 @@ mod request_line;
 #[cfg(test)]
 mod samples;
 
-use super::Spoken;
+use super::{
+    Spoken,
+    client_hello::{CLIENT_HELLO, HANDSHAKE_RECORD, MAX_PLAINTEXT_BYTES},
+};
 use request_line::Shape;
 
 /// How an HTTP/2 connection begins (RFC 9113 §3.4).
@@ -14,13 +17,6 @@ pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// octets, and the usual servers take 8 KiB; a longer one is decided by how it begins. It is also what a connection
 /// costs in memory, and each further byte in time, before anything is known of it.
 pub const MAX_BYTES: usize = 8 * 1024;
-
-/// `ContentType.handshake` (RFC 8446 §5.1).
-const HANDSHAKE_RECORD: u8 = 22;
-/// `HandshakeType.client_hello` (RFC 8446 §4).
-const CLIENT_HELLO: u8 = 1;
-/// What a record in the clear may carry (RFC 8446 §5.1).
-const MAX_PLAINTEXT_BYTES: u16 = 1 << 14;
 
 /// What [`client`] says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

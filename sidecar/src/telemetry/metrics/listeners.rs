@@ -10,7 +10,7 @@ use std::{
 
 use prometheus_client::encoding::DescriptorEncoder;
 
-use super::family::{Labels, metric};
+use super::family::{Labels, metric, seconds};
 use crate::model::{
     Generation,
     closed::{Misuse, Shed},
@@ -60,7 +60,26 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, config: &Generation) -
             })
         }),
     )?;
+    encode_detections(encoder, &listeners)?;
     encode_peers(encoder, &listeners)
+}
+
+fn encode_detections(
+    encoder: &mut DescriptorEncoder<'_>,
+    listeners: &[(&str, &ListenerRuntime)],
+) -> fmt::Result {
+    metric("detections", "Connections by what they speak and how that was known").counters(
+        encoder,
+        listeners.iter().flat_map(|(name, runtime)| {
+            runtime.detections.read().map(move |(protocol, how, count)| {
+                ([("listener", *name), ("protocol", protocol), ("how", how)], count)
+            })
+        }),
+    )?;
+    seconds("detection_duration", "From accepting a connection to knowing what it speaks").histograms(
+        encoder,
+        listeners.iter().map(|(name, runtime)| ([("listener", *name)], runtime.detections.duration.read())),
+    )
 }
 
 /// Series of counters by listener and reason.
