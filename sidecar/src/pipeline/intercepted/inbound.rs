@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 
-use super::original;
+use super::{exceptions, original};
 use crate::{
     buffer::Prefixed,
     model::{Snapshot, runtime::Refusal},
@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// Serves one connection to the own app, if it proves who it is.
+/// Serves one connection to the own app, if it proves who it is, or comes by an exception from that.
 pub(in crate::pipeline) async fn inbound<N: Net>(
     worker: Arc<Worker<N>>,
     accepted: Accepted,
@@ -27,10 +27,14 @@ pub(in crate::pipeline) async fn inbound<N: Net>(
         // The kernel's rules bring nothing else here. Were they others, we would carry it to anywhere.
         .filter(|original| worker.is_own(original.ip()));
     let inbound = original.and_then(|original| accepted.listener(&snapshot).inbound(Some(original)).cloned());
-    let Some(inbound) = inbound else {
+    let (Some(original), Some(inbound)) = (original, inbound) else {
         accepted.entrance.counts.refuse(Refusal::NotRedirected);
         return stream.reset_on_close();
     };
-    let caller = Caller { stream: Prefixed::new(Bytes::new(), stream), address, original };
+    let stream = Prefixed::new(Bytes::new(), stream);
+    let caller = Caller { stream, address, original: Some(original) };
+    if !inbound.exceptions.is_none() && inbound.exceptions.is_any_open(worker.clock.wall()) {
+        return exceptions::serve(worker, accepted, snapshot, inbound, caller).await;
+    }
     serve_peer(worker, accepted, snapshot, inbound, caller).await;
 }

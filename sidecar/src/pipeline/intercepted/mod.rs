@@ -1,5 +1,6 @@
 //! Connections that the kernel brought here: where they were to go is known, what they carry often is not.
 
+mod exceptions;
 mod inbound;
 mod outbound;
 

@@ -3,6 +3,8 @@
 //! The way to the upstream is opened before a byte is read from the downstream, so an attempt that fails can be
 //! repeated at another endpoint whatever the stream would have carried.
 
+mod bare;
+
 use std::{
     io,
     sync::Arc,
@@ -11,15 +13,17 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{
-    attempt::connect_error, attempts, destination, door::Door, error::ProxyError, respond, worker::Worker,
-};
+pub use bare::Bare;
+
 use crate::{
     balance::{self, InFlight, Tried},
     connect::{dial::Connection, place::Target},
     drain::Phase,
-    model::{Cluster, Identity, flag::ResponseFlag},
+    model::{Cluster, Identity, flag::ResponseFlag, listener::Asked},
     net::{Net, Stream},
+    pipeline::{
+        attempt::connect_error, attempts, destination, door::Door, error::ProxyError, respond, worker::Worker,
+    },
     relay::{
         copy::{self, End},
         frame::Kind,
@@ -221,8 +225,8 @@ where
     }
 }
 
-/// Relays between an app and a standard peer, as [`carry`].
-async fn carry_bare<A, B>(a: &mut A, b: &mut B, cut: Cut) -> io::Result<()>
+/// Relays between an app and somebody without frames, as [`carry`].
+async fn carry_bare<A, B>(a: &mut A, b: &mut B, cut: impl Future<Output = ()>) -> io::Result<()>
 where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
@@ -303,27 +307,12 @@ where
 }
 
 /// Serves the one stream of a standard peer's connection.
-pub async fn inbound_plain<N, S>(worker: &Arc<Worker<N>>, door: &Door, mut stream: S, cut: Cut)
-where
-    N: Net,
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    door.count_request();
-    let mut record = RequestRecord::new(Arc::clone(door.counts()), worker.now());
-    let opened = Box::pin(to_app(worker, door, &mut record)).await;
-    match opened {
-        Ok(mut app) => {
-            if carry_bare(&mut stream, &mut app.connection, cut).await.is_err() {
-                app.connection.reset_on_close();
-                record.set_flag(ResponseFlag::UC);
-            }
-        }
-        Err(error) => record.set_flag(error.flag()),
-    }
-    record.finish();
+pub async fn inbound_plain<N: Net, S: Stream>(worker: &Worker<N>, door: &Door, stream: S, cut: Cut) {
+    Bare::new(worker, door).carry(worker, door, stream, cut).await;
 }
 
 /// A connection to the own app, and what is held for it.
+#[derive(Debug)]
 struct App<S> {
     connection: Connection<S>,
     _slot: circuit_breaker::RequestSlot,
@@ -335,7 +324,7 @@ async fn to_app<N: Net>(
     record: &mut RequestRecord,
 ) -> Result<App<N::Stream>, ProxyError> {
     let snapshot = door.load(&worker.snapshots);
-    door.admit(&snapshot)?;
+    door.admit(&snapshot, Asked::Bytes, || worker.clock.wall())?;
     let cluster = &destination::find(worker, door, &snapshot, None)?;
     let name = cluster.name();
     record.routed(Arc::clone(&cluster.runtime));
