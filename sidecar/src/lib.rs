@@ -47,6 +47,7 @@ pub mod net;
 pub mod config;
 pub mod discovery;
 pub mod identity;
+pub mod intercept;
 pub mod memory;
 pub mod publish;
 

@@ -2,6 +2,7 @@
 
 use std::{future::poll_fn, io, pin::Pin, task::ready};
 
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::Buffer;
@@ -13,7 +14,7 @@ use super::Buffer;
 /// As the stream reports them.
 pub async fn append<S: AsyncRead + Unpin>(
     stream: &mut S,
-    bytes: &mut Vec<u8>,
+    bytes: &mut BytesMut,
     max: usize,
 ) -> io::Result<usize> {
     poll_fn(|cx| {

@@ -2,6 +2,7 @@
 
 mod check;
 mod drain;
+mod intercept;
 mod reload;
 
 use std::{
@@ -32,6 +33,9 @@ enum Command {
     Drain(Drain),
     /// Have a running sidecar read its configuration again now, and say what became of it
     Reload(Reload),
+    /// Bring the connections of this network namespace to the sidecar, by the kernel
+    #[command(subcommand)]
+    Intercept(intercept::Intercept),
     /// Print the version
     Version,
 }
@@ -98,6 +102,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         Command::Check(file) => check::check(&file.config),
         Command::Drain(drain) => drain::drain(&drain.admin_socket, drain.inbound, drain.wait),
         Command::Reload(reload) => reload::reload(&reload.admin_socket),
+        Command::Intercept(command) => intercept::run(&command),
         Command::Version => {
             writeln!(io::stdout(), "outrider {}", env!("CARGO_PKG_VERSION"))?;
             Ok(ExitCode::SUCCESS)

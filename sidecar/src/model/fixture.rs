@@ -16,6 +16,7 @@ use super::{
         RetryPolicy, Timeouts,
     },
     generation::Generation,
+    intercept::{InboundRules, InterceptSettings, Mode, OutboundRules, Own},
     listener::Protocol,
     runtime::{ClusterRuntime, EndpointRuntime},
     settings::{
@@ -44,6 +45,25 @@ pub(crate) fn bootstrap() -> Bootstrap {
         },
         admin: AdminSettings { socket: "/none".into(), listen: None },
         intercept: None,
+    }
+}
+
+/// Interception with an exception of every kind.
+pub(crate) fn intercept(mode: Mode, own: Own) -> InterceptSettings {
+    InterceptSettings {
+        mode,
+        own,
+        outbound: OutboundRules {
+            port: 4340,
+            except_ports: vec![3306, 25],
+            except_cidrs: vec!["10.8.0.0/16".parse().unwrap(), "fd08::/16".parse().unwrap()],
+            except_uids: vec![7],
+        },
+        inbound: InboundRules {
+            port: 4343,
+            except_ports: vec![9090],
+            except_cidrs: vec!["fd09::/16".parse().unwrap()],
+        },
     }
 }
 

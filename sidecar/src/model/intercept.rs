@@ -70,3 +70,12 @@ pub struct InboundRules {
 /// address and must arrive there, while those that we make to ourselves as to any other endpoint must come in as a peer's:
 /// the rules tell them apart by it.
 pub const APP_DSCP: u8 = 43;
+
+/// With [`Mode::Tproxy`]: mark of our connections to the app that have a client's address, and of the app's packets in
+/// answer, which a routing rule keeps in the namespace by it. Marks of connections from here to [`MARK_MAX`] are ours.
+pub const TPROXY_MARK: u32 = 0x4f52_0000;
+/// The largest mark of a connection that is ours: those above [`TPROXY_MARK`] are of exceptions.
+pub const MARK_MAX: u32 = 0x4f52_ffff;
+/// With [`Mode::Tproxy`]: number of the routing table by which such packets stay, and preference of the rule that leads
+/// to it.
+pub const TPROXY_TABLE: u32 = 4343;

@@ -7,11 +7,13 @@ pub mod closed;
 pub mod cluster;
 pub mod detection;
 pub mod dns;
+pub mod exceptions;
 pub mod file;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod flag;
 pub mod generation;
+pub mod habit;
 pub mod handshake;
 pub mod histogram;
 pub mod identity;

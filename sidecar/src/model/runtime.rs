@@ -15,8 +15,8 @@ use indexmap::IndexMap;
 use outrider_certs::SpiffeId;
 
 use super::{
-    closed::Closed, detection::Detections, flag::ResponseFlag, handshake::TlsFailure, histogram::Histogram,
-    listener::Exception, pool_counts::PoolCounts, status::DiscoveryStatus,
+    closed::Closed, detection::Detections, flag::ResponseFlag, habit::LastHabit, handshake::TlsFailure,
+    histogram::Histogram, listener::Exception, pool_counts::PoolCounts, status::DiscoveryStatus,
 };
 
 /// Callers counted by name on one inbound listener; the rest share one bucket, so that no peer can grow our memory.
@@ -51,6 +51,8 @@ pub struct ClusterRuntime {
     pub tls_failures: [AtomicU64; TlsFailure::ALL.len()],
     /// What left and came unencrypted; only `tls: none` has it.
     pub unencrypted: Arc<ByteCounts>,
+    /// Who spoke first on intercepted connections.
+    pub habit: LastHabit,
 }
 
 /// Connections that are not the mesh's own, and what they carried.
@@ -130,6 +132,7 @@ impl ClusterRuntime {
             discovery: Arc::new(DiscoveryStatus::new(now)),
             tls_failures: Default::default(),
             unencrypted: Arc::default(),
+            habit: LastHabit::default(),
         }
     }
 }

@@ -51,7 +51,7 @@ pub async fn serve<N: Net>(
         ListenerKind::OutboundTcp { .. } => {
             drop((listener, snapshot));
             let door = Door::new(accepted, From::App);
-            Box::pin(tcp::outbound(&worker, &door, stream)).await;
+            Box::pin(tcp::outbound(&worker, &door, stream, Bytes::new())).await;
         }
         ListenerKind::Inbound(inbound) => {
             let inbound = Arc::clone(inbound);
@@ -225,8 +225,8 @@ async fn enter<N: Net>(
         (Protocol::Http | Protocol::Detect, None) if !is_sidecar => {
             http_connection::serve(worker, door, stream, Wire::Sniffed).await;
         }
-        (Protocol::Tcp | Protocol::Detect, Some(wire::ALPN_TCP)) => {
-            tcp::inbound_framed(&worker, &door, stream, cut).await
+        (Protocol::Http | Protocol::Tcp | Protocol::Detect, Some(wire::ALPN_TCP)) if is_sidecar => {
+            tcp::inbound_framed(&worker, &door, stream, cut).await;
         }
         (Protocol::Tcp, _) if !is_sidecar => tcp::inbound_plain(&worker, &door, stream, cut).await,
         (Protocol::Http | Protocol::Tcp | Protocol::Detect, _) => {

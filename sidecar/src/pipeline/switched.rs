@@ -155,9 +155,10 @@ async fn carry<N: Net, S: Stream>(
     mut watcher: Watcher,
 ) -> Option<ResponseFlag> {
     let cut = far.as_connection().map_or_else(Cut::never, DriverEnd::cut);
+    let setup = copy::Setup { half_open: Some(copy::HALF_OPEN_LIMIT), ..copy::Setup::default() };
     let relayed = tokio::select! {
         biased;
-        relayed = copy::plain(&mut near, &mut far) => relayed,
+        relayed = copy::plain(&mut near, &mut far, setup) => relayed,
         () = watcher.reached(Phase::Forced) => return Some(ResponseFlag::DR),
         () = cut => return Some(ResponseFlag::UC),
         () = silence => return Some(ResponseFlag::SI),

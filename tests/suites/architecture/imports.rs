@@ -51,6 +51,7 @@ const RANKS: &[(&str, u8, Side)] = &[
     ("config", 3, Control),
     ("discovery", 3, Control),
     ("identity", 3, Control),
+    ("intercept", 3, Control),
     ("memory", 3, Control),
     // Where each side is joined.
     ("pipeline", 4, Data),

@@ -16,6 +16,8 @@ use std::{
     time::Duration,
 };
 
+use bytes::BytesMut;
+
 use crate::{
     buffer::{self, Prefixed},
     connect::counted::Counted,
@@ -73,7 +75,7 @@ pub(super) async fn serve<N: Net>(
     let (address, original) = (caller.address, caller.original);
     let (_, stream) = caller.stream.into_parts();
     let door = plain_door(&accepted, address, original, Exception::Plaintext);
-    let mut first = First { stream, address: address.ip(), bytes: Vec::new() };
+    let mut first = First { stream, address: address.ip(), bytes: BytesMut::new() };
     let mut bare = Bare::new(&worker, &door);
     // Boxed for its own time, as a handshake is.
     let told = Box::pin(tell(&worker, &door, &snapshot, &inbound, (&mut first, &mut bare))).await;
@@ -86,7 +88,7 @@ pub(super) async fn serve<N: Net>(
             return closed.count(&accepted, address);
         }
     };
-    let stream = Prefixed::new(bytes.into(), stream);
+    let stream = Prefixed::new(bytes.freeze(), stream);
     let exception = match told {
         Told::Mesh => {
             bare.cancel();
@@ -161,7 +163,7 @@ struct Found {
 struct First<S> {
     stream: S,
     address: IpAddr,
-    bytes: Vec<u8>,
+    bytes: BytesMut,
 }
 
 impl<S: Stream> First<S> {
@@ -192,9 +194,9 @@ impl<S: Stream> First<S> {
         }
     }
 
-    /// Whether bytes that tell nothing yet may be those of a handshake.
-    fn may_be_tls(&self) -> bool {
-        self.bytes.first().is_none_or(|kind| *kind == HANDSHAKE_RECORD)
+    /// Whether bytes that tell nothing yet can be those of a handshake alone.
+    fn is_handshake(&self) -> bool {
+        self.bytes.first() == Some(&HANDSHAKE_RECORD)
     }
 }
 
@@ -243,10 +245,9 @@ async fn tell<N: Net>(
         Some(spoken) => {
             plaintext(inbound, spoken, permits_plaintext).map_or_else(|| refused(Refusal::Plaintext), Ok)
         }
-        // What its bytes may still have become is nothing to wait for.
-        None if may_be_bytes && !first.may_be_tls() => Ok(Told::Bytes(Exception::Plaintext)),
+        // What may still become a request is not carried as if it could not: its head would pass as it is.
         None if how == How::Timeout => refused(Refusal::Timeout),
-        None if may_be_bytes && first.bytes.is_empty() => Ok(Told::Bytes(Exception::Plaintext)),
+        None if may_be_bytes && !first.is_handshake() => Ok(Told::Bytes(Exception::Plaintext)),
         None => Ok(Told::Mesh),
     }
 }

@@ -2,13 +2,19 @@
 
 use std::sync::Arc;
 
-use super::{App, carry_bare, to_app};
+use bytes::BytesMut;
+
+use super::{
+    carry_bare,
+    inbound::{App, to_app},
+};
 use crate::{
-    buffer::{self, BUFFER_BYTES, Prefixed},
+    buffer,
     detect::{self, ServerVerdict},
     model::flag::ResponseFlag,
     net::{Net, Stream},
     pipeline::{door::Door, worker::Worker},
+    relay::copy::{Before, HALF_OPEN_LIMIT, Setup},
     telemetry::record::RequestRecord,
 };
 
@@ -17,7 +23,7 @@ use crate::{
 pub struct Bare<N: Net> {
     app: Option<App<N::Stream>>,
     /// What the app has said so far.
-    said: Vec<u8>,
+    said: BytesMut,
     record: RequestRecord,
 }
 
@@ -26,7 +32,7 @@ impl<N: Net> Bare<N> {
     #[must_use]
     pub fn new(worker: &Worker<N>, door: &Door) -> Self {
         let record = RequestRecord::new(Arc::clone(door.counts()), worker.now());
-        Self { app: None, said: Vec::new(), record }
+        Self { app: None, said: BytesMut::new(), record }
     }
 
     /// Connects to the app, which hears nothing, and waits for it to say what no server of HTTP says unasked. Waits for
@@ -36,7 +42,7 @@ impl<N: Net> Bare<N> {
             self.app = Box::pin(to_app(worker, door, &mut self.record)).await.ok();
         }
         while let Some(app) = &mut self.app {
-            match buffer::append(&mut app.connection, &mut self.said, BUFFER_BYTES).await {
+            match buffer::append(&mut app.connection, &mut self.said, usize::MAX).await {
                 Ok(1..) => match detect::server(&self.said) {
                     ServerVerdict::Opaque => return,
                     ServerVerdict::Http => break,
@@ -67,10 +73,11 @@ impl<N: Net> Bare<N> {
         };
         let mut record = self.record;
         match app {
-            Ok(App { connection, _slot }) => {
-                let mut app = Prefixed::new(self.said.into(), connection);
-                if carry_bare(&mut stream, &mut app, cut).await.is_err() {
-                    app.reset_on_close();
+            Ok(mut app) => {
+                let down = Before { bytes: self.said.freeze(), ..Before::default() };
+                let setup = Setup { down, half_open: Some(HALF_OPEN_LIMIT), ..Setup::default() };
+                if carry_bare(&mut stream, &mut app.connection, cut, setup).await.is_err() {
+                    app.connection.reset_on_close();
                     stream.reset_on_close();
                     record.set_flag(ResponseFlag::UC);
                 }
