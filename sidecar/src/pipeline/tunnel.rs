@@ -29,7 +29,7 @@ use super::{
 use crate::{
     connect::dial::{Connection, Speak},
     detect::{self, Spoken, Verdict},
-    model::{Cluster, ListenerKind},
+    model::{Cluster, ListenerKind, listener::Asked},
     net::Net,
     relay::{
         activity::Activity,
@@ -75,7 +75,7 @@ pub(super) async fn open<N: Net>(
     record: &mut RequestRecord,
 ) -> Result<Tunnel, ProxyError> {
     let snapshot = door.load(&worker.snapshots);
-    door.admit(&snapshot)?;
+    door.admit(&snapshot, Asked::Bytes, || worker.clock.wall())?;
     let listener = door.listener(&snapshot);
     if !matches!(listener.kind, ListenerKind::OutboundHttp { .. }) {
         return Err(ProxyError::Unsupported("CONNECT"));
