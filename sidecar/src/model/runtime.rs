@@ -16,7 +16,7 @@ use outrider_certs::SpiffeId;
 
 use super::{
     closed::Closed, detection::Detections, flag::ResponseFlag, habit::LastHabit, handshake::TlsFailure,
-    histogram::Histogram, pool_counts::PoolCounts, status::DiscoveryStatus,
+    histogram::Histogram, listener::Exception, pool_counts::PoolCounts, status::DiscoveryStatus,
 };
 
 /// Callers counted by name on one inbound listener; the rest share one bucket, so that no peer can grow our memory.
@@ -50,15 +50,15 @@ pub struct ClusterRuntime {
     /// TLS handshakes with its endpoints that failed, by reason.
     pub tls_failures: [AtomicU64; TlsFailure::ALL.len()],
     /// What left and came unencrypted; only `tls: none` has it.
-    pub unencrypted: Unencrypted,
+    pub unencrypted: Arc<ByteCounts>,
     /// Who spoke first on intercepted connections.
     pub habit: LastHabit,
 }
 
-/// What left and came unencrypted, to and from services outside the mesh.
+/// Connections that are not the mesh's own, and what they carried.
 #[derive(Debug, Default)]
-pub struct Unencrypted {
-    /// Connections made.
+pub struct ByteCounts {
+    /// Connections made, or let in.
     pub connections: AtomicU64,
     /// Bytes written to them.
     pub sent_bytes: AtomicU64,
@@ -77,7 +77,7 @@ pub struct RequestCounts {
     pub latency: Histogram,
 }
 
-/// Streams that left HTTP for another protocol, as WebSocket.
+/// Streams that left HTTP for another protocol, as WebSocket, or that were asked for as a tunnel.
 #[derive(Debug, Default)]
 pub struct UpgradeCounts {
     /// Those begun.
@@ -131,7 +131,7 @@ impl ClusterRuntime {
             upgrades: UpgradeCounts::default(),
             discovery: Arc::new(DiscoveryStatus::new(now)),
             tls_failures: Default::default(),
-            unencrypted: Unencrypted::default(),
+            unencrypted: Arc::default(),
             habit: LastHabit::default(),
         }
     }
@@ -253,6 +253,8 @@ pub struct ListenerRuntime {
     pub refused: [AtomicU64; Refusal::ALL.len()],
     /// Requests that were answered before any cluster was chosen, by flag.
     pub unrouted: [AtomicU64; ResponseFlag::ALL.len()],
+    /// Connections let in without mutual TLS, by exception.
+    pub exceptions: [Arc<ByteCounts>; Exception::ALL.len()],
     /// What connections were found to speak.
     pub detections: Detections,
     /// Requests per verified peer.
@@ -284,11 +286,13 @@ pub enum Refusal {
     NoIdentity,
     /// It dialled a port that is only for what the kernel brings there.
     NotRedirected,
+    /// It is our own: the kernel's rules bring back to us what we send.
+    Loop,
 }
 
 impl Refusal {
     /// Every reason, in the order of their discriminants.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Plaintext,
         Self::NoCertificate,
         Self::BadCertificate,
@@ -300,6 +304,7 @@ impl Refusal {
         Self::Tls,
         Self::NoIdentity,
         Self::NotRedirected,
+        Self::Loop,
     ];
 
     /// The reason as a metric label.
@@ -317,6 +322,7 @@ impl Refusal {
             Self::Tls => "tls",
             Self::NoIdentity => "no_identity",
             Self::NotRedirected => "not_redirected",
+            Self::Loop => "loop",
         }
     }
 }
@@ -329,11 +335,9 @@ impl ListenerRuntime {
         }
     }
 
-    /// Counts one refused connection.
-    pub fn refuse(&self, reason: Refusal) {
-        if let Some(count) = self.refused.get(reason as usize) {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
+    /// Counts one refused connection; how many there were before for that reason.
+    pub fn refuse(&self, reason: Refusal) -> u64 {
+        self.refused.get(reason as usize).map_or(0, |count| count.fetch_add(1, Ordering::Relaxed))
     }
 }
 

@@ -35,7 +35,7 @@ pub(crate) fn are_here(needs: &[&str]) -> bool {
 }
 
 /// Says something to whoever runs the tests: `eprintln!` of a test that passes is shown to nobody.
-pub(super) fn say(line: &str) {
+pub(crate) fn say(line: &str) {
     writeln!(std::io::stderr(), "{line}").expect("standard error");
 }
 
