@@ -20,6 +20,7 @@ mod program;
 mod proof;
 mod routes;
 mod rules;
+mod watch;
 
 use std::collections::BTreeMap;
 
@@ -28,6 +29,7 @@ pub use self::{
     obstacle::Error,
     program::{Error as ProgramError, Program as SystemProgram},
     proof::Findings,
+    watch::watch,
 };
 use crate::model::{
     Settings,

@@ -6,22 +6,12 @@ use std::{
 };
 
 use super::{
-    namespace::{Host, claim, ip, nft, ran},
-    program::{Door, INBOUND, Intercept, OUTBOUND},
+    namespace::{Host, claim, ip, nft, packets, ran},
+    program::{Door, INBOUND, Intercept, OUTBOUND, network},
 };
 
 /// A gate that waits for long is none.
 const LIMIT: Duration = Duration::from_secs(8);
-
-/// A network with a way out, on which nobody is.
-fn network() {
-    ip("link add cable type dummy");
-    ip("address add 10.42.0.1/24 dev cable");
-    ip("address add fd42::1/64 dev cable nodad");
-    ip("link set cable up");
-    ip("route add default via 10.42.0.254");
-    ip("-6 route add default via fd42::254");
-}
 
 #[track_caller]
 fn fails(intercept: &Intercept, why: &str) {
@@ -163,6 +153,6 @@ fn no_packet_of_a_check_leaves_the_namespace() {
             intercept.good("apply");
             intercept.good("check");
         }
-        assert_eq!(host.run(|| super::namespace::packets("seen", "n")), 0);
+        assert_eq!(host.run(|| packets("seen", "n")), 0);
     });
 }

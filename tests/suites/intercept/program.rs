@@ -14,7 +14,7 @@ use rustix::{process::Uid, thread::set_thread_res_uid};
 use socket2::{Domain, SockRef, Socket, Type};
 use tempfile::TempDir;
 
-use super::namespace::{has_users, ran};
+use super::namespace::{has_users, ip, ran};
 use crate::processes::process::program;
 
 /// Where what leaves is brought to.
@@ -94,6 +94,20 @@ intercept: {{ mode: {mode}, {own}, outbound: {{ port: {OUTBOUND}, {outbound} }},
         let found = all.iter().find(|entry| entry["rule"] == exception);
         let bytes = found.unwrap_or_else(|| panic!("no {exception} in {shown:#}"))["bytes"].as_u64();
         bytes.unwrap_or_else(|| panic!("{exception} is not counted: {shown:#}"))
+    }
+}
+
+/// A network with a way out, on which nobody is; without IPv6 where that is switched off.
+pub(super) fn network() {
+    ip("link add cable type veth peer name end");
+    ip("address add 10.42.0.1/24 dev cable");
+    ip("link set cable up");
+    ip("link set end up");
+    ip("route add default via 10.42.0.254");
+    let disabled = fs::read_to_string("/proc/sys/net/ipv6/conf/cable/disable_ipv6");
+    if disabled.is_ok_and(|text| text.trim() == "0") {
+        ip("address add fd42::1/64 dev cable nodad");
+        ip("-6 route add default via fd42::254");
     }
 }
 
@@ -241,14 +255,11 @@ fn wait_for<T>(mut attempt: impl FnMut() -> io::Result<T>) -> T {
 }
 
 /// Sends so many bytes one way, waits until they are there, and then as many the other way.
-pub(super) fn exchange(a: &mut TcpStream, b: &mut TcpStream, bytes: usize) {
-    send(a, b, bytes);
-    send(b, a, bytes);
-}
-
-fn send(from: &TcpStream, to: &mut TcpStream, bytes: usize) {
-    let mut from = from.try_clone().expect("a second handle");
-    let writer = thread::spawn(move || from.write_all(&vec![b'x'; bytes]).expect("written"));
-    to.read_exact(&mut vec![0; bytes]).expect("read");
-    writer.join().expect("a thread ends");
+pub(super) fn exchange(a: &TcpStream, b: &TcpStream, bytes: usize) {
+    for (mut from, mut to) in [(a, b), (b, a)] {
+        thread::scope(|scope| {
+            scope.spawn(move || from.write_all(&vec![b'x'; bytes]).expect("written"));
+            to.read_exact(&mut vec![0; bytes]).expect("read");
+        });
+    }
 }

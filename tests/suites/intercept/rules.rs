@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Command};
 
 use super::{
     namespace::{claim, ip, nft, ran, sysctl},
-    program::{Intercept, complaint, everything},
+    program::{Intercept, complaint, everything, network},
 };
 use crate::processes::process::program;
 
@@ -187,10 +187,8 @@ fn each_difference_of_what_is_loaded_is_shown() {
 fn it_works_where_ipv6_is_switched_off() {
     claim(&[], async || {
         sysctl("net/ipv6/conf/all/disable_ipv6", "1");
-        ip("link add cable type dummy");
-        ip("address add 10.42.0.1/24 dev cable");
-        ip("link set cable up");
-        ip("route add default dev cable");
+        sysctl("net/ipv6/conf/default/disable_ipv6", "1");
+        network();
         for mode in ["redirect", "tproxy"] {
             let intercept = full(mode);
             intercept.set(mode, "except_ports: [25]", "");
@@ -241,7 +239,8 @@ fn without_nft_the_message_names_its_package() {
 fn a_configuration_without_the_section_is_told_so() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("outrider.yaml");
-    let text = "service: s\ntrust_domain: t\nidentity: { file: { certificate: a, key: b, bundle: c } }\n";
+    let text = "service: s\ntrust_domain: t\nidentity: { file: { certificate: a, key: b, bundle: c } }\n\
+                outbound: [{ listen: '127.0.0.1:0' }]\n";
     fs::write(&path, text).expect("written");
     let mut command = Command::new(program("outrider"));
     let said = complaint(command.args(["intercept", "apply", "--config"]).arg(path));
