@@ -26,5 +26,6 @@ mod calls;
 mod dead_sidecar;
 mod many;
 mod own_calls;
+mod programs;
 mod strangers;
 mod unknown;
