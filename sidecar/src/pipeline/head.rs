@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use http::{HeaderValue, Method, Version, header, request::Parts, uri::Scheme};
-use hyper::ext::Protocol;
 
 use super::{
     door::{Door, From},
@@ -33,9 +32,7 @@ pub(super) fn judge(head: &Parts, wish: Option<&Wish>, limits: &Limits) -> Resul
     check(head, limits)?;
     if head.method == Method::CONNECT {
         if wish.is_none() {
-            let is_extended = head.extensions.get::<Protocol>().is_some();
-            let what = if is_extended { "CONNECT with a :protocol other than websocket" } else { "CONNECT" };
-            return Err(ProxyError::Unsupported(what));
+            return Err(ProxyError::Unsupported("CONNECT with a :protocol other than websocket"));
         }
         // RFC 8441 §4: an extended CONNECT has a path, as other requests have.
         if !head.uri.path().starts_with('/') {

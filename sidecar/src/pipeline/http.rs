@@ -62,7 +62,7 @@ pub async fn handle<N: Net>(
     let is_grpc = !is_leaving && respond::is_grpc(request.headers());
     let version = request.version();
     let unanswered = Unanswered { worker: &worker, door: &door, is_http2: version == Version::HTTP_2 };
-    let outcome = if tunnel::is_asked(&door, &request) {
+    let outcome = if tunnel::is_asked(&request) {
         // Boxed, so that other requests do not keep the room.
         Box::pin(tunnel::open(&worker, &door, request, &mut record)).await.map(Outcome::Tunnel)
     } else {

@@ -19,7 +19,7 @@ use hyper::{
 use super::{
     attempt::Held,
     destination,
-    door::{Door, From},
+    door::Door,
     error::ProxyError,
     head,
     switched::{After, Far, Opaque, Switched},
@@ -45,11 +45,10 @@ use crate::{
 /// First bytes by which TLS is known: a record's header, and the type of its first message (RFC 8446 §5.1, §4).
 pub(super) const TLS_START_BYTES: usize = 6;
 
-/// Whether it is the own app's request for a tunnel. A peer's is a request as any other, and refused.
-pub(super) fn is_asked<B>(door: &Door, request: &Request<B>) -> bool {
-    request.method() == Method::CONNECT
-        && matches!(door.from, From::App)
-        && request.extensions().get::<Protocol>().is_none()
+/// Whether a request is one for a tunnel.
+pub(super) fn is_asked<B>(request: &Request<B>) -> bool {
+    // With a protocol it is an extended one (RFC 8441 §4), which asks for something else.
+    request.method() == Method::CONNECT && request.extensions().get::<Protocol>().is_none()
 }
 
 /// A tunnel whose way is open.
@@ -76,8 +75,8 @@ pub(super) async fn open<N: Net>(
 ) -> Result<Tunnel, ProxyError> {
     let snapshot = door.load(&worker.snapshots);
     door.admit(&snapshot)?;
-    let listener = door.listener(&snapshot);
-    if !matches!(listener.kind, ListenerKind::OutboundHttp { .. }) {
+    // Peers have no use for one. What the kernel brought here was meant for another proxy.
+    if !matches!(door.listener(&snapshot).kind, ListenerKind::OutboundHttp { .. }) {
         return Err(ProxyError::Unsupported("CONNECT"));
     }
     let downstream = (request.version() == Version::HTTP_2).then(|| hyper::upgrade::on(&mut request));
