@@ -115,6 +115,7 @@ pub(crate) fn settings(name: &str) -> ClusterSettings {
             connect: Duration::from_secs(2),
             request: None,
             stream_idle: Duration::from_secs(300),
+            half_open: Some(Duration::from_secs(3600)),
             pool_idle: Duration::from_secs(60),
             connection_age: Duration::from_secs(3600),
         },

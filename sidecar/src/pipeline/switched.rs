@@ -24,7 +24,7 @@ use crate::{
     model::{Cluster, flag::ResponseFlag, runtime::UpgradeCounts},
     net::{Net, Stream},
     relay::{
-        copy,
+        copy::{self, Setup},
         h2_stream::H2Stream,
         leg::{Count, Leg},
         replay::Rest,
@@ -149,7 +149,8 @@ impl Switched {
         let all = &cluster.runtime.upgrades;
         let near = near_leg(near, Count { own: &sent, all: &all.sent_bytes });
         let count = Count { own: &received, all: &all.received_bytes };
-        let bounds = (limit, silent(&sent, &received, limit), watcher);
+        let half_open = cluster.settings.timeouts.half_open;
+        let bounds = (limit, silent(&sent, &received, limit), watcher, half_open);
         let ended = match upstream {
             Far::Connection(connection) => over(near, far_connection::<N>(connection, count), bounds).await,
             Far::Stream(stream) => {
@@ -209,11 +210,11 @@ async fn far_connection<N: Net>(
 async fn over<'a, S: Stream, F: Stream>(
     near: impl Future<Output = Result<Leg<'a, S>, ResponseFlag>>,
     far: impl Future<Output = Result<FarLeg<'a, F>, ResponseFlag>>,
-    (limit, silence, watcher): (Duration, impl Future<Output = ()>, Watcher),
+    (limit, silence, watcher, half_open): (Duration, impl Future<Output = ()>, Watcher, Option<Duration>),
 ) -> Result<(), ResponseFlag> {
     let both = tokio::time::timeout(limit, async { tokio::try_join!(near, far) });
     let (near, far) = both.await.unwrap_or(Err(ResponseFlag::SI))?;
-    carry(near, far, silence, watcher).await
+    carry(near, far, silence, watcher, half_open).await
 }
 
 /// Relays until both directions have ended, or until something cuts the stream.
@@ -222,13 +223,14 @@ async fn carry<S: Stream, F: Stream>(
     far: FarLeg<'_, F>,
     silence: impl Future<Output = ()>,
     mut watcher: Watcher,
+    half_open: Option<Duration>,
 ) -> Result<(), ResponseFlag> {
     let FarLeg { leg: mut far, cut, is_own_tls } = far;
+    let setup = Setup { half_open, ..Setup::default() };
     let relayed = async {
         if is_own_tls && !tunnel::is_tls(&near.first(tunnel::TLS_START_BYTES).await?) {
             return Ok(Err(ResponseFlag::DPE));
         }
-        let setup = copy::Setup { half_open: Some(copy::HALF_OPEN_LIMIT), ..copy::Setup::default() };
         copy::plain(&mut near, &mut far, setup).await.map(|_carried| Ok(()))
     };
     let relayed = tokio::select! {

@@ -29,7 +29,7 @@ use super::{
 use crate::{
     connect::dial::{Connection, Speak},
     detect::{self, Spoken, Verdict},
-    model::{Cluster, ListenerKind, transport::Transport},
+    model::{Cluster, ListenerKind},
     net::Net,
     relay::{
         activity::Activity,
@@ -37,7 +37,7 @@ use crate::{
         replay::{Replay, Rest},
         session::{Duplex, Lent},
     },
-    resilience::circuit_breaker::RequestSlot,
+    resilience::{circuit_breaker::RequestSlot, retry_budget},
     route,
     telemetry::record::RequestRecord,
 };
@@ -82,28 +82,25 @@ pub(super) async fn open<N: Net>(
     let downstream = (request.version() == Version::HTTP_2).then(|| hyper::upgrade::on(&mut request));
     let (head, body) = request.into_parts();
     head::check(&head, &snapshot.config.settings.limits)?;
-    let asked = asked(&head)?;
+    let authority = target_of(&head)?;
     if !body.is_end_stream() {
         return Err(ProxyError::BadRequest("a CONNECT with content".to_owned()));
     }
-    let cluster = match destination::find(worker, door, &snapshot, Some(&asked)) {
-        Ok(cluster) => cluster,
-        Err(error) => Unknown { error }.cluster()?,
-    };
+    let cluster = destination::find(worker, door, &snapshot, Some(&authority))?;
     record.routed(Arc::clone(&cluster.runtime));
-    let destination = Destination::new(&cluster, &snapshot);
+    retry_budget::record_request(&cluster.runtime.retry_budget, worker.now());
+    let destination = Destination::new(&cluster, &snapshot).with_own_tls();
     drop(snapshot);
-
-    let is_own_tls = matches!(cluster.settings.transport, Transport::Public(_));
-    let speak = if is_own_tls { Speak::OwnTls } else { Speak::Tcp };
-    let opening = tcp::open_ahead(worker, &destination, speak);
-    let Opened { way, in_flight, slot } = match cluster.settings.timeouts.request {
+    let is_own_tls = destination.speak == Speak::OwnTls;
+    let opening = tcp::open_silent(worker, &destination);
+    let opened = match cluster.settings.timeouts.request {
         Some(limit) => {
             let elapsed = |_elapsed| ProxyError::Timeout { limit };
-            tokio::time::timeout(limit, opening).await.map_err(elapsed)??
+            tokio::time::timeout(limit, opening).await.map_err(elapsed)?
         }
-        None => opening.await?,
+        None => opening.await,
     };
+    let Opened { way, in_flight, slot, .. } = opened?;
     let upstream = opaque(worker, way, is_own_tls);
     let rest = Replay::new(body, 0, Activity::new(&worker.clock)).answered();
     Ok(Tunnel { upstream, cluster, held: Held::of(in_flight), rest, slot, downstream })
@@ -127,30 +124,18 @@ impl Tunnel {
     }
 }
 
-/// A destination that no cluster names.
-struct Unknown {
-    error: ProxyError,
-}
-
-impl Unknown {
-    /// The cluster that leads there: none.
-    fn cluster(self) -> Result<Arc<Cluster>, ProxyError> {
-        Err(self.error)
-    }
-}
-
 /// Where a request for a tunnel is to lead: `host:port` in canonical form.
-fn asked(head: &Parts) -> Result<String, ProxyError> {
+fn target_of(head: &Parts) -> Result<String, ProxyError> {
     let bad = || ProxyError::BadRequest("the target of CONNECT is not \"host:port\"".to_owned());
     // Not what `Host` says, but what says it must be well-formed.
     let sent = head::authority(head)?;
     if head.uri.authority().is_none() || head.uri.scheme().is_some() {
         return Err(bad());
     }
-    let asked = route::canonical(sent).ok_or_else(bad)?;
+    let destination = route::canonical(sent).ok_or_else(bad)?;
     // RFC 9110 §9.3.6: "A server MUST reject a CONNECT request that targets an empty or invalid port number".
-    let has_port = route::port(&asked).is_some_and(|port| port != 0);
-    if has_port { Ok(asked.into_owned()) } else { Err(bad()) }
+    let has_port = route::port(&destination).is_some_and(|port| port != 0);
+    if has_port { Ok(destination.into_owned()) } else { Err(bad()) }
 }
 
 /// Whether these are the [first bytes](TLS_START_BYTES) of TLS.
@@ -196,7 +181,7 @@ mod tests {
     fn asked(target: &str, host: &str) -> Result<String, String> {
         let request =
             Request::connect(target).header("host", host).body(()).map_err(|error| error.to_string())?;
-        super::asked(&request.into_parts().0).map_err(|error| error.to_string())
+        target_of(&request.into_parts().0).map_err(|error| error.to_string())
     }
 
     #[test]

@@ -24,11 +24,6 @@ use crate::net::Stream;
 /// then.
 const RST_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A stream of which one direction has ended is reset when the other has not moved for so long. Apps that forget to close
-/// their half would fill the process up with half-closed connections else. Ten times as long as Linux's connection tracking
-/// (`nf_conntrack_tcp_timeout_close_wait`: 60 s) keeps such a connection, so whoever works without a sidecar on the way
-/// has met a shorter limit.
-pub const HALF_OPEN_LIMIT: Duration = Duration::from_secs(600);
 /// Time for telling the caller that its [`Kind::Cancel`] has been heard; as with an abort.
 const CANCELLED_TIMEOUT: Duration = RST_TIMEOUT;
 

@@ -12,7 +12,7 @@
 
 mod apps;
 mod mesh;
-mod programs;
+pub(crate) mod programs;
 
 mod curl;
 mod grpc;

@@ -246,6 +246,7 @@ fn passthrough() -> ClusterSettings {
             connect: PASSTHROUGH_CONNECT_TIMEOUT,
             request: None,
             stream_idle: defaults::NEVER,
+            half_open: defaults::HALF_OPEN_TIMEOUT.default,
             pool_idle: defaults::POOL_IDLE_TIMEOUT.default.unwrap_or(defaults::POOL_IDLE_TIMEOUT.min),
             connection_age: defaults::NEVER,
         },

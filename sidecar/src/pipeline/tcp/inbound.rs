@@ -16,7 +16,7 @@ use crate::{
     net::{Net, Stream},
     pipeline::{attempt::connect_error, destination, door::Door, error::ProxyError, worker::Worker},
     relay::{
-        copy::{End, HALF_OPEN_LIMIT, Setup},
+        copy::{End, Setup},
         frame::{Kind, MAX_EARLY_BYTES, StreamKind},
         session::Session,
     },
@@ -140,7 +140,7 @@ where
     };
     let flag = match session.accept(kind).await {
         Ok(()) => {
-            let setup = Setup { half_open: Some(HALF_OPEN_LIMIT), ..Setup::default() };
+            let setup = Setup { half_open: app.half_open, ..Setup::default() };
             match carry(&mut app.connection, session, cut.clone(), setup).await {
                 End::Cancelled { .. } => {
                     record.discard();
@@ -185,7 +185,7 @@ where
     let opened = Box::pin(to_app(worker, door, &mut record)).await;
     match opened {
         Ok(mut app) => {
-            let setup = Setup { half_open: Some(HALF_OPEN_LIMIT), ..Setup::default() };
+            let setup = Setup { half_open: app.half_open, ..Setup::default() };
             if carry_bare(&mut stream, &mut app.connection, cut, setup).await.is_err() {
                 app.connection.reset_on_close();
                 record.set_flag(ResponseFlag::UC);
@@ -200,6 +200,7 @@ where
 struct App<S> {
     connection: Connection<S>,
     _slot: circuit_breaker::RequestSlot,
+    half_open: Option<Duration>,
 }
 
 async fn to_app<N: Net>(
@@ -222,5 +223,5 @@ async fn to_app<N: Net>(
     let dialed = worker.tcp_pool.fresh(target, Speak::Tcp, now).await;
     let connection = dialed.map_err(|error| connect_error(error, target))?;
     record.head_received(worker.now());
-    Ok(App { connection, _slot: slot })
+    Ok(App { connection, _slot: slot, half_open: cluster.settings.timeouts.half_open })
 }

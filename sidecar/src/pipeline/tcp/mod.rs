@@ -23,7 +23,7 @@ pub use self::{
 };
 pub(super) use self::{
     opening::Way,
-    outbound::{Opened, open_ahead},
+    outbound::{Opened, open_silent},
 };
 use crate::{
     net::Stream,

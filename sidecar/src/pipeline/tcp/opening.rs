@@ -41,14 +41,12 @@ pub(super) struct Opening<'a, S> {
     pub(super) kind: StreamKind,
     /// What goes with it.
     pub(super) early: Early<'a, S>,
-    /// [`Speak::Tcp`] or [`Speak::OwnTls`].
-    pub(super) speak: Speak,
 }
 
 /// Opens a stream at one endpoint after the other, as the cluster's policy and budget allow.
 pub(super) async fn open_somewhere<N: Net>(
     worker: &Arc<Worker<N>>,
-    Destination { cluster, identity }: &Destination,
+    Destination { cluster, identity, speak }: &Destination,
     opening: &mut Opening<'_, N::Stream>,
 ) -> Result<(Way<N::Stream>, InFlight), ProxyError> {
     let policy = &cluster.settings.retry;
@@ -62,7 +60,7 @@ pub(super) async fn open_somewhere<N: Net>(
         tried.insert(endpoint.address());
         let target = Target { cluster, endpoint: &endpoint, identity: identity.as_ref() };
         let mut in_flight = InFlight::start(&endpoint, now);
-        let error = match open(worker, target, opening, now).await {
+        let error = match open(worker, (target, *speak), opening, now).await {
             Ok(way) => return Ok((way, in_flight)),
             Err(error) => error,
         };
@@ -87,7 +85,7 @@ pub(super) async fn open_somewhere<N: Net>(
 
 async fn open<N: Net>(
     worker: &Arc<Worker<N>>,
-    target: Target<'_>,
+    (target, speak): (Target<'_>, Speak),
     opening: &mut Opening<'_, N::Stream>,
     now: Instant,
 ) -> Result<Way<N::Stream>, ProxyError> {
@@ -107,8 +105,7 @@ async fn open<N: Net>(
             }
         }
     }
-    let fresh = worker.tcp_pool.fresh(target, opening.speak, now).await;
-    let connection = fresh.map_err(|e| connect_error(e, target))?;
+    let connection = worker.tcp_pool.fresh(target, speak, now).await.map_err(|e| connect_error(e, target))?;
     if !target.cluster.settings.transport.is_sidecar() {
         opening.early.rewind();
         return Ok(Way::Bare(connection));
@@ -187,7 +184,7 @@ async fn begin<N: Net>(
 /// Sends `OPEN` with what the stream says so far, and behind it what more it says, until there is an answer.
 async fn ask<S: Stream>(
     session: &mut Session<Connection<S>>,
-    Opening { kind, early, speak: _ }: &mut Opening<'_, S>,
+    Opening { kind, early }: &mut Opening<'_, S>,
 ) -> io::Result<Option<Control>> {
     early.rewind();
     // Most of it has come while there was no connection yet: that saves a packet.

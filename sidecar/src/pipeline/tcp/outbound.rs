@@ -1,6 +1,6 @@
 //! A stream of the own app on its way to a cluster.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
@@ -12,11 +12,11 @@ use super::{
 use crate::{
     balance::InFlight,
     connect::dial::Speak,
-    model::{Cluster, Identity, Snapshot, flag::ResponseFlag},
+    model::{Cluster, Identity, Snapshot, flag::ResponseFlag, transport::Transport},
     net::{Net, Stream},
     pipeline::{destination, door::Door, error::ProxyError, respond, worker::Worker},
     relay::{
-        copy::{Before, End, HALF_OPEN_LIMIT, Setup},
+        copy::{Before, End, Setup},
         frame::StreamKind,
     },
     resilience::{
@@ -33,13 +33,23 @@ pub struct Destination {
     pub cluster: Arc<Cluster>,
     /// Our identity.
     pub identity: Option<Arc<Identity>>,
+    /// [`Speak::Tcp`], or [`Speak::OwnTls`].
+    pub speak: Speak,
 }
 
 impl Destination {
     /// A cluster of that snapshot.
     #[must_use]
     pub fn new(cluster: &Arc<Cluster>, snapshot: &Snapshot) -> Self {
-        Self { cluster: Arc::clone(cluster), identity: snapshot.identity.clone() }
+        Self { cluster: Arc::clone(cluster), identity: snapshot.identity.clone(), speak: Speak::Tcp }
+    }
+
+    /// The same for a stream that is TLS of the app's own: it needs none of ours to a server outside the mesh that is
+    /// reached by TLS.
+    #[must_use]
+    pub fn with_own_tls(self) -> Self {
+        let is_public = matches!(self.cluster.settings.transport, Transport::Public(_));
+        Self { speak: if is_public { Speak::OwnTls } else { self.speak }, ..self }
     }
 }
 
@@ -75,7 +85,7 @@ pub async fn outbound_to<N: Net>(
     let opened = Box::pin(async {
         retry_budget::record_request(&destination.cluster.runtime.retry_budget, worker.now());
         let early = Early::new(&mut stream, first);
-        let mut opening = Opening { kind: StreamKind::Opaque, early, speak: Speak::Tcp };
+        let mut opening = Opening { kind: StreamKind::Opaque, early };
         let opened = open(worker, &destination, &mut opening).await?;
         Ok((opened, opening.early.into_before()))
     })
@@ -104,19 +114,19 @@ pub(in crate::pipeline) struct Opened<S> {
     pub(in crate::pipeline) way: Way<S>,
     pub(in crate::pipeline) in_flight: InFlight,
     pub(in crate::pipeline) slot: RequestSlot,
+    /// The cluster's.
+    pub(super) half_open: Option<Duration>,
 }
 
-/// Opens a way before anything of the stream is known. `speak` is [`Speak::Tcp`] or [`Speak::OwnTls`].
+/// Opens a way for a stream that has said nothing and is not read meanwhile.
 ///
 /// # Errors
-/// That of the last attempt; nothing was sent.
-pub(in crate::pipeline) async fn open_ahead<N: Net>(
+/// As of any stream; none of it was sent.
+pub(in crate::pipeline) async fn open_silent<N: Net>(
     worker: &Arc<Worker<N>>,
     destination: &Destination,
-    speak: Speak,
 ) -> Result<Opened<N::Stream>, ProxyError> {
-    retry_budget::record_request(&destination.cluster.runtime.retry_budget, worker.now());
-    let mut opening = Opening { kind: StreamKind::Opaque, early: Early::nothing(), speak };
+    let mut opening = Opening { kind: StreamKind::Opaque, early: Early::nothing() };
     open(worker, destination, &mut opening).await
 }
 
@@ -131,7 +141,7 @@ pub(super) async fn open<N: Net>(
         .map_err(|cap| ProxyError::Overflow { cluster: cluster.name().clone(), cap })?;
     let (way, mut in_flight) = open_somewhere(worker, destination, opening).await?;
     in_flight.answered(worker.now());
-    Ok(Opened { way, in_flight, slot })
+    Ok(Opened { way, in_flight, slot, half_open: cluster.settings.timeouts.half_open })
 }
 
 impl<S: Stream> Opened<S> {
@@ -143,8 +153,8 @@ impl<S: Stream> Opened<S> {
         (up, down): (Before, Before),
         mut record: RequestRecord,
     ) {
-        let setup = Setup { up, down, half_open: Some(HALF_OPEN_LIMIT) };
-        let Self { way, in_flight: _in_flight, slot: _slot } = self;
+        let Self { way, half_open, in_flight: _in_flight, slot: _slot } = self;
+        let setup = Setup { up, down, half_open };
         match way {
             Way::Framed(mut session, cut) => match carry(&mut stream, &mut session, cut, setup).await {
                 End::Orderly => worker.tcp_pool.give_back(session.into_stream(), worker.now()),
