@@ -122,6 +122,8 @@ pub const HANDSHAKE_TIMEOUT: Key<Duration> = key("handshake_timeout", secs(10), 
 pub const HEADER_READ_TIMEOUT: Key<Duration> = key("header_read_timeout", secs(60), secs(1), secs(HOUR));
 /// A downstream HTTP connection without a request (as Envoy): longer than clients keep one, so that they close first.
 pub const IDLE_TIMEOUT: Key<Duration> = key("idle_timeout", secs(HOUR), secs(1), secs(24 * HOUR));
+/// Bytes that nobody acknowledges, or takes (why there is none by default: `net/tcp.rs`).
+pub const TCP_USER_TIMEOUT: Key<Duration> = or_none("tcp_user_timeout", None, secs(1), secs(HOUR));
 /// HTTP/2 stream window.
 pub const STREAM_WINDOW: Key<Bytes> = key("stream_window", Bytes::kib(256), Bytes::kib(64), Bytes::mib(16));
 /// Memory of the process over which new work is shed; `auto` and `none` are taken too.

@@ -82,6 +82,7 @@ section! {
         handshake_timeout: String,
         header_read_timeout: String,
         idle_timeout: String,
+        tcp_user_timeout: String,
         stream_window: String,
         memory: String,
     }

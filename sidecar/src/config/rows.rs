@@ -11,7 +11,7 @@ use super::{
         MAX_RESETS, MAX_RETRIES, MAX_STREAMS, MAX_TTL, MEMORY, MESH_PROTOCOL, MIN_TTL, OUTBOUND_PORT, PEER,
         PEER_CONNECTIONS, PEER_PROTOCOL, PLAIN_PROTOCOL, PLAINTEXT, POOL_IDLE_TIMEOUT, PROTOCOL,
         PUBLIC_PROTOCOL, REPLAY_BYTES, REQUEST_TIMEOUT, ROOTS, STATE_DIR, STREAM_IDLE_TIMEOUT, STREAM_WINDOW,
-        TLS, UNKNOWN, VALIDITY, WORKERS,
+        TCP_USER_TIMEOUT, TLS, UNKNOWN, VALIDITY, WORKERS,
     },
     row::{Row, names, plain},
 };
@@ -113,6 +113,7 @@ fn limit_rows() -> Vec<Row> {
         HANDSHAKE_TIMEOUT.row("limits"),
         HEADER_READ_TIMEOUT.row("limits"),
         IDLE_TIMEOUT.row("limits"),
+        TCP_USER_TIMEOUT.row("limits"),
         STREAM_WINDOW.row("limits"),
         Row { kind: "size, `auto` or `none`".to_owned(), default: "auto".to_owned(), ..MEMORY.row("limits") },
     ]

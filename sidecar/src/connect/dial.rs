@@ -92,10 +92,13 @@ impl<N: Net> Dialer<N> {
             (Transport::Mesh(..) | Transport::Public(_) | Transport::Plain(_), _) => Purpose::Any,
         };
         let stream = self.net.connect(endpoint.address(), purpose, limit).await.map_err(tcp_error)?;
+        if let Some(limit) = cluster.limits.tcp_user_timeout {
+            stream.set_user_timeout(limit);
+        }
         let way = Way { cluster, endpoint, speak };
         let io = match &cluster.settings.transport {
             Transport::App => Io::Plain(stream),
-            Transport::Plain(_) => Io::Unencrypted(Counted::new(stream, &cluster.runtime)),
+            Transport::Plain(_) => Io::Unencrypted(Counted::new(stream, &cluster.runtime.unencrypted)),
             Transport::Public(_) if !is_ours => Io::Plain(stream),
             Transport::Public(_) => Io::Tls(Box::new(way.public(stream).await?)),
             Transport::Mesh(peer, _) => {
@@ -145,6 +148,11 @@ impl<S> Connection<S> {
         let speak = if alpn == Some(ALPN_STANDARD_H2) { Speak::Http2 } else { Speak::Http1 };
         self.seat.speaks(speak);
         speak
+    }
+
+    /// From here on it is one of those that speak `speak`. Only before anybody else holds its place.
+    pub(super) fn becomes(&mut self, speak: Speak) {
+        self.seat.speaks(speak);
     }
 
     /// What it occupies.

@@ -62,7 +62,7 @@ pub async fn handle<N: Net>(
     let is_grpc = !is_leaving && respond::is_grpc(request.headers());
     let version = request.version();
     let unanswered = Unanswered { worker: &worker, door: &door, is_http2: version == Version::HTTP_2 };
-    let outcome = if tunnel::is_asked(&request) {
+    let outcome = if tunnel::is_asked(&door, &request) {
         // Boxed, so that other requests do not keep the room.
         Box::pin(tunnel::open(&worker, &door, request, &mut record)).await.map(Outcome::Tunnel)
     } else {
@@ -142,7 +142,7 @@ async fn carry<N: Net>(
     // One load for the whole request: a change in between must not pair an old route with a new cluster.
     let snapshot = door.load(&worker.snapshots);
     let (mut head, body) = request.into_parts();
-    door.admit(&snapshot)?;
+    door.admit(&snapshot, head::asked(&head, &body, wish), || worker.clock.wall())?;
     let authority = head::judge(&head, wish, &snapshot.config.settings.limits)?;
     let cluster = destination::find(worker, door, &snapshot, Some(&authority))?;
     head::check_scheme(&head, door.listener(&snapshot), &cluster)?;

@@ -24,7 +24,7 @@ use crate::{
     model::{Cluster, flag::ResponseFlag, runtime::UpgradeCounts},
     net::{Net, Stream},
     relay::{
-        copy::{self, Setup},
+        copy,
         h2_stream::H2Stream,
         leg::{Count, Leg},
         replay::Rest,
@@ -226,11 +226,11 @@ async fn carry<S: Stream, F: Stream>(
     half_open: Option<Duration>,
 ) -> Result<(), ResponseFlag> {
     let FarLeg { leg: mut far, cut, is_own_tls } = far;
-    let setup = Setup { half_open, ..Setup::default() };
     let relayed = async {
         if is_own_tls && !tunnel::is_tls(&near.first(tunnel::TLS_START_BYTES).await?) {
             return Ok(Err(ResponseFlag::DPE));
         }
+        let setup = copy::Setup { half_open, ..copy::Setup::default() };
         copy::plain(&mut near, &mut far, setup).await.map(|_carried| Ok(()))
     };
     let relayed = tokio::select! {

@@ -19,7 +19,7 @@ use hyper::{
 use super::{
     attempt::Held,
     destination,
-    door::Door,
+    door::{Door, From},
     error::ProxyError,
     head,
     switched::{After, Far, Opaque, Switched},
@@ -29,7 +29,7 @@ use super::{
 use crate::{
     connect::dial::{Connection, Speak},
     detect::{self, Spoken, Verdict},
-    model::{Cluster, ListenerKind},
+    model::{Cluster, ListenerKind, listener::Asked},
     net::Net,
     relay::{
         activity::Activity,
@@ -45,10 +45,11 @@ use crate::{
 /// First bytes by which TLS is known: a record's header, and the type of its first message (RFC 8446 §5.1, §4).
 pub(super) const TLS_START_BYTES: usize = 6;
 
-/// Whether a request is one for a tunnel.
-pub(super) fn is_asked<B>(request: &Request<B>) -> bool {
-    // With a protocol it is an extended one (RFC 8441 §4), which asks for something else.
-    request.method() == Method::CONNECT && request.extensions().get::<Protocol>().is_none()
+/// Whether it is the own app's request for a tunnel. A peer's is a request as any other, and refused.
+pub(super) fn is_asked<B>(door: &Door, request: &Request<B>) -> bool {
+    request.method() == Method::CONNECT
+        && matches!(door.from, From::App)
+        && request.extensions().get::<Protocol>().is_none()
 }
 
 /// A tunnel whose way is open.
@@ -74,33 +75,33 @@ pub(super) async fn open<N: Net>(
     record: &mut RequestRecord,
 ) -> Result<Tunnel, ProxyError> {
     let snapshot = door.load(&worker.snapshots);
-    door.admit(&snapshot)?;
-    // Peers have no use for one. What the kernel brought here was meant for another proxy.
-    if !matches!(door.listener(&snapshot).kind, ListenerKind::OutboundHttp { .. }) {
+    door.admit(&snapshot, Asked::Bytes, || worker.clock.wall())?;
+    let listener = door.listener(&snapshot);
+    if !matches!(listener.kind, ListenerKind::OutboundHttp { .. }) {
         return Err(ProxyError::Unsupported("CONNECT"));
     }
     let downstream = (request.version() == Version::HTTP_2).then(|| hyper::upgrade::on(&mut request));
     let (head, body) = request.into_parts();
     head::check(&head, &snapshot.config.settings.limits)?;
-    let authority = target_of(&head)?;
+    let asked = asked(&head)?;
     if !body.is_end_stream() {
         return Err(ProxyError::BadRequest("a CONNECT with content".to_owned()));
     }
-    let cluster = destination::find(worker, door, &snapshot, Some(&authority))?;
+    let cluster = destination::find(worker, door, &snapshot, Some(&asked))?;
     record.routed(Arc::clone(&cluster.runtime));
-    retry_budget::record_request(&cluster.runtime.retry_budget, worker.now());
     let destination = Destination::new(&cluster, &snapshot).with_own_tls();
     drop(snapshot);
+
+    retry_budget::record_request(&cluster.runtime.retry_budget, worker.now());
     let is_own_tls = destination.speak == Speak::OwnTls;
     let opening = tcp::open_silent(worker, &destination);
-    let opened = match cluster.settings.timeouts.request {
+    let Opened { way, in_flight, slot, .. } = match cluster.settings.timeouts.request {
         Some(limit) => {
             let elapsed = |_elapsed| ProxyError::Timeout { limit };
-            tokio::time::timeout(limit, opening).await.map_err(elapsed)?
+            tokio::time::timeout(limit, opening).await.map_err(elapsed)??
         }
-        None => opening.await,
+        None => opening.await?,
     };
-    let Opened { way, in_flight, slot, .. } = opened?;
     let upstream = opaque(worker, way, is_own_tls);
     let rest = Replay::new(body, 0, Activity::new(&worker.clock)).answered();
     Ok(Tunnel { upstream, cluster, held: Held::of(in_flight), rest, slot, downstream })
@@ -125,17 +126,17 @@ impl Tunnel {
 }
 
 /// Where a request for a tunnel is to lead: `host:port` in canonical form.
-fn target_of(head: &Parts) -> Result<String, ProxyError> {
+fn asked(head: &Parts) -> Result<String, ProxyError> {
     let bad = || ProxyError::BadRequest("the target of CONNECT is not \"host:port\"".to_owned());
     // Not what `Host` says, but what says it must be well-formed.
     let sent = head::authority(head)?;
     if head.uri.authority().is_none() || head.uri.scheme().is_some() {
         return Err(bad());
     }
-    let destination = route::canonical(sent).ok_or_else(bad)?;
+    let asked = route::canonical(sent).ok_or_else(bad)?;
     // RFC 9110 §9.3.6: "A server MUST reject a CONNECT request that targets an empty or invalid port number".
-    let has_port = route::port(&destination).is_some_and(|port| port != 0);
-    if has_port { Ok(destination.into_owned()) } else { Err(bad()) }
+    let has_port = route::port(&asked).is_some_and(|port| port != 0);
+    if has_port { Ok(asked.into_owned()) } else { Err(bad()) }
 }
 
 /// Whether these are the [first bytes](TLS_START_BYTES) of TLS.
@@ -181,7 +182,7 @@ mod tests {
     fn asked(target: &str, host: &str) -> Result<String, String> {
         let request =
             Request::connect(target).header("host", host).body(()).map_err(|error| error.to_string())?;
-        target_of(&request.into_parts().0).map_err(|error| error.to_string())
+        super::asked(&request.into_parts().0).map_err(|error| error.to_string())
     }
 
     #[test]

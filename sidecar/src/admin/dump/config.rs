@@ -92,6 +92,7 @@ fn bootstrap(settings: &Settings) -> Value {
             "handshake_timeout": duration(limits.handshake_timeout),
             "header_read_timeout": duration(limits.header_read_timeout),
             "idle_timeout": duration(limits.idle_timeout),
+            "tcp_user_timeout": limits.tcp_user_timeout.map(duration),
             "stream_window": limits.stream_window_bytes,
             "memory": match limits.memory {
                 MemoryBudget::Auto { .. } => "auto".into(),

@@ -166,7 +166,9 @@ impl<S: Stream> Opened<S> {
             Way::Bare(mut upstream) => {
                 let cut = upstream.cut();
                 if carry_bare(&mut stream, &mut upstream, cut, setup).await.is_err() {
+                    // Whichever of them broke off, the other is to know that it was no end.
                     stream.reset_on_close();
+                    upstream.reset_on_close();
                     record.set_flag(ResponseFlag::UC);
                 }
             }
