@@ -18,6 +18,7 @@ mod dns;
 mod foreign;
 mod generated_code;
 mod harness;
+mod intercepted;
 mod pools;
 mod processes;
 mod protocols;

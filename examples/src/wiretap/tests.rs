@@ -51,7 +51,8 @@ fn frames_cut_anywhere_are_no_segments() {
 #[test]
 fn frames_seen_three_times_count_once_and_lost_ones_are_known() {
     let mut wire = Wire::new("hello");
-    let segments = [(99, 2, &b""[..]), (100, 0x18, HELLO), (110, 0x18, HELLO), (120, 0x11, b""), (121, 0x10, b"")];
+    let segments =
+        [(99, 2, &b""[..]), (100, 0x18, HELLO), (110, 0x18, HELLO), (120, 0x11, b""), (121, 0x10, b"")];
     for (sequence, flags, payload) in segments {
         for _ in 0..3 {
             wire.see(&frame(false, sequence, flags, payload));
