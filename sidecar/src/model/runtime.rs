@@ -77,7 +77,7 @@ pub struct RequestCounts {
     pub latency: Histogram,
 }
 
-/// Streams that left HTTP for another protocol, as WebSocket.
+/// Streams that left HTTP for another protocol, as WebSocket, or that were asked for as a tunnel.
 #[derive(Debug, Default)]
 pub struct UpgradeCounts {
     /// Those begun.
@@ -286,11 +286,13 @@ pub enum Refusal {
     NoIdentity,
     /// It dialled a port that is only for what the kernel brings there.
     NotRedirected,
+    /// It is our own: the kernel's rules bring back to us what we send.
+    Loop,
 }
 
 impl Refusal {
     /// Every reason, in the order of their discriminants.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Plaintext,
         Self::NoCertificate,
         Self::BadCertificate,
@@ -302,6 +304,7 @@ impl Refusal {
         Self::Tls,
         Self::NoIdentity,
         Self::NotRedirected,
+        Self::Loop,
     ];
 
     /// The reason as a metric label.
@@ -319,6 +322,7 @@ impl Refusal {
             Self::Tls => "tls",
             Self::NoIdentity => "no_identity",
             Self::NotRedirected => "not_redirected",
+            Self::Loop => "loop",
         }
     }
 }
@@ -331,11 +335,9 @@ impl ListenerRuntime {
         }
     }
 
-    /// Counts one refused connection.
-    pub fn refuse(&self, reason: Refusal) {
-        if let Some(count) = self.refused.get(reason as usize) {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
+    /// Counts one refused connection; how many there were before for that reason.
+    pub fn refuse(&self, reason: Refusal) -> u64 {
+        self.refused.get(reason as usize).map_or(0, |count| count.fetch_add(1, Ordering::Relaxed))
     }
 }
 

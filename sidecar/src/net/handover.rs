@@ -19,7 +19,7 @@ use std::{
     future::poll_fn,
     io::{self, IoSlice, IoSliceMut},
     mem::MaybeUninit,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     num::NonZeroUsize,
     os::fd::{AsFd, OwnedFd},
     os::unix::net::UnixStream as StdUnixStream,
@@ -39,14 +39,19 @@ use rustix::{
     },
     process::geteuid,
 };
+use socket2::SockRef;
 use tokio::{
     io::Interest,
-    net::{TcpListener, TcpStream, UnixStream},
+    net::{TcpListener, UnixStream},
 };
 
 use super::{
-    Listener, Net, Purpose,
-    tcp::{Marks, canonical, is_own, set_options},
+    Listener, Net, Purpose, Tracked,
+    addresses::{canonical, has_ipv6, is_own},
+    client_ports::ClientPorts,
+    marks::{Marks, established},
+    tcp::set_options,
+    tracked::Tracker,
 };
 
 /// Time for one socket to come over a Unix socket of the same machine.
@@ -120,6 +125,9 @@ pub struct HandoverNet {
     workers: NonZeroUsize,
     /// How our connections are told apart.
     marks: Marks,
+    ports: Arc<ClientPorts>,
+    /// Kept where connections may come back to us: where the kernel brings any to us at all.
+    tracker: Option<Tracker>,
     /// What was taken over and is not in use yet; asked for when the first address is bound.
     taken: Arc<OnceLock<Mutex<Vec<std::net::TcpListener>>>>,
     offers: Offers,
@@ -129,7 +137,15 @@ impl HandoverNet {
     /// A network that asks at the Unix socket `predecessor` for sockets when it binds the first time.
     #[must_use]
     pub fn new(predecessor: PathBuf, workers: NonZeroUsize, marks: Marks) -> Self {
-        Self { predecessor, workers, marks, taken: Arc::default(), offers: Offers::default() }
+        Self {
+            predecessor,
+            workers,
+            marks,
+            ports: Arc::new(ClientPorts::starting(std::process::id())),
+            tracker: (marks != Marks::default()).then(Tracker::default),
+            taken: Arc::default(),
+            offers: Offers::default(),
+        }
     }
 
     /// What this process offers to its successor.
@@ -148,12 +164,11 @@ impl HandoverNet {
     /// The sockets for one worker at `address`: one, and those of workers that there are no longer.
     fn take(&self, address: SocketAddr) -> Vec<std::net::TcpListener> {
         let mut taken = lock(self.taken.get_or_init(|| Mutex::new(receive(&self.predecessor))));
-        // `[::]` is `0.0.0.0` where there is no IPv6.
+        // `[::]` is `0.0.0.0` where there is no IPv6, and there alone: else nobody would listen for IPv6.
+        let is_any_of_ipv4 = address.ip() == Ipv6Addr::UNSPECIFIED && !has_ipv6();
         let is_it = |bound: SocketAddr| {
             bound == address
-                || (bound.port() == address.port()
-                    && bound.ip().is_unspecified()
-                    && address.ip() == Ipv6Addr::UNSPECIFIED)
+                || (is_any_of_ipv4 && bound == SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port())))
         };
         let is_there = |socket: &std::net::TcpListener| socket.local_addr().is_ok_and(is_it);
         let found = taken.iter().filter(|socket| is_there(socket)).count();
@@ -169,11 +184,15 @@ impl HandoverNet {
 }
 
 impl Net for HandoverNet {
-    type Stream = TcpStream;
+    type Stream = Tracked;
     type Listener = HandoverListener;
 
     fn bind(&self, address: SocketAddr) -> io::Result<HandoverListener> {
-        let taken = self.take(address).into_iter().map(TcpListener::from_std);
+        let taken = self.take(address).into_iter().map(|socket| {
+            // The process before may have had another use for the port.
+            self.marks.prepare(&SockRef::from(&socket), address)?;
+            TcpListener::from_std(socket)
+        });
         let mut sockets = taken.collect::<io::Result<Vec<_>>>()?;
         if sockets.is_empty() {
             sockets.push(self.marks.reserve(address)?.listen()?);
@@ -182,17 +201,20 @@ impl Net for HandoverNet {
         Ok(HandoverListener { _offers: offers, sockets })
     }
 
-    async fn connect(
-        &self,
-        address: SocketAddr,
-        purpose: Purpose,
-        timeout: Duration,
-    ) -> io::Result<TcpStream> {
-        self.marks.connect(address, purpose, timeout).await
+    async fn connect(&self, address: SocketAddr, purpose: Purpose, timeout: Duration) -> io::Result<Tracked> {
+        let begun = self.marks.begin(address, purpose, &self.ports)?;
+        let entry = self.tracker.as_ref().and_then(|tracker| tracker.enter(&begun, address, purpose));
+        let tracked = Tracked::new(begun, entry);
+        established(tracked.socket(), timeout).await?;
+        Ok(tracked)
     }
 
-    fn is_own(&self, address: IpAddr) -> bool {
+    fn is_own(&self, address: SocketAddr) -> bool {
         is_own(address)
+    }
+
+    fn made(&self, from: SocketAddr, to: SocketAddr) -> Option<Purpose> {
+        self.tracker.as_ref()?.find(from, to)
     }
 }
 
@@ -205,9 +227,9 @@ pub struct HandoverListener {
 }
 
 impl Listener for HandoverListener {
-    type Stream = TcpStream;
+    type Stream = Tracked;
 
-    async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+    async fn accept(&self) -> io::Result<(Tracked, SocketAddr)> {
         let (stream, peer) = poll_fn(|cx| {
             let ready = self.sockets.iter().find_map(|socket| match socket.poll_accept(cx) {
                 Poll::Ready(accepted) => Some(accepted),
@@ -217,13 +239,13 @@ impl Listener for HandoverListener {
         })
         .await?;
         set_options(&stream)?;
-        Ok((stream, canonical(peer)))
+        Ok((Tracked::new(stream, None), canonical(peer)))
     }
 
-    fn accept_now(&self) -> io::Result<Option<(TcpStream, SocketAddr)>> {
+    fn accept_now(&self) -> io::Result<Option<(Tracked, SocketAddr)>> {
         for socket in &self.sockets {
-            if let Some(accepted) = socket.accept_now()? {
-                return Ok(Some(accepted));
+            if let Some((stream, peer)) = socket.accept_now()? {
+                return Ok(Some((Tracked::new(stream, None), peer)));
             }
         }
         Ok(None)

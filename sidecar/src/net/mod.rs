@@ -8,9 +8,13 @@
 /// (`net.core.somaxconn`); the kernel cuts it down where the limit is lower, and lets one more wait than it was told.
 pub const BACKLOG: u16 = 4096;
 
+mod addresses;
+mod client_ports;
 mod descriptors;
 mod handover;
+mod marks;
 mod tcp;
+mod tracked;
 
 use std::{
     future::Future,
@@ -21,9 +25,12 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub use addresses::nonlocal_bind;
 pub use descriptors::{descriptor_limit, raise_descriptor_limit};
 pub use handover::{HandoverListener, HandoverNet, Offers};
-pub use tcp::{Bound, Marks, TcpNet};
+pub use marks::{Forbidden, Marks};
+pub use tcp::{Bound, TcpNet};
+pub use tracked::Tracked;
 
 /// A way to reach and to be reached.
 pub trait Net: Clone + std::fmt::Debug + Send + Sync + 'static {
@@ -50,9 +57,16 @@ pub trait Net: Clone + std::fmt::Debug + Send + Sync + 'static {
         timeout: Duration,
     ) -> impl Future<Output = io::Result<Self::Stream>> + Send;
 
-    /// Whether an address is the host's own, so that what is sent there stays here. A network that cannot tell says no.
-    fn is_own(&self, _address: IpAddr) -> bool {
+    /// Whether an address is the host's own, so that what is sent there stays here; its port does not matter. A network
+    /// that cannot tell says no.
+    fn is_own(&self, _address: SocketAddr) -> bool {
         false
+    }
+
+    /// What a connection between these ends is for, if it is one that this process has made and still has. A network that
+    /// does not keep account knows of none.
+    fn made(&self, _from: SocketAddr, _to: SocketAddr) -> Option<Purpose> {
+        None
     }
 }
 
@@ -78,6 +92,11 @@ pub trait Stream: AsyncRead + AsyncWrite + std::fmt::Debug + Unpin + Send + 'sta
         Waiting::Nothing
     }
 
+    /// Ends the connection when bytes sent on it have been neither acknowledged nor taken for `limit`. Best effort.
+    fn set_user_timeout(&self, limit: Duration) {
+        let _unsupported = limit;
+    }
+
     /// Whom its other end dialled before the kernel rewrote that; as the operating system knows it, and nobody else.
     /// `None` if nothing was rewritten, or if nobody knows. IPv4 is IPv4, also on a socket of IPv6.
     fn original_destination(&self) -> Option<SocketAddr> {
@@ -101,7 +120,7 @@ pub enum Waiting {
     End,
 }
 
-impl<S: Stream> Stream for Box<S> {
+impl<S: Stream + ?Sized> Stream for Box<S> {
     fn reset_on_close(&self) {
         (**self).reset_on_close();
     }

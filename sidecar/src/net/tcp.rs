@@ -1,24 +1,28 @@
 //! The real network: TCP sockets of the operating system.
 //!
-//! Connections have keepalive and no `TCP_USER_TIMEOUT`. Linux counts that one also while the other end lives,
+//! Connections have keepalive, and a `TCP_USER_TIMEOUT` only where the configuration asks for it. Linux counts that one also while the other end lives,
 //! acknowledges every probe and only does not read (measured with 4 s on Linux 6.18: `ETIMEDOUT` after 4.5 s; tcp(7):
 //! "or buffered data may remain untransmitted (due to zero window size)"). A program that reads a database's answer
 //! slowly would lose its connection by it. Without it, bytes that nobody acknowledges end a connection when the kernel
 //! gives up repeating them (`net.ipv4.tcp_retries2`: about 15 minutes), for keepalive rests while there are such.
 //! HTTP/2 between sidecars does not wait for that: its pings notice within seconds.
+//!
+//! What tells the two apart is in `TCP_INFO`, which no crate of ours reads without `unsafe`. The kernel itself can (Linux
+//! 6.15, `net.ipv4.tcp_rto_max_ms`): with 5 s as the longest pause between repetitions, `tcp_retries2` is over after a minute,
+//! and acknowledged probes of a reader that is only slow never are (measured on 6.18: the dead one ended after 63 s, the slow
+//! one lived on). It is a setting of the network namespace, so the pod's owner's to make and not ours.
 
-use std::{
-    io,
-    mem::MaybeUninit,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
-    time::Duration,
-};
+use std::{io, mem::MaybeUninit, net::SocketAddr, time::Duration};
 
-use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpStream};
 
-use super::{BACKLOG, Listener, Net, Purpose, Stream, Waiting};
+use super::{
+    BACKLOG, Listener, Net, Purpose, Stream, Waiting,
+    addresses::{canonical, is_own},
+    client_ports::ClientPorts,
+    marks::{Marks, established},
+};
 
 /// A connection silent for so long is probed, so that one whose other end is gone does not stay for good. Shorter than
 /// anything on the way forgets silent connections (cloud load balancers: 350 s).
@@ -31,95 +35,6 @@ const KEEPALIVE_PROBES: u32 = 3;
 /// TCP of the operating system.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TcpNet;
-
-/// What tells our connections apart from others', for the kernel's rules of interception.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Marks {
-    /// `SO_MARK` of every connection that we make; takes `CAP_NET_ADMIN`.
-    pub mark: Option<u32>,
-    /// DSCP of connections to the own app, 0..=63.
-    pub app_dscp: Option<u8>,
-    /// The port at which connections come in by transparent proxying, with the address that was dialled as their own.
-    pub transparent_port: Option<u16>,
-}
-
-impl Marks {
-    fn socket(self, address: SocketAddr, purpose: Purpose) -> io::Result<TcpSocket> {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        let options = SockRef::from(&socket);
-        if let Some(mark) = self.mark {
-            options.set_mark(mark)?;
-        }
-        if let (Purpose::App | Purpose::AppFor(_), Some(dscp)) = (purpose, self.app_dscp) {
-            let class = u32::from(dscp) << 2;
-            if address.is_ipv4() { options.set_tos_v4(class) } else { options.set_tclass_v6(class) }?;
-        }
-        if let Purpose::AppFor(client) = purpose {
-            if client.is_ipv4() {
-                options.set_ip_transparent_v4(true)
-            } else {
-                options.set_ip_transparent_v6(true)
-            }?;
-            socket.bind(SocketAddr::new(client, 0))?;
-        }
-        Ok(socket)
-    }
-
-    /// As [`Net::connect`].
-    pub(super) async fn connect(
-        self,
-        address: SocketAddr,
-        purpose: Purpose,
-        timeout: Duration,
-    ) -> io::Result<TcpStream> {
-        let connecting = self.socket(address, purpose)?.connect(address);
-        let stream = tokio::time::timeout(timeout, connecting)
-            .await
-            .map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))??;
-        set_options(&stream)?;
-        Ok(stream)
-    }
-
-    /// As [`TcpNet::reserve`].
-    ///
-    /// # Errors
-    /// As there, and where this port is one for transparent proxying and we may not have such.
-    pub fn reserve(self, address: SocketAddr) -> io::Result<Bound> {
-        let is_transparent = self.transparent_port == Some(address.port());
-        match reserve(address, is_transparent) {
-            // `[::]` stands for every address there is: of IPv4 alone where there is no IPv6.
-            Err(error) if address.ip() == IpAddr::from(Ipv6Addr::UNSPECIFIED) && is_without_ipv6(&error) => {
-                reserve((Ipv4Addr::UNSPECIFIED, address.port()).into(), is_transparent)
-            }
-            reserved => reserved,
-        }
-    }
-}
-
-fn is_without_ipv6(error: &io::Error) -> bool {
-    [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL]
-        .iter()
-        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
-}
-
-fn reserve(address: SocketAddr, is_transparent: bool) -> io::Result<Bound> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        // Whatever the system's default is.
-        socket.set_only_v6(!address.ip().is_unspecified())?;
-    }
-    if is_transparent {
-        socket.set_ip_transparent_v4(true)?;
-        if address.is_ipv6() {
-            socket.set_ip_transparent_v6(true)?;
-        }
-    }
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    Ok(Bound(socket))
-}
 
 /// A bound address where nobody is listened to yet.
 #[derive(Debug)]
@@ -151,6 +66,15 @@ impl TcpNet {
 }
 
 impl Bound {
+    pub(super) fn new(socket: Socket) -> Self {
+        Self(socket)
+    }
+
+    #[cfg(test)]
+    pub(super) fn local_addr(&self) -> SocketAddr {
+        self.0.local_addr().unwrap().as_socket().unwrap()
+    }
+
     /// Connections come here from now on.
     ///
     /// # Errors
@@ -175,17 +99,14 @@ impl Net for TcpNet {
         purpose: Purpose,
         timeout: Duration,
     ) -> io::Result<TcpStream> {
-        Marks::default().connect(address, purpose, timeout).await
+        let begun = Marks::default().begin(address, purpose, &ClientPorts::default())?;
+        established(&begun, timeout).await?;
+        Ok(begun)
     }
 
-    fn is_own(&self, address: IpAddr) -> bool {
+    fn is_own(&self, address: SocketAddr) -> bool {
         is_own(address)
     }
-}
-
-/// As [`Net::is_own`]: to no other address can a socket be bound. The one that stands for all is none.
-pub(super) fn is_own(address: IpAddr) -> bool {
-    !address.is_unspecified() && UdpSocket::bind((address, 0)).is_ok()
 }
 
 /// What every connection has, accepted or made.
@@ -209,6 +130,12 @@ impl Stream for TcpStream {
         }
     }
 
+    fn set_user_timeout(&self, limit: Duration) {
+        if let Err(error) = SockRef::from(self).set_tcp_user_timeout(Some(limit)) {
+            tracing::debug!(%error, "connection without TCP_USER_TIMEOUT");
+        }
+    }
+
     fn waiting(&self) -> Waiting {
         match SockRef::from(self).peek(&mut [MaybeUninit::uninit()]) {
             Ok(0) => Waiting::End,
@@ -229,11 +156,6 @@ impl Stream for TcpStream {
     fn local_address(&self) -> Option<SocketAddr> {
         self.local_addr().ok().map(canonical)
     }
-}
-
-/// IPv4 as IPv4, also where a socket of IPv6 says it in its own way.
-pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 impl Listener for TcpListener {

@@ -25,7 +25,7 @@ use crate::{
         transport::PeerKind,
         wire,
     },
-    net::Net,
+    net::{Net, Stream},
     tls::{
         accept::{self, Accepted, Secured},
         trust::{Cut, Guard},
@@ -40,6 +40,9 @@ pub async fn serve<N: Net>(
     address: SocketAddr,
 ) {
     let Some((accepted, snapshot)) = entrance.accept(&worker.snapshots) else { return };
+    if let Some(limit) = snapshot.config.settings.limits.tcp_user_timeout {
+        stream.set_user_timeout(limit);
+    }
     // Not kept any longer than needed: a connection may live for days.
     let listener = Arc::clone(accepted.listener(&snapshot));
     match &listener.kind {
@@ -62,7 +65,7 @@ pub async fn serve<N: Net>(
         }
         ListenerKind::InterceptedOutbound { .. } => {
             drop(listener);
-            Box::pin(intercepted::outbound(worker, accepted, snapshot, stream)).await;
+            Box::pin(intercepted::outbound(worker, accepted, snapshot, (stream, address))).await;
         }
         ListenerKind::InterceptedInbound(_) => {
             drop(listener);
@@ -225,7 +228,11 @@ async fn enter<N: Net>(
         (Protocol::Http | Protocol::Detect, None) if !is_sidecar => {
             http_connection::serve(worker, door, stream, Wire::Sniffed).await;
         }
-        (Protocol::Http | Protocol::Tcp | Protocol::Detect, Some(wire::ALPN_TCP)) if is_sidecar => {
+        // To an intercepted port, callers send what they could not tell: looked at here, stream by stream.
+        (Protocol::Http, Some(wire::ALPN_TCP)) if is_sidecar && door.original().is_some() => {
+            tcp::inbound_framed(&worker, &door, stream, cut).await;
+        }
+        (Protocol::Tcp | Protocol::Detect, Some(wire::ALPN_TCP)) if is_sidecar => {
             tcp::inbound_framed(&worker, &door, stream, cut).await;
         }
         (Protocol::Tcp, _) if !is_sidecar => tcp::inbound_plain(&worker, &door, stream, cut).await,

@@ -1,12 +1,12 @@
 //! What one worker owns: its connections, its randomness, and its view of the world.
 
 use std::{
-    net::IpAddr,
+    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use super::destination::Originals;
+use super::originals::Originals;
 use crate::{
     accept::Handshakes,
     clock::Clock,
@@ -93,9 +93,9 @@ impl<N: Net> Worker<N> {
         self.clock.now()
     }
 
-    /// Whether an address is the host's own.
+    /// Whether an address is the host's own, whatever its port.
     #[must_use]
-    pub fn is_own(&self, address: IpAddr) -> bool {
+    pub fn is_own(&self, address: SocketAddr) -> bool {
         let net = &self.connector.dialer.net;
         self.originals.is_own(address, || net.is_own(address))
     }

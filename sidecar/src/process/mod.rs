@@ -1,5 +1,6 @@
 //! A sidecar as a process: runtimes, signals, and the order of starting and stopping.
 
+mod marks;
 mod reload;
 
 use std::{io, path::Path, sync::Arc, time::Duration};
@@ -10,19 +11,15 @@ use tokio::{
     sync::watch,
 };
 
-use self::reload::Reloader;
+use self::{marks::marks, reload::Reloader};
 use crate::{
     admin::{self, DrainRequest, DrainRequests, ReloadRequests},
     app::{App, Parts, Workers, World},
     clock::Clock,
     config::{self, Text},
-    drain,
-    model::{
-        Settings,
-        intercept::{APP_DSCP, InterceptSettings, Mode, Own},
-        reload::ConfigStatus,
-    },
-    net::{self, Bound, HandoverNet, Marks, Offers, TcpNet},
+    drain, intercept,
+    model::{Settings, reload::ConfigStatus},
+    net::{self, Bound, HandoverNet, Offers, TcpNet},
     telemetry::{Metrics, ProcessFacts, log},
 };
 
@@ -49,28 +46,6 @@ pub fn run(config: &Path, log: log::Control) -> anyhow::Result<()> {
     let ran = runtime.block_on(live(text, settings, log));
     runtime.shutdown_timeout(RUNTIME_GRACE);
     ran
-}
-
-/// How the kernel's rules tell our connections apart.
-///
-/// # Errors
-/// If they would not: what we send would be brought back to us, again and again.
-fn marks(intercept: Option<&InterceptSettings>) -> anyhow::Result<Marks> {
-    let Some(intercept) = intercept else { return Ok(Marks::default()) };
-    let mark = match intercept.own {
-        Own::Mark(mark) => Some(mark),
-        Own::Uid(uid) => {
-            let own = rustix::process::geteuid().as_raw();
-            anyhow::ensure!(
-                own == uid,
-                "intercept.uid is {uid} and this process runs as user {own}: its own connections would be \
-                 intercepted; run it as {uid}, or set intercept.uid"
-            );
-            None
-        }
-    };
-    let transparent_port = (intercept.mode == Mode::Tproxy).then_some(intercept.inbound.port);
-    Ok(Marks { mark, app_dscp: Some(APP_DSCP), transparent_port })
 }
 
 async fn live(text: Text, settings: Settings, log: log::Control) -> anyhow::Result<()> {
@@ -189,7 +164,9 @@ fn start_admin(app: &App, operators: Operators) -> anyhow::Result<(Admin, Option
         config: Arc::clone(&operators.config),
         clock: app.clock.clone(),
         load: Arc::clone(&app.load),
+        passed: Arc::default(),
     };
+    intercept::watch(app.snapshots.clone(), Arc::clone(&facts.passed));
     let state = Arc::new(admin::State {
         snapshots: app.snapshots.clone(),
         identity: Arc::clone(&app.identity),

@@ -24,11 +24,6 @@ use crate::net::Stream;
 /// then.
 const RST_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A stream of which one direction has ended is reset when the other has not moved for so long. Apps that forget to close
-/// their half would fill the process up with half-closed connections else. Ten times as long as Linux's connection tracking
-/// (`nf_conntrack_tcp_timeout_close_wait`: 60 s) keeps such a connection, so whoever works without a sidecar on the way
-/// has met a shorter limit.
-pub const HALF_OPEN_LIMIT: Duration = Duration::from_secs(600);
 /// Time for telling the caller that its [`Kind::Cancel`] has been heard; as with an abort.
 const CANCELLED_TIMEOUT: Duration = RST_TIMEOUT;
 
@@ -142,7 +137,7 @@ impl Setup {
 ///
 /// # Errors
 /// The first error of either side, and [`io::ErrorKind::TimedOut`] for a half-closed stream that did not move for
-/// [`Setup::half_open`]; the caller resets the app's connection.
+/// [`Setup::half_open`]; the caller resets both.
 pub async fn plain<A, B>(a: &mut A, b: &mut B, setup: Setup) -> io::Result<Carried>
 where
     A: AsyncRead + AsyncWrite + Unpin,
@@ -151,9 +146,14 @@ where
     let (mut up, mut down, mut stall) = setup.begin();
     poll_fn(|cx| {
         let ended = [up.poll(cx, a, b), down.poll(cx, b, a)];
-        for ended in ended {
-            if let Poll::Ready(Err(Failed::Source(error) | Failed::Sink(error))) = ended {
-                return Poll::Ready(Err(error));
+        for (lane, ended) in [&mut up, &mut down].into_iter().zip(ended) {
+            match ended {
+                // Whoever has closed both directions need not be told of the end: that is no reset.
+                Poll::Ready(Err(Failed::Sink(_))) if lane.is_closing() => lane.close(),
+                Poll::Ready(Err(Failed::Source(error) | Failed::Sink(error))) => {
+                    return Poll::Ready(Err(error));
+                }
+                Poll::Ready(Ok(())) | Poll::Pending => {}
             }
         }
         if up.is_closed() && down.is_closed() {
@@ -168,18 +168,15 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        pin::Pin,
-        sync::atomic::{AtomicU64, Ordering},
-        task::Context,
-    };
-
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
     use super::*;
     use crate::{
         clock::Clock,
-        relay::frame::{HEADER_BYTES, Header, MAX_PAYLOAD_BYTES},
+        relay::{
+            fixture::App,
+            frame::{HEADER_BYTES, Header, MAX_PAYLOAD_BYTES},
+        },
     };
 
     const ROOM: usize = 1024 * 1024;
@@ -187,71 +184,6 @@ mod tests {
 
     fn setup() -> Setup {
         Setup { half_open: Some(HALF_OPEN), ..Setup::default() }
-    }
-
-    /// An app's connection, as the sidecar holds it.
-    struct App {
-        inner: DuplexStream,
-        is_broken: bool,
-        is_reset: AtomicU64,
-    }
-
-    impl App {
-        fn new(inner: DuplexStream) -> Self {
-            Self { inner, is_broken: false, is_reset: AtomicU64::new(0) }
-        }
-
-        /// One that has been reset, which nobody has read yet.
-        fn broken(inner: DuplexStream) -> Self {
-            Self { is_broken: true, ..Self::new(inner) }
-        }
-
-        fn is_reset(&self) -> bool {
-            self.is_reset.load(Ordering::Relaxed) > 0
-        }
-    }
-
-    impl std::fmt::Debug for App {
-        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("App")
-        }
-    }
-
-    impl AsyncRead for App {
-        fn poll_read(
-            mut self: Pin<&mut Self>,
-            cx: &mut Context<'_>,
-            buf: &mut ReadBuf<'_>,
-        ) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.inner).poll_read(cx, buf)
-        }
-    }
-
-    impl AsyncWrite for App {
-        fn poll_write(
-            mut self: Pin<&mut Self>,
-            cx: &mut Context<'_>,
-            bytes: &[u8],
-        ) -> Poll<io::Result<usize>> {
-            if self.is_broken {
-                return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
-            }
-            Pin::new(&mut self.inner).poll_write(cx, bytes)
-        }
-
-        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.inner).poll_flush(cx)
-        }
-
-        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.inner).poll_shutdown(cx)
-        }
-    }
-
-    impl Stream for App {
-        fn reset_on_close(&self) {
-            self.is_reset.store(1, Ordering::Relaxed);
-        }
     }
 
     fn data(length: usize) -> Vec<u8> {

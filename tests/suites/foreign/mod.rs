@@ -12,7 +12,7 @@
 
 mod apps;
 mod mesh;
-mod programs;
+pub(crate) mod programs;
 
 mod curl;
 mod grpc;
@@ -22,6 +22,7 @@ mod many;
 mod nginx;
 mod opaque;
 mod openssl;
+mod proxy;
 mod slow;
 mod soak;
 mod websocket;

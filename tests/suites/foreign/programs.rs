@@ -20,7 +20,7 @@ const SERVER_FOLDERS: [&str; 2] = ["/usr/sbin", "/usr/local/sbin"];
 ///
 /// # Panics
 /// If something is not here and `OUTRIDER_REQUIRE_FOREIGN=1`.
-pub(super) fn are_here(needs: &[&str]) -> bool {
+pub(crate) fn are_here(needs: &[&str]) -> bool {
     let absent: Vec<_> = needs.iter().copied().filter(|need| find(need).is_none()).collect();
     if absent.is_empty() {
         return true;
@@ -34,7 +34,7 @@ pub(super) fn are_here(needs: &[&str]) -> bool {
 }
 
 /// Says something to whoever runs the tests: `eprintln!` of a test that passes is shown to nobody.
-pub(super) fn say(line: &str) {
+pub(crate) fn say(line: &str) {
     writeln!(std::io::stderr(), "{line}").expect("standard error");
 }
 

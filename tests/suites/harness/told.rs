@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll},
@@ -55,7 +55,7 @@ impl Net for ToldNet {
         Ok(ToldStream { stream, original: None })
     }
 
-    fn is_own(&self, address: IpAddr) -> bool {
+    fn is_own(&self, address: SocketAddr) -> bool {
         TcpNet.is_own(address)
     }
 }

@@ -19,7 +19,7 @@ use outrider::{
     admin,
     drain::{Drain, Phase},
     model::load::Load,
-    net::{HandoverNet, Marks, Net},
+    net::{HandoverNet, Marks, Net, Tracked},
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -154,7 +154,7 @@ impl Echo {
     }
 }
 
-async fn echo(mut stream: tokio::net::TcpStream, _peer: SocketAddr) {
+async fn echo(mut stream: Tracked, _peer: SocketAddr) {
     let mut byte = [0];
     if stream.read_exact(&mut byte).await.is_ok() {
         drop(stream.write_all(&byte).await);

@@ -4,11 +4,11 @@ use std::{net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 
-use super::{exceptions, original};
+use super::{exceptions, original, refuse};
 use crate::{
     buffer::Prefixed,
     model::{Snapshot, runtime::Refusal},
-    net::{Net, Stream},
+    net::{Net, Purpose},
     pipeline::{
         entrance::Accepted,
         serve::{Caller, serve_peer},
@@ -23,16 +23,20 @@ pub(in crate::pipeline) async fn inbound<N: Net>(
     snapshot: Arc<Snapshot>,
     (stream, address): (N::Stream, SocketAddr),
 ) {
-    let original = original(&stream, &accepted, &snapshot)
+    // One that we make to ourselves as to any endpoint is to come in; one to the app is not.
+    let original = original(&worker, (&stream, address), (&accepted, &snapshot), |made| made == Purpose::App)
         // The kernel's rules bring nothing else here. Were they others, we would carry it to anywhere.
-        .filter(|original| worker.is_own(original.ip()));
-    let inbound = original.and_then(|original| accepted.listener(&snapshot).inbound(Some(original)).cloned());
-    let (Some(original), Some(inbound)) = (original, inbound) else {
-        accepted.entrance.counts.refuse(Refusal::NotRedirected);
-        return stream.reset_on_close();
+        .and_then(
+            |original| if worker.is_own(original) { Ok(original) } else { Err(Refusal::NotRedirected) },
+        );
+    let original = match original {
+        Ok(original) => original,
+        Err(reason) => return refuse(&stream, &accepted.entrance.counts, reason),
     };
-    let stream = Prefixed::new(Bytes::new(), stream);
-    let caller = Caller { stream, address, original: Some(original) };
+    let Some(inbound) = accepted.listener(&snapshot).inbound(Some(original)).cloned() else {
+        return refuse(&stream, &accepted.entrance.counts, Refusal::NotRedirected);
+    };
+    let caller = Caller { stream: Prefixed::new(Bytes::new(), stream), address, original: Some(original) };
     if !inbound.exceptions.is_none() && inbound.exceptions.is_any_open(worker.clock.wall()) {
         return exceptions::serve(worker, accepted, snapshot, inbound, caller).await;
     }

@@ -12,11 +12,13 @@ use bytes::Bytes;
 use super::{
     authority, original,
     race::{Found, OpenWay, race},
+    refuse,
 };
 use crate::{
+    connect::dial::Speak,
     detect::Spoken,
-    model::{Snapshot, detection::How, listener::Protocol, runtime::Refusal},
-    net::{Net, Stream},
+    model::{Snapshot, detection::How, listener::Protocol},
+    net::Net,
     pipeline::{
         destination,
         door::{Door, From},
@@ -34,11 +36,12 @@ pub(in crate::pipeline) async fn outbound<N: Net>(
     worker: Arc<Worker<N>>,
     accepted: Accepted,
     snapshot: Arc<Snapshot>,
-    stream: N::Stream,
+    (stream, address): (N::Stream, SocketAddr),
 ) {
-    let Some(original) = original(&stream, &accepted, &snapshot) else {
-        accepted.entrance.counts.refuse(Refusal::NotRedirected);
-        return stream.reset_on_close();
+    let original = original(&worker, (&stream, address), (&accepted, &snapshot), |_made| true);
+    let original = match original {
+        Ok(original) => original,
+        Err(reason) => return refuse(&stream, &accepted.entrance.counts, reason),
     };
     let protocol = match route::at_address(&snapshot, original) {
         AtAddress::Service(cluster) | AtAddress::Endpoint(cluster, _) => cluster.settings.protocol,
@@ -75,7 +78,7 @@ async fn detected<N: Net>(
 ) -> Option<(Arc<Door>, N::Stream, Bytes)> {
     let begun = worker.now();
     let mut destination = destination(worker, &door);
-    let Found { mut first, spoken, how, way } =
+    let Found { mut first, spoken, how, mut way } =
         race(worker, &door, &mut stream, destination.as_ref().ok()).await?;
     door.counts().detections.record(Some(spoken), how, worker.now().saturating_duration_since(begun));
     let snapshot = door.load(&worker.snapshots);
@@ -95,9 +98,19 @@ async fn detected<N: Net>(
         Spoken::Tls if !is_known => {
             let named = authority::of_hello(worker, &door, &mut stream, first).await?;
             first = named.read;
-            destination = named.destination.map_or(destination, Ok);
+            if let Some(named) = named.destination {
+                // The way leads to where it was going.
+                (destination, way) = (Ok(named), None);
+            }
         }
-        Spoken::Tls | Spoken::Opaque => {}
+        Spoken::Tls => {
+            destination = destination.map(Destination::with_own_tls);
+            if destination.as_ref().is_ok_and(|destination| destination.speak == Speak::OwnTls) {
+                // The way has TLS of ours.
+                way = None;
+            }
+        }
+        Spoken::Opaque => {}
     }
     carry(worker, &door, stream, (destination, first, way)).await;
     None

@@ -50,7 +50,7 @@ pub(super) struct Found<N: Net> {
     pub(super) first: Bytes,
     pub(super) spoken: Spoken,
     pub(super) how: How,
-    /// For opaque streams: the way that is open already, and what came by it; or why there is none.
+    /// For streams, the app's own TLS among them: the way that is open already, and what came by it; or why there is none.
     pub(super) way: Option<OpenWay<N>>,
 }
 
@@ -97,7 +97,10 @@ pub(super) async fn race<N: Net>(
     if let Some(destination) = destination {
         learn(&destination.cluster, how);
     }
-    let way = if spoken == Spoken::Opaque { way.taken().await } else { None };
+    let way = match spoken {
+        Spoken::Opaque | Spoken::Tls => way.taken().await,
+        Spoken::Http1 | Spoken::Http2 => None,
+    };
     Some(Found { first: first.freeze(), spoken, how, way })
 }
 

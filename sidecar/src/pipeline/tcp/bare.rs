@@ -14,7 +14,7 @@ use crate::{
     model::flag::ResponseFlag,
     net::{Net, Stream},
     pipeline::{door::Door, worker::Worker},
-    relay::copy::{Before, HALF_OPEN_LIMIT, Setup},
+    relay::copy::{Before, Setup},
     telemetry::record::RequestRecord,
 };
 
@@ -75,7 +75,7 @@ impl<N: Net> Bare<N> {
         match app {
             Ok(mut app) => {
                 let down = Before { bytes: self.said.freeze(), ..Before::default() };
-                let setup = Setup { down, half_open: Some(HALF_OPEN_LIMIT), ..Setup::default() };
+                let setup = Setup { down, half_open: app.half_open, ..Setup::default() };
                 if carry_bare(&mut stream, &mut app.connection, cut, setup).await.is_err() {
                     app.connection.reset_on_close();
                     stream.reset_on_close();

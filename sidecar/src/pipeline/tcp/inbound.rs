@@ -7,16 +7,21 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use super::{Bare, carry, within};
 use crate::{
     balance::{self, Tried},
-    connect::{dial::Connection, place::Target},
+    connect::{
+        dial::{Connection, Speak},
+        place::Target,
+    },
     drain::Phase,
     model::{
+        cluster::AppProtocol,
         flag::ResponseFlag,
         listener::{Asked, Protocol},
+        settings::Limits,
     },
     net::{Net, Stream},
     pipeline::{attempt::connect_error, destination, door::Door, error::ProxyError, worker::Worker},
     relay::{
-        copy::{End, HALF_OPEN_LIMIT, Setup},
+        copy::{End, Setup},
         frame::{Kind, MAX_EARLY_BYTES, StreamKind},
         session::Session,
     },
@@ -140,10 +145,13 @@ where
     };
     let flag = match session.accept(kind).await {
         Ok(()) => {
-            let setup = Setup { half_open: Some(HALF_OPEN_LIMIT), ..Setup::default() };
+            let setup = Setup { half_open: app.half_open, ..Setup::default() };
             match carry(&mut app.connection, session, cut.clone(), setup).await {
-                End::Cancelled { .. } => {
+                End::Cancelled { has_spoken } => {
                     record.discard();
+                    if !has_spoken {
+                        app.keep(worker).await;
+                    }
                     return After::Free;
                 }
                 End::Orderly => None,
@@ -184,6 +192,18 @@ pub async fn inbound_plain<N: Net, S: Stream>(worker: &Worker<N>, door: &Door, s
 pub(super) struct App<S> {
     pub(super) connection: Connection<S>,
     _slot: circuit_breaker::RequestSlot,
+    pub(super) half_open: Option<Duration>,
+    /// For what it may be of use after a stream on which nothing was said: HTTP/1, with these limits.
+    http1: Option<Arc<Limits>>,
+}
+
+impl<S: Stream> App<S> {
+    /// The caller has found out that it wants something else of this app, and HTTP before all.
+    async fn keep<N: Net<Stream = S>>(self, worker: &Worker<N>) {
+        if let Some(limits) = &self.http1 {
+            worker.pool.adopt(self.connection, limits, worker.now()).await;
+        }
+    }
 }
 
 /// Connects to the own app; what that says is told in `record`.
@@ -204,8 +224,13 @@ pub(super) async fn to_app<N: Net>(
         .with_rng(|rng| balance::pick(cluster, &Tried::default(), now, rng))
         .ok_or_else(|| ProxyError::NoEndpoint { cluster: name.clone() })?;
     let target = Target { cluster, endpoint: &endpoint, identity: None };
-    let dialed = worker.tcp_pool.fresh(target, now).await;
+    let dialed = worker.tcp_pool.fresh(target, Speak::Tcp, now).await;
     let connection = dialed.map_err(|error| connect_error(error, target))?;
     record.head_received(worker.now());
-    Ok(App { connection, _slot: slot })
+    let may_be_http1 = door.inbound(&snapshot).is_some_and(|inbound| {
+        inbound.protocol == Protocol::Detect && inbound.app_protocol != AppProtocol::Http2
+    });
+    let half_open = cluster.settings.timeouts.half_open;
+    let http1 = may_be_http1.then(|| Arc::clone(&cluster.limits));
+    Ok(App { connection, _slot: slot, half_open, http1 })
 }

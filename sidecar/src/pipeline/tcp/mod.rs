@@ -23,6 +23,10 @@ pub use self::{
     outbound::{Destination, outbound, outbound_to, refuse},
     undecided::Undecided,
 };
+pub(super) use self::{
+    opening::Way,
+    outbound::{Opened, open_silent},
+};
 use crate::{
     net::Stream,
     relay::{

@@ -9,7 +9,11 @@ use std::{
 use super::{early::Early, outbound::Destination, parting::Parting};
 use crate::{
     balance::{self, InFlight, Tried},
-    connect::{dial::Connection, http_client::is_refusal, place::Target},
+    connect::{
+        dial::{Connection, Speak},
+        http_client::is_refusal,
+        place::Target,
+    },
     net::{Net, Stream},
     pipeline::{attempt::connect_error, attempts, error::ProxyError, worker::Worker},
     relay::{
@@ -23,7 +27,7 @@ use crate::{
 
 /// The way to an upstream.
 #[derive(Debug)]
-pub(super) enum Way<S> {
+pub(in crate::pipeline) enum Way<S> {
     /// To a sidecar: framed, reusable.
     Framed(Session<Connection<S>>, Cut),
     /// To a standard peer: bare bytes.
@@ -42,7 +46,7 @@ pub(super) struct Opening<'a, S> {
 /// Opens a stream at one endpoint after the other, as the cluster's policy and budget allow.
 pub(super) async fn open_somewhere<N: Net>(
     worker: &Arc<Worker<N>>,
-    Destination { cluster, identity }: &Destination,
+    Destination { cluster, identity, speak }: &Destination,
     opening: &mut Opening<'_, N::Stream>,
 ) -> Result<(Way<N::Stream>, InFlight), ProxyError> {
     let policy = &cluster.settings.retry;
@@ -56,7 +60,7 @@ pub(super) async fn open_somewhere<N: Net>(
         tried.insert(endpoint.address());
         let target = Target { cluster, endpoint: &endpoint, identity: identity.as_ref() };
         let mut in_flight = InFlight::start(&endpoint, now);
-        let error = match open(worker, target, opening, now).await {
+        let error = match open(worker, (target, *speak), opening, now).await {
             Ok(way) => return Ok((way, in_flight)),
             Err(error) => error,
         };
@@ -81,7 +85,7 @@ pub(super) async fn open_somewhere<N: Net>(
 
 async fn open<N: Net>(
     worker: &Arc<Worker<N>>,
-    target: Target<'_>,
+    (target, speak): (Target<'_>, Speak),
     opening: &mut Opening<'_, N::Stream>,
     now: Instant,
 ) -> Result<Way<N::Stream>, ProxyError> {
@@ -101,7 +105,7 @@ async fn open<N: Net>(
             }
         }
     }
-    let connection = worker.tcp_pool.fresh(target, now).await.map_err(|e| connect_error(e, target))?;
+    let connection = worker.tcp_pool.fresh(target, speak, now).await.map_err(|e| connect_error(e, target))?;
     if !target.cluster.settings.transport.is_sidecar() {
         opening.early.rewind();
         return Ok(Way::Bare(connection));

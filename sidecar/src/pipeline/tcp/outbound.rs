@@ -1,6 +1,6 @@
 //! A stream of the own app on its way to a cluster.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
@@ -11,11 +11,12 @@ use super::{
 };
 use crate::{
     balance::InFlight,
-    model::{Cluster, Identity, Snapshot, flag::ResponseFlag},
+    connect::dial::Speak,
+    model::{Cluster, Identity, Snapshot, flag::ResponseFlag, transport::Transport},
     net::{Net, Stream},
     pipeline::{destination, door::Door, error::ProxyError, respond, worker::Worker},
     relay::{
-        copy::{Before, End, HALF_OPEN_LIMIT, Setup},
+        copy::{Before, End, Setup},
         frame::StreamKind,
     },
     resilience::{
@@ -32,13 +33,23 @@ pub struct Destination {
     pub cluster: Arc<Cluster>,
     /// Our identity.
     pub identity: Option<Arc<Identity>>,
+    /// [`Speak::Tcp`], or [`Speak::OwnTls`].
+    pub speak: Speak,
 }
 
 impl Destination {
     /// A cluster of that snapshot.
     #[must_use]
     pub fn new(cluster: &Arc<Cluster>, snapshot: &Snapshot) -> Self {
-        Self { cluster: Arc::clone(cluster), identity: snapshot.identity.clone() }
+        Self { cluster: Arc::clone(cluster), identity: snapshot.identity.clone(), speak: Speak::Tcp }
+    }
+
+    /// The same for a stream that is TLS of the app's own: it needs none of ours to a server outside the mesh that is
+    /// reached by TLS.
+    #[must_use]
+    pub fn with_own_tls(self) -> Self {
+        let is_public = matches!(self.cluster.settings.transport, Transport::Public(_));
+        Self { speak: if is_public { Speak::OwnTls } else { self.speak }, ..self }
     }
 }
 
@@ -99,10 +110,24 @@ pub(super) fn tell<S: Stream>(door: &Door, mut record: RequestRecord, stream: &S
 
 /// A way that is open, and what is held for it.
 #[derive(Debug)]
-pub(super) struct Opened<S> {
-    pub(super) way: Way<S>,
-    pub(super) in_flight: InFlight,
-    pub(super) slot: RequestSlot,
+pub(in crate::pipeline) struct Opened<S> {
+    pub(in crate::pipeline) way: Way<S>,
+    pub(in crate::pipeline) in_flight: InFlight,
+    pub(in crate::pipeline) slot: RequestSlot,
+    /// The cluster's.
+    pub(super) half_open: Option<Duration>,
+}
+
+/// Opens a way for a stream that has said nothing and is not read meanwhile.
+///
+/// # Errors
+/// As of any stream; none of it was sent.
+pub(in crate::pipeline) async fn open_silent<N: Net>(
+    worker: &Arc<Worker<N>>,
+    destination: &Destination,
+) -> Result<Opened<N::Stream>, ProxyError> {
+    let mut opening = Opening { kind: StreamKind::Opaque, early: Early::nothing() };
+    open(worker, destination, &mut opening).await
 }
 
 /// Opens a way within the cluster's caps.
@@ -116,7 +141,7 @@ pub(super) async fn open<N: Net>(
         .map_err(|cap| ProxyError::Overflow { cluster: cluster.name().clone(), cap })?;
     let (way, mut in_flight) = open_somewhere(worker, destination, opening).await?;
     in_flight.answered(worker.now());
-    Ok(Opened { way, in_flight, slot })
+    Ok(Opened { way, in_flight, slot, half_open: cluster.settings.timeouts.half_open })
 }
 
 impl<S: Stream> Opened<S> {
@@ -128,8 +153,8 @@ impl<S: Stream> Opened<S> {
         (up, down): (Before, Before),
         mut record: RequestRecord,
     ) {
-        let setup = Setup { up, down, half_open: Some(HALF_OPEN_LIMIT) };
-        let Self { way, in_flight: _in_flight, slot: _slot } = self;
+        let Self { way, half_open, in_flight: _in_flight, slot: _slot } = self;
+        let setup = Setup { up, down, half_open };
         match way {
             Way::Framed(mut session, cut) => match carry(&mut stream, &mut session, cut, setup).await {
                 End::Orderly => worker.tcp_pool.give_back(session.into_stream(), worker.now()),
@@ -141,7 +166,9 @@ impl<S: Stream> Opened<S> {
             Way::Bare(mut upstream) => {
                 let cut = upstream.cut();
                 if carry_bare(&mut stream, &mut upstream, cut, setup).await.is_err() {
+                    // Whichever of them broke off, the other is to know that it was no end.
                     stream.reset_on_close();
+                    upstream.reset_on_close();
                     record.set_flag(ResponseFlag::UC);
                 }
             }

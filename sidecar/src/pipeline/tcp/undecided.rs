@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Poll, ready},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -41,8 +41,8 @@ pub struct Undecided<N: Net> {
     far: Far<N>,
     worker: Arc<Worker<N>>,
     destination: Destination,
-    in_flight: InFlight,
-    slot: RequestSlot,
+    held: (InFlight, RequestSlot),
+    half_open: Option<Duration>,
     /// When it was begun, and when it was open.
     times: (Instant, Instant),
 }
@@ -64,14 +64,15 @@ impl<N: Net> Undecided<N> {
     pub async fn open(worker: &Arc<Worker<N>>, destination: Destination) -> Result<Self, ProxyError> {
         let begun = worker.now();
         let mut opening = Opening { kind: StreamKind::Undecided, early: Early::nothing() };
-        let Opened { way, in_flight, slot } = outbound::open(worker, &destination, &mut opening).await?;
+        let Opened { way, in_flight, slot, half_open } =
+            outbound::open(worker, &destination, &mut opening).await?;
         let far = match way {
             Way::Framed(session, cut) => Far::Framed(Parting::new(worker, session, true), cut),
             Way::Bare(connection) => Far::Bare(connection, false),
         };
         let worker = Arc::clone(worker);
         let times = (begun, worker.now());
-        Ok(Self { far, worker, destination, in_flight, slot, times })
+        Ok(Self { far, worker, destination, held: (in_flight, slot), half_open, times })
     }
 
     /// Waits for the next bytes that the far app says; none are its end. Cancel-safe.
@@ -108,7 +109,8 @@ impl<N: Net> Undecided<N> {
     /// It is an opaque stream: relays between it and the own app to the end. `client` and `server` are what has been read
     /// of the two sides so far.
     pub async fn into_opaque(self, door: &Door, stream: N::Stream, client: Bytes, server: Bytes) {
-        let Self { far, worker, destination, in_flight, slot, times: (begun, open) } = self;
+        let Self { far, worker, destination, held: (in_flight, slot), half_open, times: (begun, open) } =
+            self;
         let mut record = RequestRecord::new(Arc::clone(door.counts()), begun);
         record.routed(Arc::clone(&destination.cluster.runtime));
         record.head_received(open);
@@ -125,7 +127,7 @@ impl<N: Net> Undecided<N> {
         let Some(way) = way else { return };
         let up = Before { bytes: client, ..Before::default() };
         let down = Before { bytes: server, ended: has_ended.then_some(Ok(())), is_closed: false };
-        Opened { way, in_flight, slot }.carry(&worker, stream, (up, down), record).await;
+        Opened { way, in_flight, slot, half_open }.carry(&worker, stream, (up, down), record).await;
     }
 
     /// The own app is to be told that there is nobody: an undecided stream could not be opened, or broke, and its own app has

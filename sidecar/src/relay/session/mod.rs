@@ -200,3 +200,6 @@ fn put(frames: &mut Vec<u8>, kind: Kind, payload: &[u8]) {
 fn header_of(kind: Kind, bytes: usize) -> [u8; HEADER_BYTES] {
     Header { kind, length: u16::try_from(bytes).unwrap_or(u16::MAX) }.encode()
 }
+
+#[cfg(test)]
+mod tests;
