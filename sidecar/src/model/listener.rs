@@ -140,7 +140,17 @@ impl Exceptions {
     /// Whether there is any that holds now, by the clock on the wall.
     #[must_use]
     pub fn is_any_open(&self, now: SystemTime) -> bool {
-        self.app_tls || !self.probes.is_empty() || self.permits_plaintext(now)
+        Exception::ALL.into_iter().any(|exception| self.is_open(exception, now))
+    }
+
+    /// Whether that one holds now: what came in by it may go on.
+    #[must_use]
+    pub fn is_open(&self, exception: Exception, now: SystemTime) -> bool {
+        match exception {
+            Exception::Plaintext => self.permits_plaintext(now),
+            Exception::Probe => !self.probes.is_empty() || self.permits_plaintext(now),
+            Exception::AppTls => self.app_tls,
+        }
     }
 }
 
@@ -320,6 +330,8 @@ mod tests {
             assert!(!port.permits(Exception::AppTls, Asked::Bytes, before()));
         }
         assert!(exceptions.is_any_open(before()) && !exceptions.is_any_open(DAY));
+        let with_probes = Exceptions { probes: probes().probes, ..exceptions };
+        assert!(with_probes.is_any_open(DAY) && !with_probes.is_open(Exception::Plaintext, DAY));
     }
 
     #[test]
