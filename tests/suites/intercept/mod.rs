@@ -5,5 +5,9 @@
 //! a claim that cannot be tried says so in one line and is skipped, or fails if `OUTRIDER_REQUIRE_FOREIGN=1`.
 
 mod namespace;
+mod pod;
 
+mod loops;
 mod sockets;
+mod starting;
+mod tproxy;
