@@ -28,19 +28,15 @@ pub(super) fn marks(intercept: Option<&InterceptSettings>) -> anyhow::Result<Mar
 
 /// The same as the settings have it, for a process of the user `own`.
 fn wanted(intercept: &InterceptSettings, own: u32) -> anyhow::Result<Marks> {
-    let mark = match intercept.own {
-        Own::Mark(mark) => Some(mark),
-        Own::Uid(uid) => {
-            ensure!(
-                own == uid,
-                "intercept.uid is {uid} and this process runs as user {own}: its own connections would be \
-                 intercepted; run it as {uid}, or set intercept.uid"
-            );
-            None
-        }
-    };
+    if let Own::Uid(uid) = intercept.own {
+        ensure!(
+            own == uid,
+            "intercept.uid is {uid} and this process runs as user {own}: its own connections would be \
+             intercepted; run it as {uid}, or set intercept.uid"
+        );
+    }
     let transparent_port = (intercept.mode == Mode::Tproxy).then_some(intercept.inbound.port);
-    Ok(Marks { mark, app_dscp: Some(APP_DSCP), transparent_port })
+    Ok(Marks { mark: intercept.own.mark(), app_dscp: Some(APP_DSCP), transparent_port })
 }
 
 fn explained(forbidden: Forbidden) -> anyhow::Error {

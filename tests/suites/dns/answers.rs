@@ -29,6 +29,7 @@ async fn look(servers: &[&DnsServer], name: &str, records: DnsRecords) -> Look {
         timeout: TIMEOUT,
         attempts: 2,
         start_timeout: Duration::ZERO,
+        mark: None,
     });
     let settings = DnsSettings {
         name: name.to_owned(),
