@@ -6,6 +6,8 @@
 //! - [`service`]: one small HTTP service, used as `web`, `orders` and `inventory` (program `service`).
 //! - [`demo`]: starts a mesh of such services and sidecars, puts it under load, breaks parts of it, and reports
 //!   (program `demo`).
+//! - [`wiretap`]: what somebody on the wire sees (program `wiretap`), for the pods in `examples/pods`; as is `greeter`,
+//!   a program whose server speaks first.
 
 #![cfg_attr(
     test,
@@ -16,6 +18,7 @@ pub mod client;
 pub mod demo;
 pub mod effects;
 pub mod service;
+pub mod wiretap;
 
 /// Says on standard error why a program ends, with all causes, and gives its exit code.
 #[expect(clippy::print_stderr, reason = "the one place where the programs tell why they failed")]

@@ -11,7 +11,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderValue, Request, header};
 use outrider::{
     balance::{self, Tried},
-    config,
+    config, detect,
     headers::{forwarded, framing, hop_by_hop},
     model::{
         Cluster, ClusterName, Endpoint, EndpointSettings, Generation, Settings, Snapshot,
@@ -125,5 +125,16 @@ fn retrying(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, balancing, routing, fields, retrying);
+fn detecting(c: &mut Criterion) {
+    let head = b"GET /api/v1/orders/4711?expand=items HTTP/1.1\r\nhost: stock.default.svc:8080\r\nuser-agent: bench/1\r\n\
+        accept: */*\r\naccept-encoding: gzip, br\r\n\r\n";
+    c.bench_function("detect/client/GET", |b| b.iter(|| detect::client(black_box(head), detect::MAX_BYTES)));
+    // The dearest bytes: nothing but their number decides.
+    let endless = [b"get /".to_vec(), vec![b'a'; detect::MAX_BYTES]].concat();
+    c.bench_function("detect/client/endless line", |b| {
+        b.iter(|| detect::client(black_box(&endless), detect::MAX_BYTES));
+    });
+}
+
+criterion_group!(benches, balancing, routing, detecting, fields, retrying);
 criterion_main!(benches);

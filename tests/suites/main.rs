@@ -16,6 +16,7 @@ mod bounds;
 mod discovery;
 mod dns;
 mod foreign;
+mod frames;
 mod generated_code;
 mod harness;
 mod intercept;

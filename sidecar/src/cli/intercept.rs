@@ -23,6 +23,9 @@ pub(super) enum Intercept {
     Apply(ConfigFile),
     /// Print the rules that `apply` loads, whether they are loaded, and the bytes that passed each exception
     Show(Show),
+    /// Prove that they are loaded and hold, by real connections within the namespace; fails otherwise, so that it can be a
+    /// gate before an app starts
+    Check(ConfigFile),
     /// Remove everything that `apply` ever added
     Remove,
 }
@@ -42,6 +45,7 @@ pub(super) fn run(command: &Intercept) -> anyhow::Result<ExitCode> {
         match command {
             Intercept::Apply(file) => apply(&plan(&file.config)?).await,
             Intercept::Show(show) => self::show(&plan(&show.file.config)?, show.json).await,
+            Intercept::Check(file) => check(&plan(&file.config)?).await,
             Intercept::Remove => remove().await,
         }
     })
@@ -84,6 +88,28 @@ async fn remove() -> anyhow::Result<ExitCode> {
     };
     writeln!(io::stdout(), "{done}")?;
     Ok(ExitCode::SUCCESS)
+}
+
+async fn check(plan: &Plan) -> anyhow::Result<ExitCode> {
+    let findings = plan.check().await;
+    let mut text = String::new();
+    for note in &findings.notes {
+        text.push_str(&format!("{note}\n"));
+    }
+    if findings.faults.is_empty() {
+        let proved = findings.proved.join(" and ");
+        text.push_str(&format!(
+            "interception works: the rules are loaded, and connections by {proved} keep to them\n"
+        ));
+        io::stdout().write_all(text.as_bytes())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    for fault in &findings.faults {
+        text.push_str(&format!("{fault}\n"));
+    }
+    text.push_str("interception does NOT work as configured\n");
+    io::stderr().write_all(text.as_bytes())?;
+    Ok(ExitCode::FAILURE)
 }
 
 async fn show(plan: &Plan, as_json: bool) -> anyhow::Result<ExitCode> {

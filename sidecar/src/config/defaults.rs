@@ -122,6 +122,8 @@ pub const HANDSHAKE_TIMEOUT: Key<Duration> = key("handshake_timeout", secs(10), 
 pub const HEADER_READ_TIMEOUT: Key<Duration> = key("header_read_timeout", secs(60), secs(1), secs(HOUR));
 /// A downstream HTTP connection without a request (as Envoy): longer than clients keep one, so that they close first.
 pub const IDLE_TIMEOUT: Key<Duration> = key("idle_timeout", secs(HOUR), secs(1), secs(24 * HOUR));
+/// Bytes that nobody acknowledges, or takes (why there is none by default: `net/tcp.rs`).
+pub const TCP_USER_TIMEOUT: Key<Duration> = or_none("tcp_user_timeout", None, secs(1), secs(HOUR));
 /// HTTP/2 stream window.
 pub const STREAM_WINDOW: Key<Bytes> = key("stream_window", Bytes::kib(256), Bytes::kib(64), Bytes::mib(16));
 /// Memory of the process over which new work is shed; `auto` and `none` are taken too.
@@ -155,6 +157,12 @@ pub const REQUEST_TIMEOUT: Key<Duration> = or_none("request_timeout", None, mill
 /// No byte in either direction (as Envoy).
 pub const STREAM_IDLE_TIMEOUT: Key<Duration> =
     or_none("stream_idle_timeout", Some(secs(300)), secs(1), secs(24 * HOUR));
+/// An opaque stream of which one direction has ended, and the other does not move. Apps that forget to close their half would
+/// fill the process up with half-closed connections else. As long as kube-proxy has the kernel keep such a connection
+/// (`--conntrack-tcp-timeout-close-wait`) and Envoy keeps any silent one (`tcp_proxy.idle_timeout`): whoever ends its half
+/// and waits longer for an answer has met that limit before.
+pub const HALF_OPEN_TIMEOUT: Key<Duration> =
+    or_none("half_open_timeout", Some(secs(HOUR)), secs(1), secs(24 * HOUR));
 /// An unused connection to an endpoint.
 pub const POOL_IDLE_TIMEOUT: Key<Duration> = key("pool_idle_timeout", secs(60), millis(100), secs(24 * HOUR));
 /// An unused connection to the own app (as Linkerd).

@@ -36,9 +36,11 @@ pub enum Speak {
     Either,
     /// Opaque bytes: framed to a sidecar, bare to anyone else.
     Tcp,
+    /// Opaque bytes that are TLS of the app's own: without ours, to a server outside the mesh that others reach by it.
+    OwnTls,
 }
 
-/// A connection to an endpoint: TLS to a peer, plain to the own app.
+/// A connection to an endpoint: TLS to a peer, plain to the own app, or for an app's own TLS.
 #[derive(Debug)]
 pub struct Connection<S> {
     io: Io<S>,
@@ -79,7 +81,8 @@ impl<N: Net> Dialer<N> {
         seat: Seat,
     ) -> Result<Connection<N::Stream>, Error> {
         let Target { cluster, endpoint, identity } = target;
-        if matches!(cluster.settings.transport, Transport::Public(_)) && cluster.public.is_none() {
+        let is_ours = speak != Speak::OwnTls;
+        if matches!(cluster.settings.transport, Transport::Public(_)) && is_ours && cluster.public.is_none() {
             return Err(Error::NoPublicTls);
         }
         let limit = cluster.settings.timeouts.connect;
@@ -89,10 +92,14 @@ impl<N: Net> Dialer<N> {
             (Transport::Mesh(..) | Transport::Public(_) | Transport::Plain(_), _) => Purpose::Any,
         };
         let stream = self.net.connect(endpoint.address(), purpose, limit).await.map_err(tcp_error)?;
+        if let Some(limit) = cluster.limits.tcp_user_timeout {
+            stream.set_user_timeout(limit);
+        }
         let way = Way { cluster, endpoint, speak };
         let io = match &cluster.settings.transport {
             Transport::App => Io::Plain(stream),
-            Transport::Plain(_) => Io::Unencrypted(Counted::new(stream, &cluster.runtime)),
+            Transport::Plain(_) => Io::Unencrypted(Counted::new(stream, &cluster.runtime.unencrypted)),
+            Transport::Public(_) if !is_ours => Io::Plain(stream),
             Transport::Public(_) => Io::Tls(Box::new(way.public(stream).await?)),
             Transport::Mesh(peer, _) => {
                 let identity = identity.ok_or(Error::NoIdentity)?;
@@ -141,6 +148,11 @@ impl<S> Connection<S> {
         let speak = if alpn == Some(ALPN_STANDARD_H2) { Speak::Http2 } else { Speak::Http1 };
         self.seat.speaks(speak);
         speak
+    }
+
+    /// From here on it is one of those that speak `speak`. Only before anybody else holds its place.
+    pub(super) fn becomes(&mut self, speak: Speak) {
+        self.seat.speaks(speak);
     }
 
     /// What it occupies.

@@ -206,7 +206,8 @@ fn send_error(mut failed: TrySendError<Request<RequestBody>>) -> SendError {
 }
 
 /// Whether the peer ended the handshake, which in TLS 1.3 we learn only after our first bytes: it has read none of them.
-pub(super) fn is_refusal(error: &io::Error) -> bool {
+#[must_use]
+pub fn is_refusal(error: &io::Error) -> bool {
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     matches!(
         tls,

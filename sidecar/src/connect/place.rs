@@ -247,7 +247,7 @@ impl Drop for Seat {
             let why = place.why.load(Ordering::Relaxed);
             let why = Closed::ALL.get(usize::from(why)).copied();
             place.counts.pool.close(why.unwrap_or(match place.key.speak {
-                Speak::Http1 | Speak::Either | Speak::Tcp => Closed::InUse,
+                Speak::Http1 | Speak::Either | Speak::Tcp | Speak::OwnTls => Closed::InUse,
                 // Whoever closes a shared one says why, except for the peer.
                 Speak::Http2 => Closed::Peer,
             }));

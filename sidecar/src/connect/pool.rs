@@ -17,14 +17,14 @@ use std::{
 use super::{
     Error,
     connector::{Connector, Kept},
-    dial::Speak,
+    dial::{Connection, Speak},
     http_client::Http1,
     http2::{Http2, StreamSlot},
     idle::Taken,
     place::{PoolKey, Target, Terms},
     shared::{Dialing, Stream, Way},
 };
-use crate::{drain, net::Net, resilience::circuit_breaker};
+use crate::{drain, model::settings::Limits, net::Net, resilience::circuit_breaker};
 
 /// The HTTP connections of one worker.
 #[derive(Debug)]
@@ -86,7 +86,7 @@ impl<N: Net> Pool<N> {
     pub async fn fresh(&self, target: Target<'_>, speak: Speak, now: Instant) -> Result<Lease, Error> {
         match speak {
             Speak::Http2 => self.http2(target, now).await,
-            Speak::Http1 | Speak::Either | Speak::Tcp => self.new_http1(target, now).await,
+            Speak::Http1 | Speak::Either | Speak::Tcp | Speak::OwnTls => self.new_http1(target, now).await,
         }
     }
 
@@ -117,6 +117,15 @@ impl<N: Net> Pool<N> {
     pub fn give_back(&self, connection: Http1, now: Instant) {
         if connection.is_fit_to_keep() {
             self.connector.keep(Kept::Http1(connection), now);
+        }
+    }
+
+    /// Takes a connection in on which neither side has said anything, for whoever needs one that speaks HTTP/1.
+    pub async fn adopt(&self, mut connection: Connection<N::Stream>, limits: &Limits, now: Instant) {
+        connection.becomes(Speak::Http1);
+        // One on which that fails is closed.
+        if let Ok(connection) = Http1::start(connection, limits).await {
+            self.give_back(connection, now);
         }
     }
 

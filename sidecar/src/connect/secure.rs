@@ -118,10 +118,10 @@ fn mesh_config(configs: &TlsConfigs, peer: PeerKind, speak: Speak) -> &Arc<Clien
         // Only public servers are asked what they like.
         (PeerKind::Outrider, Speak::Http2 | Speak::Either) => &configs.client_outrider_h2,
         (PeerKind::Outrider, Speak::Http1) => &configs.client_outrider_h1,
-        (PeerKind::Outrider, Speak::Tcp) => &configs.client_outrider_tcp,
+        (PeerKind::Outrider, Speak::Tcp | Speak::OwnTls) => &configs.client_outrider_tcp,
         (PeerKind::Standard, Speak::Http2 | Speak::Either) => &configs.client_standard_h2,
         (PeerKind::Standard, Speak::Http1) => &configs.client_standard_h1,
-        (PeerKind::Standard, Speak::Tcp) => &configs.client_standard_tcp,
+        (PeerKind::Standard, Speak::Tcp | Speak::OwnTls) => &configs.client_standard_tcp,
     }
 }
 
@@ -130,6 +130,6 @@ fn public_config(public: &PublicTls, speak: Speak) -> &Arc<ClientConfig> {
         Speak::Either => &public.either,
         Speak::Http2 => &public.h2,
         Speak::Http1 => &public.h1,
-        Speak::Tcp => &public.tcp,
+        Speak::Tcp | Speak::OwnTls => &public.tcp,
     }
 }

@@ -42,12 +42,17 @@ impl<N: Net> TcpPool<N> {
         }
     }
 
-    /// A new connection.
+    /// A new connection, for [`Speak::Tcp`] or [`Speak::OwnTls`].
     ///
     /// # Errors
     /// [`Error`]; nothing was sent.
-    pub async fn fresh(&self, target: Target<'_>, now: Instant) -> Result<Connection<N::Stream>, Error> {
-        self.connector.open_for_one(target, Speak::Tcp, now).await
+    pub async fn fresh(
+        &self,
+        target: Target<'_>,
+        speak: Speak,
+        now: Instant,
+    ) -> Result<Connection<N::Stream>, Error> {
+        self.connector.open_for_one(target, speak, now).await
     }
 
     /// Takes a connection back whose stream has ended in both directions.

@@ -15,9 +15,12 @@
 //! `show` prints is the very text that is loaded. `docs/intercept.md` tells what is redirected and what is not.
 
 mod obstacle;
+mod probe;
 mod program;
+mod proof;
 mod routes;
 mod rules;
+mod watch;
 
 use std::collections::BTreeMap;
 
@@ -25,6 +28,8 @@ use self::program::{Program, run};
 pub use self::{
     obstacle::Error,
     program::{Error as ProgramError, Program as SystemProgram},
+    proof::Findings,
+    watch::watch,
 };
 use crate::model::{
     Settings,
@@ -217,10 +222,10 @@ fn differences(wanted: &str, loaded: &str) -> Vec<String> {
     let (wanted, loaded) = (statements(wanted), statements(loaded));
     let lacking = wanted.iter().filter(|statement| !loaded.contains(statement));
     let added = loaded.iter().filter(|statement| !wanted.contains(statement));
-    let mut found: Vec<_> = lacking.map(|statement| format!("lacks: {statement}")).collect();
-    found.extend(added.map(|statement| format!("has besides: {statement}")));
+    let mut found: Vec<_> = lacking.map(|statement| format!("the table lacks: {statement}")).collect();
+    found.extend(added.map(|statement| format!("the table has besides: {statement}")));
     if found.is_empty() && wanted != loaded {
-        found.push("the same rules are in another order, or there more than once".to_owned());
+        found.push("the table has the same rules in another order, or more than once".to_owned());
     }
     found
 }
@@ -232,10 +237,10 @@ fn counters(listed: &str) -> BTreeMap<String, u64> {
     for line in listed.lines().map(str::trim) {
         if let Some(opened) = line.strip_prefix("counter ") {
             name = opened.trim_end_matches(" {");
-        } else if let Some(bytes) = line.strip_prefix("packets ").and_then(|rest| rest.split(' ').nth(2)) {
-            if let Ok(bytes) = bytes.parse() {
-                found.insert(name.to_owned(), bytes);
-            }
+        } else if let Some(bytes) = line.strip_prefix("packets ").and_then(|rest| rest.split(' ').nth(2))
+            && let Ok(bytes) = bytes.parse()
+        {
+            found.insert(name.to_owned(), bytes);
         }
     }
     found
@@ -268,23 +273,23 @@ mod tests {
     #[test]
     fn each_difference_is_named_with_its_chain() {
         let lacking = LISTED.replace("\t\tip dscp 0x2b accept\n", "");
-        assert_eq!(differences(LISTED, &lacking), ["lacks: chain own: ip dscp 0x2b accept"]);
-        assert_eq!(differences(&lacking, LISTED), ["has besides: chain own: ip dscp 0x2b accept"]);
+        assert_eq!(differences(LISTED, &lacking), ["the table lacks: chain own: ip dscp 0x2b accept"]);
+        assert_eq!(differences(&lacking, LISTED), ["the table has besides: chain own: ip dscp 0x2b accept"]);
         let turned = LISTED
             .replace("ip6 dscp", "ip7 dscp")
             .replace("ip dscp", "ip6 dscp")
             .replace("ip7 dscp", "ip dscp");
         assert_eq!(
             differences(LISTED, &turned),
-            ["the same rules are in another order, or there more than once"]
+            ["the table has the same rules in another order, or more than once"]
         );
         assert_eq!(
             differences(LISTED, ""),
             [
-                "lacks: counter a/8",
-                "lacks: chain own",
-                "lacks: chain own: ip dscp 0x2b accept",
-                "lacks: chain own: ip6 dscp 0x2b accept"
+                "the table lacks: counter a/8",
+                "the table lacks: chain own",
+                "the table lacks: chain own: ip dscp 0x2b accept",
+                "the table lacks: chain own: ip6 dscp 0x2b accept"
             ]
         );
     }

@@ -7,7 +7,7 @@
 //!                           ├─ to the namespace itself ────────────────────────────▶ stays
 //!                           ├─ excepted: the connection is marked ─────────────────▶ leaves
 //!                           └─ else ───────────────────────────────────────────────▶ our outbound port
-//!  arrives ─▶ arriving ─────┬─ to our ports themselves ────────────────────────────▶ ours, who refuse it
+//!  arrives ─▶ inbound ──────┬─ to our ports themselves ────────────────────────────▶ ours, who refuse it
 //!                           ├─ excepted: the connection is marked ─────────────────▶ the app
 //!                           └─ else ───────────────────────────────────────────────▶ our inbound port
 //! ```
@@ -29,6 +29,8 @@ use crate::model::{
 pub(super) const TABLE: &str = "outrider";
 /// The table by which the loaded rules are compared with what they should be; there only for moments, and dormant.
 pub(super) const WANTED_TABLE: &str = "outrider_wanted";
+/// The counter of packets that were dropped because they are of no connection.
+const STRAY: &str = "stray";
 
 /// What `apply` loads in one transaction: whatever was in our tables before, afterwards there is this.
 pub(super) fn transaction(plan: &Plan) -> String {
@@ -61,12 +63,12 @@ fn table(plan: &Plan, name: &str) -> String {
         .iter()
         .map(|exception| format!("    counter {} {{ }}\n", counter(exception)))
         .collect();
-    let arriving = match plan.settings.mode {
+    let inbound = match plan.settings.mode {
         Mode::Redirect => redirected(plan),
         Mode::Tproxy => proxied(plan),
     };
-    let chains = [outbound(plan), exceptions(plan), arriving, counted(plan)].concat();
-    format!("table inet {name} {{\n{dormant}{counters}{chains}}}\n")
+    let chains = [outbound(plan), exceptions(plan), inbound, counted(plan)].concat();
+    format!("table inet {name} {{\n{dormant}{counters}    counter {STRAY} {{ }}\n{chains}}}\n")
 }
 
 /// Chains for what begins in the namespace.
@@ -91,7 +93,7 @@ fn outbound(plan: &Plan) -> String {
         ip6 daddr ::1 accept
         ip dscp {APP_DSCP} accept
         ip6 dscp {APP_DSCP} accept
-        jump not_inbound
+        jump excepted
         meta l4proto tcp redirect to :{inbound_port}
     }}
 "#
@@ -103,7 +105,7 @@ fn exceptions(plan: &Plan) -> String {
     let (outbound, inbound) = (plan.settings.outbound.port, plan.settings.inbound.port);
     let excepted = matches(plan, Way::Inbound);
     format!(
-        "    chain not_inbound {{
+        "    chain excepted {{
         tcp dport {{ {outbound}, {inbound} }} accept
 {excepted}    }}
 "
@@ -116,13 +118,13 @@ fn redirected(plan: &Plan) -> String {
     let port = plan.settings.inbound.port;
     format!(
         r#"    # Connections from the network.
-    chain arriving {{
+    chain inbound {{
         type nat hook prerouting priority -100; policy accept;
         meta l4proto != tcp accept
         iifname "lo" accept
         fib daddr type != local accept
         ip daddr 127.0.0.0/8 drop
-        jump not_inbound
+        jump excepted
         meta l4proto tcp redirect to :{port}
     }}
 "#
@@ -137,15 +139,15 @@ fn proxied(plan: &Plan) -> String {
     let port = plan.settings.inbound.port;
     format!(
         r#"    # Connections from the network.
-    chain arriving {{
+    chain inbound {{
         type filter hook prerouting priority -150; policy accept;
         meta l4proto != tcp accept
         iifname "lo" accept
         fib daddr type != local accept
         ip daddr 127.0.0.0/8 drop
-        ct state invalid,untracked drop
+        ct state invalid,untracked counter name {STRAY} drop
         ct direction reply accept
-        jump not_inbound
+        jump excepted
         meta l4proto tcp tproxy to :{port} accept
         meta l4proto tcp reject with tcp reset
     }}
@@ -180,13 +182,13 @@ fn counted(plan: &Plan) -> String {
         meta l4proto != tcp accept
         oifname "lo" accept
 {count}        {own} accept
-        ct state invalid,untracked drop
+        ct state invalid,untracked counter name {STRAY} drop
     }}
     chain received {{
         type filter hook input priority 300; policy accept;
         meta l4proto != tcp accept
         iifname "lo" accept
-{count}        ct state invalid,untracked drop
+{count}        ct state invalid,untracked counter name {STRAY} drop
     }}
 "#
     )
@@ -304,10 +306,10 @@ mod tests {
     fn what_arrives_is_redirected_but_for_exceptions_and_our_ports() {
         let plan = plan(Mode::Redirect, Own::Uid(4343));
         let text = transaction(&plan);
-        let arriving = chain(&text, "arriving");
-        assert_eq!(arriving.last().unwrap(), "meta l4proto tcp redirect to :4343");
-        assert!(arriving.contains(&"jump not_inbound".to_owned()));
-        let excepted = chain(&text, "not_inbound");
+        let inbound = chain(&text, "inbound");
+        assert_eq!(inbound.last().unwrap(), "meta l4proto tcp redirect to :4343");
+        assert!(inbound.contains(&"jump excepted".to_owned()));
+        let excepted = chain(&text, "excepted");
         assert_eq!(excepted.first().unwrap(), "tcp dport { 4340, 4343 } accept");
         assert!(excepted.contains(&format!(
             "ip6 saddr fd09::/16 ct mark set {} accept",
@@ -325,8 +327,8 @@ mod tests {
     #[test]
     fn transparent_proxying_fails_closed_and_keeps_the_apps_answers_here() {
         let text = transaction(&plan(Mode::Tproxy, Own::Uid(4343)));
-        let arriving = chain(&text, "arriving");
-        assert!(arriving.ends_with(&[
+        let inbound = chain(&text, "inbound");
+        assert!(inbound.ends_with(&[
             "meta l4proto tcp tproxy to :4343 accept".to_owned(),
             "meta l4proto tcp reject with tcp reset".to_owned()
         ]));
@@ -338,7 +340,7 @@ mod tests {
         let mut plan = plan(Mode::Redirect, Own::Uid(4343));
         plan.exceptions.clear();
         let text = transaction(&plan);
-        assert!(!text.contains("counter") && !text.contains("ct mark"), "{text}");
+        assert!(!text.contains("map") && !text.contains("ct mark"), "{text}");
     }
 
     #[test]

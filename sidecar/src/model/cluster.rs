@@ -157,8 +157,10 @@ pub struct Timeouts {
     pub connect: Duration,
     /// From the request's arrival to the response's head; `None`: only `stream_idle` bounds it.
     pub request: Option<Duration>,
-    /// No byte in either direction on a stream.
+    /// No byte in either direction on a stream. Not for opaque streams: what they carry may be silent for days.
     pub stream_idle: Duration,
+    /// An opaque stream of which one direction has ended is reset when the other has not moved for this; `None`: never.
+    pub half_open: Option<Duration>,
     /// An unused pooled connection is closed after this.
     pub pool_idle: Duration,
     /// A connection takes nothing new after this, give or take a tenth, and closes when what is under way has ended.

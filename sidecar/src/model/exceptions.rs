@@ -1,7 +1,8 @@
 //! What interception leaves alone, one by one: every exception is a hole in mutual TLS, so each has a name and a counter.
 
-use std::{collections::BTreeSet, fmt, net::SocketAddr};
+use std::{collections::BTreeSet, fmt, net::SocketAddr, sync::Arc};
 
+use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
 use super::{
@@ -63,6 +64,24 @@ impl fmt::Display for Exception {
             Matched::Uid(uid) => write!(f, "uid_{uid}"),
             Matched::Listener(port) => write!(f, "listener_{port}"),
         }
+    }
+}
+
+/// Bytes that passed each exception, both directions together, as last read from the kernel; empty where it may not be
+/// asked.
+#[derive(Debug, Default)]
+pub struct Passed(ArcSwap<Vec<(Exception, u64)>>);
+
+impl Passed {
+    /// What was last read.
+    #[must_use]
+    pub fn latest(&self) -> Arc<Vec<(Exception, u64)>> {
+        self.0.load_full()
+    }
+
+    /// What is read now.
+    pub fn set(&self, counted: Vec<(Exception, u64)>) {
+        self.0.store(Arc::new(counted));
     }
 }
 

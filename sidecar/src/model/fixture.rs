@@ -80,6 +80,7 @@ pub(crate) fn limits() -> Limits {
         handshake_timeout: Duration::from_secs(10),
         header_read_timeout: Duration::from_secs(60),
         idle_timeout: Duration::from_secs(3600),
+        tcp_user_timeout: None,
         stream_window_bytes: 256 << 10,
         memory: MemoryBudget::None,
     }
@@ -115,6 +116,7 @@ pub(crate) fn settings(name: &str) -> ClusterSettings {
             connect: Duration::from_secs(2),
             request: None,
             stream_idle: Duration::from_secs(300),
+            half_open: Some(Duration::from_secs(3600)),
             pool_idle: Duration::from_secs(60),
             connection_age: Duration::from_secs(3600),
         },

@@ -1,25 +1,45 @@
-//! A latency histogram of plain atomics: recorded by the data side, read by whoever scrapes.
+//! A histogram of durations in plain atomics: recorded by the data side, read by whoever scrapes.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
-/// Upper bounds of the buckets, in seconds; a last one without bound follows. Half-decade steps where sidecars live
-/// (0.5 to 50 ms) and coarser outside.
-pub const BOUNDS_SECONDS: [f64; 16] =
+/// Upper bounds of the buckets, in seconds and rising; a last one without bound follows.
+pub type Bounds = [f64; 16];
+
+/// Bounds for answers to requests: half-decade steps where sidecars live (0.5 to 50 ms) and coarser outside.
+pub const REQUEST_BOUNDS_SECONDS: Bounds =
     [0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-/// Counts per bucket (not cumulative) and their sum.
-#[derive(Debug, Default)]
+/// Bounds for telling protocols apart: fine where a client's bytes are there already or come with the next packets
+/// (10 µs to 10 ms), coarse where somebody waits.
+pub const DETECTION_BOUNDS_SECONDS: Bounds = [
+    0.000_01, 0.000_025, 0.000_05, 0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0,
+    5.0, 10.0,
+];
+
+const BUCKETS: usize = REQUEST_BOUNDS_SECONDS.len() + 1;
+
+/// Counts per bucket (not cumulative) and their sum. The default is for answers to requests.
+#[derive(Debug)]
 pub struct Histogram {
-    counts: [AtomicU64; BOUNDS_SECONDS.len() + 1],
+    bounds: &'static Bounds,
+    counts: [AtomicU64; BUCKETS],
     sum_us: AtomicU64,
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self::new(&REQUEST_BOUNDS_SECONDS)
+    }
 }
 
 /// What a histogram held at one moment. Counts are per bucket, in order, the unbounded one last.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HistogramReading {
+    /// Of the buckets but the last.
+    pub bounds: &'static Bounds,
     /// Samples per bucket.
     pub counts: Vec<u64>,
     /// All samples' sum.
@@ -27,10 +47,16 @@ pub struct HistogramReading {
 }
 
 impl Histogram {
+    /// Without samples.
+    #[must_use]
+    pub fn new(bounds: &'static Bounds) -> Self {
+        Self { bounds, counts: Default::default(), sum_us: AtomicU64::new(0) }
+    }
+
     /// Counts one sample. Two relaxed additions, no lock.
     pub fn record(&self, value: Duration) {
         let seconds = value.as_secs_f64();
-        let bucket = BOUNDS_SECONDS.partition_point(|bound| *bound < seconds);
+        let bucket = self.bounds.partition_point(|bound| *bound < seconds);
         if let Some(count) = self.counts.get(bucket) {
             count.fetch_add(1, Ordering::Relaxed);
         }
@@ -42,6 +68,7 @@ impl Histogram {
     #[must_use]
     pub fn read(&self) -> HistogramReading {
         HistogramReading {
+            bounds: self.bounds,
             counts: self.counts.iter().map(|count| count.load(Ordering::Relaxed)).collect(),
             sum_seconds: Duration::from_micros(self.sum_us.load(Ordering::Relaxed)).as_secs_f64(),
         }
@@ -63,7 +90,7 @@ impl HistogramReading {
         let rank = self.count() as f64 * ratio;
         let mut below = 0.0;
         let mut lower = 0.0;
-        for (count, upper) in self.counts.iter().zip(BOUNDS_SECONDS) {
+        for (count, upper) in self.counts.iter().zip(*self.bounds) {
             let count = *count as f64;
             if count > 0.0 && below + count >= rank {
                 return Some(lower + (upper - lower) * ((rank - below) / count).clamp(0.0, 1.0));
@@ -91,6 +118,13 @@ mod tests {
         let median = reading.quantile(0.5).unwrap();
         assert!(median > 0.001 && median <= 0.002, "{median}");
         assert_eq!(reading.quantile(1.0), Some(10.0));
+    }
+
+    #[test]
+    fn bounds_rise() {
+        for bounds in [REQUEST_BOUNDS_SECONDS, DETECTION_BOUNDS_SECONDS] {
+            assert!(bounds.is_sorted_by(|lower, upper| lower < upper), "{bounds:?}");
+        }
     }
 
     #[test]

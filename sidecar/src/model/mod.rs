@@ -13,6 +13,7 @@ pub mod file;
 pub(crate) mod fixture;
 pub mod flag;
 pub mod generation;
+pub mod habit;
 pub mod handshake;
 pub mod histogram;
 pub mod identity;

@@ -15,8 +15,8 @@ use indexmap::IndexMap;
 use outrider_certs::SpiffeId;
 
 use super::{
-    closed::Closed, flag::ResponseFlag, handshake::TlsFailure, histogram::Histogram, pool_counts::PoolCounts,
-    status::DiscoveryStatus,
+    closed::Closed, detection::Detections, flag::ResponseFlag, habit::LastHabit, handshake::TlsFailure,
+    histogram::Histogram, listener::Exception, pool_counts::PoolCounts, status::DiscoveryStatus,
 };
 
 /// Callers counted by name on one inbound listener; the rest share one bucket, so that no peer can grow our memory.
@@ -50,13 +50,15 @@ pub struct ClusterRuntime {
     /// TLS handshakes with its endpoints that failed, by reason.
     pub tls_failures: [AtomicU64; TlsFailure::ALL.len()],
     /// What left and came unencrypted; only `tls: none` has it.
-    pub unencrypted: Unencrypted,
+    pub unencrypted: Arc<ByteCounts>,
+    /// Who spoke first on intercepted connections.
+    pub habit: LastHabit,
 }
 
-/// What left and came unencrypted, to and from services outside the mesh.
+/// Connections that are not the mesh's own, and what they carried.
 #[derive(Debug, Default)]
-pub struct Unencrypted {
-    /// Connections made.
+pub struct ByteCounts {
+    /// Connections made, or let in.
     pub connections: AtomicU64,
     /// Bytes written to them.
     pub sent_bytes: AtomicU64,
@@ -75,7 +77,7 @@ pub struct RequestCounts {
     pub latency: Histogram,
 }
 
-/// Streams that left HTTP for another protocol, as WebSocket.
+/// Streams that left HTTP for another protocol, as WebSocket, or that were asked for as a tunnel.
 #[derive(Debug, Default)]
 pub struct UpgradeCounts {
     /// Those begun.
@@ -129,7 +131,8 @@ impl ClusterRuntime {
             upgrades: UpgradeCounts::default(),
             discovery: Arc::new(DiscoveryStatus::new(now)),
             tls_failures: Default::default(),
-            unencrypted: Unencrypted::default(),
+            unencrypted: Arc::default(),
+            habit: LastHabit::default(),
         }
     }
 }
@@ -250,6 +253,10 @@ pub struct ListenerRuntime {
     pub refused: [AtomicU64; Refusal::ALL.len()],
     /// Requests that were answered before any cluster was chosen, by flag.
     pub unrouted: [AtomicU64; ResponseFlag::ALL.len()],
+    /// Connections let in without mutual TLS, by exception.
+    pub exceptions: [Arc<ByteCounts>; Exception::ALL.len()],
+    /// What connections were found to speak.
+    pub detections: Detections,
     /// Requests per verified peer.
     pub peers: PeerCounts,
 }

@@ -117,6 +117,8 @@ pub struct Limits {
     pub header_read_timeout: Duration,
     /// Time that a downstream HTTP connection may be without a request.
     pub idle_timeout: Duration,
+    /// Time that bytes sent on any connection may be unacknowledged, or untaken; `None`: as long as the kernel repeats them.
+    pub tcp_user_timeout: Option<Duration>,
     /// HTTP/2 stream window; the connection window is that of `max_streams` streams.
     pub stream_window_bytes: u32,
     /// Memory of the process over which new work is shed.

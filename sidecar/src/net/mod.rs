@@ -92,6 +92,11 @@ pub trait Stream: AsyncRead + AsyncWrite + std::fmt::Debug + Unpin + Send + 'sta
         Waiting::Nothing
     }
 
+    /// Ends the connection when bytes sent on it have been neither acknowledged nor taken for `limit`. Best effort.
+    fn set_user_timeout(&self, limit: Duration) {
+        let _unsupported = limit;
+    }
+
     /// Whom its other end dialled before the kernel rewrote that; as the operating system knows it, and nobody else.
     /// `None` if nothing was rewritten, or if nobody knows. IPv4 is IPv4, also on a socket of IPv6.
     fn original_destination(&self) -> Option<SocketAddr> {
@@ -115,7 +120,7 @@ pub enum Waiting {
     End,
 }
 
-impl<S: Stream> Stream for Box<S> {
+impl<S: Stream + ?Sized> Stream for Box<S> {
     fn reset_on_close(&self) {
         (**self).reset_on_close();
     }

@@ -64,6 +64,13 @@ pub struct Held {
     _slot: Option<StreamSlot>,
 }
 
+impl Held {
+    /// For a way that is nothing of HTTP.
+    pub(super) fn of(in_flight: InFlight) -> Self {
+        Self { in_flight, http1: None, _slot: None }
+    }
+}
+
 /// Sends a request to one endpoint and waits for the response's head. Dropping the future cancels the attempt (HTTP/2:
 /// the stream is reset; HTTP/1: the connection is closed). So does `expiry`, with its error as the outcome.
 ///

@@ -187,7 +187,9 @@ impl<N: Net> Attempts<'_, N> {
                 let scheme = if transport.is_tls() { Scheme::HTTPS } else { Scheme::HTTP };
                 form::for_http2(&mut request, &self.authority, scheme)?;
             }
-            Speak::Http1 | Speak::Either | Speak::Tcp => form::for_http1(&mut request, &self.authority)?,
+            Speak::Http1 | Speak::Either | Speak::Tcp | Speak::OwnTls => {
+                form::for_http1(&mut request, &self.authority)?;
+            }
         }
         // Where it is not known yet what the server speaks, the attempt does it when it is.
         if let Some(wish) = self.wish

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Method, Version, header, request::Parts};
-use hyper::ext::Protocol;
+use http::{HeaderValue, Method, Version, header, request::Parts, uri::Scheme};
+use hyper::{body::Body, ext::Protocol};
 
 use super::{
     door::{Door, From},
@@ -15,9 +15,9 @@ use crate::{
     connect::dial::Speak,
     headers::{cookie, forwarded, framing, hop_by_hop, reserved},
     model::{
-        Cluster, Snapshot,
+        Cluster, Listener, Snapshot,
         cluster::AppProtocol,
-        listener::Inbound,
+        listener::{Asked, Inbound},
         settings::Limits,
         transport::{HttpVersion, PeerKind, Transport},
         wire,
@@ -30,12 +30,7 @@ use crate::{
 /// # Errors
 /// [`ProxyError::HeadersTooLarge`], [`ProxyError::BadRequest`], [`ProxyError::Unsupported`].
 pub(super) fn judge(head: &Parts, wish: Option<&Wish>, limits: &Limits) -> Result<String, ProxyError> {
-    let bad = |error: framing::FramingError| ProxyError::BadRequest(error.to_string());
-    let target_bytes = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
-    if !framing::fits(&head.headers, target_bytes, limits.header_count, limits.header_bytes) {
-        return Err(ProxyError::HeadersTooLarge);
-    }
-    framing::check_request(head).map_err(bad)?;
+    check(head, limits)?;
     if head.method == Method::CONNECT {
         if wish.is_none() {
             let is_extended = head.extensions.get::<Protocol>().is_some();
@@ -47,7 +42,54 @@ pub(super) fn judge(head: &Parts, wish: Option<&Wish>, limits: &Limits) -> Resul
             return Err(bad(framing::FramingError::Target));
         }
     }
-    framing::authority(head).map(str::to_owned).map_err(bad)
+    authority(head).map(str::to_owned)
+}
+
+/// What holds for the head of every request.
+///
+/// # Errors
+/// [`ProxyError::HeadersTooLarge`], [`ProxyError::BadRequest`].
+pub(super) fn check(head: &Parts, limits: &Limits) -> Result<(), ProxyError> {
+    let target_bytes = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    if !framing::fits(&head.headers, target_bytes, limits.header_count, limits.header_bytes) {
+        return Err(ProxyError::HeadersTooLarge);
+    }
+    framing::check_request(head).map_err(bad)
+}
+
+/// Whom a request is for, as it was sent.
+///
+/// # Errors
+/// [`ProxyError::BadRequest`].
+pub(super) fn authority(head: &Parts) -> Result<&str, ProxyError> {
+    framing::authority(head).map_err(bad)
+}
+
+fn bad(error: framing::FramingError) -> ProxyError {
+    ProxyError::BadRequest(error.to_string())
+}
+
+/// Whether an absolute target of HTTP/1 (`GET http://host/`, as proxies are asked) can be had as its scheme says. An
+/// `https` one asks us for TLS with the server that it names, which is what `tls: public` makes; where it would mean less
+/// than that, the app shall ask for a tunnel.
+///
+/// # Errors
+/// [`ProxyError::Unsupported`].
+pub(super) fn check_scheme(head: &Parts, listener: &Listener, cluster: &Cluster) -> Result<(), ProxyError> {
+    let is_asked = head.version <= Version::HTTP_11 && !listener.is_inbound();
+    let Some(scheme) = head.uri.scheme().filter(|_| is_asked) else { return Ok(()) };
+    if *scheme == Scheme::HTTP {
+        return Ok(());
+    }
+    if *scheme != Scheme::HTTPS {
+        return Err(ProxyError::Unsupported("a target that is neither http:// nor https://"));
+    }
+    match &cluster.settings.transport {
+        Transport::Public(_) => Ok(()),
+        Transport::Mesh(..) | Transport::Plain(_) | Transport::App => Err(ProxyError::Unsupported(
+            "an https:// target, other than by CONNECT or in a cluster with tls: public,",
+        )),
+    }
 }
 
 /// An HTTP/1.0 request may name no host, but the next hop must: the service it goes to is as much as is known.
@@ -83,6 +125,11 @@ pub(super) fn rewrite<N: Net>(
             worker.with_rng(|rng| forwarded::inbound(headers, peer.id(), own.svid.id(), *address, rng));
             attempt.and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(1)
         }
+        (From::Plain { address, .. }, _) => {
+            reserved::strip(headers);
+            worker.with_rng(|rng| forwarded::plain(headers, *address, rng));
+            1
+        }
         (From::App | From::Peer { .. }, _) => {
             reserved::strip(headers);
             if cluster.settings.transport.is_outside() {
@@ -92,6 +139,15 @@ pub(super) fn rewrite<N: Net>(
             }
             1
         }
+    }
+}
+
+/// What somebody asks for by a request: what decides whether it is let in where its sender has proved nothing.
+pub(super) fn asked<'a>(head: &'a Parts, body: &impl Body, wish: Option<&Wish>) -> Asked<'a> {
+    Asked::Request {
+        method: head.method.as_str(),
+        path: head.uri.path(),
+        is_bare: body.is_end_stream() && wish.is_none(),
     }
 }
 

@@ -4,12 +4,14 @@
 //!   allowed → head → route → admit → (pick → connect → send)* → response
 //!     403      400    404     503      503  UH/UF/ID/UC  504
 //! ```
+//! A request for a tunnel (CONNECT of the own app) goes by [`super::tunnel`], which opens a stream instead.
+//!
 //! Anything that can say no says it with a [`ProxyError`]; [`handle`] turns that into an answer. Dropping the future
 //! cancels the upstream attempt. No retry is made after a response head went downstream.
 
 use std::{convert::Infallible, sync::Arc};
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header};
 use hyper::body::Incoming;
 
 use super::{
@@ -20,7 +22,8 @@ use super::{
     error::ProxyError,
     head,
     respond::{self, Audience},
-    switched::{Near, Switched},
+    switched::Switched,
+    tunnel::{self, Tunnel},
     wish::{Switch, Wish},
     worker::Worker,
 };
@@ -59,13 +62,19 @@ pub async fn handle<N: Net>(
     let is_grpc = !is_leaving && respond::is_grpc(request.headers());
     let version = request.version();
     let unanswered = Unanswered { worker: &worker, door: &door, is_http2: version == Version::HTTP_2 };
-    let carried = carry(&worker, &door, request, wish.as_deref(), &mut record).await;
+    let outcome = if tunnel::is_asked(&door, &request) {
+        // Boxed, so that other requests do not keep the room.
+        Box::pin(tunnel::open(&worker, &door, request, &mut record)).await.map(Outcome::Tunnel)
+    } else {
+        carry(&worker, &door, request, wish.as_deref(), &mut record).await.map(Outcome::Answer)
+    };
     std::mem::forget(unanswered);
     // On doubt about the framing, the two sides may disagree about where the next request begins; and whoever may not
     // call any more has no use for the connection.
-    let is_last = is_leaving || matches!(carried, Err(ProxyError::BadRequest(_) | ProxyError::NotAllowed));
-    let mut response = match carried {
-        Ok(carried) => {
+    let is_last = is_leaving || matches!(outcome, Err(ProxyError::BadRequest(_) | ProxyError::NotAllowed));
+    let mut response = match outcome {
+        Ok(Outcome::Tunnel(tunnel)) => tunnel.begin(&worker, &door, record),
+        Ok(Outcome::Answer(carried)) => {
             // In HTTP/1, trailers would end the body as if it were whole.
             let ends_in_status = is_grpc && version == Version::HTTP_2;
             deliver(&worker, &door, carried, (wish, record), ends_in_status)
@@ -85,8 +94,7 @@ pub async fn handle<N: Net>(
         }
     };
     let is_draining = door.drain().phase() >= Phase::Draining;
-    let is_switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    if version < Version::HTTP_2 && !is_switched && (is_draining || is_last) {
+    if version < Version::HTTP_2 && !door.is_switched() && (is_draining || is_last) {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)
@@ -106,6 +114,12 @@ impl<N: Net> Drop for Unanswered<'_, N> {
             self.door.resets.count(self.worker.now(), max);
         }
     }
+}
+
+/// What a request has come to.
+enum Outcome {
+    Answer(Carried),
+    Tunnel(Tunnel),
 }
 
 /// A response on its way, with everything that lives as long as its body.
@@ -128,9 +142,10 @@ async fn carry<N: Net>(
     // One load for the whole request: a change in between must not pair an old route with a new cluster.
     let snapshot = door.load(&worker.snapshots);
     let (mut head, body) = request.into_parts();
-    door.admit(&snapshot)?;
+    door.admit(&snapshot, head::asked(&head, &body, wish), || worker.clock.wall())?;
     let authority = head::judge(&head, wish, &snapshot.config.settings.limits)?;
     let cluster = destination::find(worker, door, &snapshot, Some(&authority))?;
+    head::check_scheme(&head, door.listener(&snapshot), &cluster)?;
     record.routed(Arc::clone(&cluster.runtime));
     let slot = circuit_breaker::admit_request(&cluster, worker.load.is_over())
         .map_err(|cap| ProxyError::Overflow { cluster: cluster.name().clone(), cap })?;
@@ -199,13 +214,8 @@ fn switch_over<N: Net>(
     record.head_received(worker.now());
     let (upstream, held) = (switch.upstream, answer.held);
     let switched = Box::new(Switched { upstream, cluster, record, held, rest, slot });
-    if wish.is_from_http1() {
-        door.switch(switched);
-    } else {
-        let drain = door.drain();
-        let near = Near::<N::Stream>::Stream(wish.into_downstream());
-        drain.spawn(switched.relay(Arc::clone(worker), drain.watcher(), near));
-    }
+    let downstream = if wish.is_from_http1() { None } else { Some(wish.into_downstream()) };
+    switched.start(worker, door, downstream);
     response
 }
 

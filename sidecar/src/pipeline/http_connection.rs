@@ -39,6 +39,7 @@ use super::{
 use crate::{
     buffer::{self, Buffer, Prefixed},
     connect::http2::{connection_window_bytes, header_list_bytes},
+    detect::PREFACE,
     drain::{Phase, Watcher},
     model::{closed::Misuse, settings::Limits, wire},
     net::{Net, Stream},
@@ -56,9 +57,6 @@ const MIN_READ_BUFFER_BYTES: usize = 64 * 1024;
 const PARK_AFTER: Duration = Duration::from_millis(250);
 /// An HTTP/2 connection is looked at so often.
 const LOOK_INTERVAL: Duration = Duration::from_secs(60);
-/// How an HTTP/2 connection begins (RFC 9113 §3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
 /// What HTTP version a connection may carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wire {
@@ -74,17 +72,36 @@ pub(super) enum Wire {
 /// Serves HTTP until the connection ends or the drain ends it: HTTP/2 is told to go away when the drain begins, idle
 /// HTTP/1 connections of the own app and of sidecars are served a while longer (`Phase::Closing`), so that none is closed under a
 /// request on its way.
-pub(super) async fn serve<N, S>(worker: Arc<Worker<N>>, door: Arc<Door>, mut stream: S, wire: Wire)
+pub(super) async fn serve<N, S>(worker: Arc<Worker<N>>, door: Arc<Door>, stream: S, wire: Wire)
 where
+    N: Net,
+    S: Stream,
+{
+    serve_begun(worker, door, stream, Bytes::new(), wire).await;
+}
+
+/// As [`serve`], of a connection of which `first` has been read already.
+pub(super) async fn serve_begun<N, S>(
+    worker: Arc<Worker<N>>,
+    door: Arc<Door>,
+    mut stream: S,
+    mut first: Bytes,
+    wire: Wire,
+) where
     N: Net,
     S: Stream,
 {
     let watcher = door.drain().watcher();
     let mut connection = Connection { worker, door, watcher };
     if wire == Wire::Http2 {
-        return Box::pin(connection.http2(Prefixed::new(Bytes::new(), stream), wire)).await;
+        return Box::pin(connection.http2(Prefixed::new(first, stream), wire)).await;
     }
-    let Some(mut first) = connection.parked(&mut stream).await else { return };
+    if first.is_empty() {
+        match connection.parked(&mut stream).await {
+            Some(bytes) => first = bytes,
+            None => return,
+        }
+    }
     if wire == Wire::Sniffed && PREFACE.starts_with(first.get(..PREFACE.len()).unwrap_or(&first)) {
         let limit = connection.limits().header_read_timeout;
         match tokio::time::timeout(limit, preface(&mut stream, first)).await {
@@ -151,6 +168,7 @@ impl<N: Net> Connection<N> {
         match &self.door.from {
             From::App => true,
             From::Peer { is_sidecar, .. } => *is_sidecar,
+            From::Plain { .. } => false,
         }
     }
 

@@ -21,6 +21,7 @@ pub mod respond;
 pub mod serve;
 mod switched;
 pub mod tcp;
+mod tunnel;
 mod wish;
 pub mod worker;
 

@@ -21,7 +21,7 @@ pub enum Audience {
     App,
     /// A verified sidecar: also whether the app has seen the request.
     Sidecar,
-    /// A standard peer: reason only, nothing of our inside.
+    /// A standard peer, or somebody who proved nothing: reason only, nothing of our inside.
     StandardPeer,
 }
 
@@ -89,7 +89,7 @@ pub fn broken_off(error: &body::Error) -> Option<HeaderMap> {
 /// Whether the other end of an HTTP/2 connection reset this stream, and not the whole connection.
 fn is_reset(broken: &Broken) -> bool {
     match broken {
-        Broken::Http1(_) => false,
+        Broken::Http1(_) | Broken::Opaque(_) => false,
         Broken::Http2(error) => error.is_reset() && error.is_remote(),
     }
 }

@@ -19,13 +19,13 @@ use crate::{
     buffer::Prefixed,
     model::{
         Identity, ListenerKind, Snapshot,
-        closed::{PeerSlot, Shed},
+        closed::{CallerSlot, Shed, Who},
         listener::{Inbound, Protocol},
         runtime::{ListenerRuntime, Refusal},
         transport::PeerKind,
         wire,
     },
-    net::Net,
+    net::{Net, Stream},
     tls::{
         accept::{self, Accepted, Secured},
         trust::{Cut, Guard},
@@ -40,6 +40,9 @@ pub async fn serve<N: Net>(
     address: SocketAddr,
 ) {
     let Some((accepted, snapshot)) = entrance.accept(&worker.snapshots) else { return };
+    if let Some(limit) = snapshot.config.settings.limits.tcp_user_timeout {
+        stream.set_user_timeout(limit);
+    }
     // Not kept any longer than needed: a connection may live for days.
     let listener = Arc::clone(accepted.listener(&snapshot));
     match &listener.kind {
@@ -51,7 +54,7 @@ pub async fn serve<N: Net>(
         ListenerKind::OutboundTcp { .. } => {
             drop((listener, snapshot));
             let door = Door::new(accepted, From::App);
-            Box::pin(tcp::outbound(&worker, &door, stream)).await;
+            Box::pin(tcp::outbound(&worker, &door, stream, Bytes::new())).await;
         }
         ListenerKind::Inbound(inbound) => {
             let inbound = Arc::clone(inbound);
@@ -105,23 +108,34 @@ pub(super) async fn serve_peer<N: Net>(
                 () = trust.cut() => {}
             }
         }
-        Err(Closed::Refused(reason, cause)) => {
-            counts.refuse(reason);
-            tracing::debug!(listener = accepted.name(), peer = %address, ?reason, cause, "peer refused");
-        }
-        Err(Closed::Shed(reason)) => {
-            counts.closed.count_shed(reason);
-            tracing::debug!(listener = accepted.name(), peer = %address, ?reason, "peer shed");
-        }
+        Err(closed) => closed.count(&accepted, address),
     }
 }
 
-/// Why a peer's connection is not served.
-enum Closed {
+/// Why a connection of somebody is not served.
+#[derive(Debug)]
+pub(super) enum Closed {
     /// It is not who may come in; in words for the log.
     Refused(Refusal, String),
     /// Some bound is reached.
     Shed(Shed),
+}
+
+impl Closed {
+    /// Counts it, and tells whoever looks for the cause.
+    pub(super) fn count(self, accepted: &entrance::Accepted, address: SocketAddr) {
+        let (counts, listener) = (&accepted.entrance.counts, accepted.name());
+        match self {
+            Self::Refused(reason, cause) => {
+                counts.refuse(reason);
+                tracing::debug!(listener, peer = %address, ?reason, cause, "peer refused");
+            }
+            Self::Shed(reason) => {
+                counts.closed.count_shed(reason);
+                tracing::debug!(listener, peer = %address, ?reason, "peer shed");
+            }
+        }
+    }
 }
 
 /// The handshake and the bounds around it: how many are under way, and how many connections the peer has then.
@@ -131,7 +145,7 @@ async fn let_in<N: Net>(
     snapshot: Arc<Snapshot>,
     counts: &ListenerRuntime,
     (stream, address): (Prefixed<N::Stream>, IpAddr),
-) -> Result<(Accepted<Prefixed<N::Stream>>, Guard, PeerSlot), Closed> {
+) -> Result<(Accepted<Prefixed<N::Stream>>, Guard, CallerSlot), Closed> {
     let place = worker.handshakes.begin(address, worker.now()).ok_or(Closed::Shed(Shed::Handshakes))?;
     let (accepted, trust) = tokio::select! {
         biased;
@@ -141,7 +155,8 @@ async fn let_in<N: Net>(
         () = place.given_up() => return Err(Closed::Shed(Shed::Handshakes)),
     };
     let max = snapshot.config.settings.limits.max_connections_per_peer;
-    let slot = counts.closed.open_for(accepted.peer.id(), max).ok_or(Closed::Shed(Shed::Peer))?;
+    let slot = counts.closed.open_for(Who::Peer(accepted.peer.id().clone()), max);
+    let slot = slot.ok_or(Closed::Shed(Shed::Peer))?;
     Ok((accepted, trust, slot))
 }
 
@@ -213,8 +228,12 @@ async fn enter<N: Net>(
         (Protocol::Http | Protocol::Detect, None) if !is_sidecar => {
             http_connection::serve(worker, door, stream, Wire::Sniffed).await;
         }
-        (Protocol::Tcp | Protocol::Detect, Some(wire::ALPN_TCP)) => {
-            tcp::inbound_framed(&worker, &door, stream, cut).await
+        // To an intercepted port, callers send what they could not tell: looked at here, stream by stream.
+        (Protocol::Http, Some(wire::ALPN_TCP)) if is_sidecar && door.original().is_some() => {
+            tcp::inbound_framed(&worker, &door, stream, cut).await;
+        }
+        (Protocol::Tcp | Protocol::Detect, Some(wire::ALPN_TCP)) if is_sidecar => {
+            tcp::inbound_framed(&worker, &door, stream, cut).await;
         }
         (Protocol::Tcp, _) if !is_sidecar => tcp::inbound_plain(&worker, &door, stream, cut).await,
         (Protocol::Http | Protocol::Tcp | Protocol::Detect, _) => {

@@ -5,7 +5,7 @@
 //! ends with the trust in its peer; that of a stream of HTTP/2 has a task of its own, and ends with its connection.
 
 use std::{
-    future::Future,
+    future::{Future, ready},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -16,7 +16,7 @@ use std::{
 use bytes::Bytes;
 use hyper::upgrade::OnUpgrade;
 
-use super::{attempt::Held, worker::Worker};
+use super::{attempt::Held, door::Door, tunnel, worker::Worker};
 use crate::{
     clock::Clock,
     connect::wire::DriverEnd,
@@ -70,6 +70,27 @@ pub(super) enum Far {
     Connection(OnUpgrade),
     /// A stream of HTTP/2.
     Stream(H2Stream),
+    /// What was never HTTP.
+    Opaque(Opaque),
+}
+
+/// The upstream's side of a tunnel.
+#[derive(Debug)]
+pub(super) struct Opaque {
+    /// Its bytes.
+    pub(super) stream: Box<dyn Stream>,
+    /// The end of the trust in who is there.
+    pub(super) cut: Cut,
+    /// Nothing may go there but TLS of the caller's own.
+    pub(super) is_own_tls: bool,
+    /// Told when the stream is over and nobody has it any more.
+    pub(super) after: Option<Box<dyn After>>,
+}
+
+/// What is to be done after a stream.
+pub(super) trait After: std::fmt::Debug + Send {
+    /// The stream is over.
+    fn ended(self: Box<Self>);
 }
 
 /// Counts a stream as active until dropped.
@@ -97,6 +118,23 @@ impl Drop for Active<'_> {
 }
 
 impl Switched {
+    /// Begins when the caller has got its answer. `downstream` is the caller's stream of HTTP/2; without it, the whole
+    /// connection of `door` leaves HTTP, whose task relays then.
+    pub(super) fn start<N: Net>(
+        self: Box<Self>,
+        worker: &Arc<Worker<N>>,
+        door: &Door,
+        downstream: Option<OnUpgrade>,
+    ) {
+        match downstream {
+            None => door.switch(self),
+            Some(stream) => {
+                let (drain, near) = (door.drain(), Near::<N::Stream>::Stream(stream));
+                drain.spawn(self.relay(Arc::clone(worker), drain.watcher(), near));
+            }
+        }
+    }
+
     /// Relays to the end.
     pub(super) async fn relay<N: Net, S: Stream>(
         self: Box<Self>,
@@ -110,13 +148,26 @@ impl Switched {
         let (sent, received) = (AtomicU64::new(0), AtomicU64::new(0));
         let all = &cluster.runtime.upgrades;
         let near = near_leg(near, Count { own: &sent, all: &all.sent_bytes });
-        let far = far_leg(upstream, Count { own: &received, all: &all.received_bytes });
-        let both = tokio::time::timeout(limit, async { tokio::try_join!(near, far) });
-        let flag = match both.await.unwrap_or(Err(ResponseFlag::SI)) {
-            Ok((near, far)) => carry::<N, S>((near, far), silent(&sent, &received, limit), watcher).await,
-            Err(flag) => Some(flag),
+        let count = Count { own: &received, all: &all.received_bytes };
+        let half_open = cluster.settings.timeouts.half_open;
+        let bounds = (limit, silent(&sent, &received, limit), watcher, half_open);
+        let ended = match upstream {
+            Far::Connection(connection) => over(near, far_connection::<N>(connection, count), bounds).await,
+            Far::Stream(stream) => {
+                let leg = Leg::<DriverEnd<N::Stream>>::stream(stream, count);
+                let far = FarLeg { leg, cut: Cut::never(), is_own_tls: false };
+                over(near, ready(Ok(far)), bounds).await
+            }
+            Far::Opaque(Opaque { stream, cut, is_own_tls, after }) => {
+                let leg = Leg::connection(stream, Bytes::new(), count);
+                let ended = over(near, ready(Ok(FarLeg { leg, cut, is_own_tls })), bounds).await;
+                if let Some(after) = after {
+                    after.ended();
+                }
+                ended
+            }
         };
-        if let Some(flag) = flag {
+        if let Err(flag) = ended {
             record.set_flag(flag);
             if flag == ResponseFlag::UC {
                 held.in_flight.failed(worker.now());
@@ -137,39 +188,66 @@ async fn near_leg<S: Stream>(near: Near<S>, count: Count<'_>) -> Result<Leg<'_, 
     }
 }
 
-/// The upstream's leg, once it has left HTTP.
-async fn far_leg<S: Stream>(far: Far, count: Count<'_>) -> Result<Leg<'_, DriverEnd<S>>, ResponseFlag> {
-    match far {
-        Far::Stream(stream) => Ok(Leg::stream(stream, count)),
-        Far::Connection(connection) => connection
-            .await
-            .map(|connection| Leg::upgraded(connection, count))
-            .map_err(|_gone| ResponseFlag::UC),
-    }
+/// The upstream's leg, and what there is to know of it.
+struct FarLeg<'a, F: Stream> {
+    leg: Leg<'a, F>,
+    cut: Cut,
+    is_own_tls: bool,
 }
 
-/// Relays until both directions have ended (`None`), or until something cuts the stream.
-async fn carry<N: Net, S: Stream>(
-    (mut near, mut far): (Leg<'_, S>, Leg<'_, DriverEnd<N::Stream>>),
+/// The leg of an upstream's connection, once it has left HTTP.
+async fn far_connection<N: Net>(
+    connection: OnUpgrade,
+    count: Count<'_>,
+) -> Result<FarLeg<'_, DriverEnd<N::Stream>>, ResponseFlag> {
+    let upgraded = connection.await.map_err(|_gone| ResponseFlag::UC)?;
+    let leg: Leg<'_, DriverEnd<N::Stream>> = Leg::upgraded(upgraded, count);
+    let cut = leg.as_connection().map_or_else(Cut::never, DriverEnd::cut);
+    Ok(FarLeg { leg, cut, is_own_tls: false })
+}
+
+/// Waits until both sides have left HTTP, and relays.
+async fn over<'a, S: Stream, F: Stream>(
+    near: impl Future<Output = Result<Leg<'a, S>, ResponseFlag>>,
+    far: impl Future<Output = Result<FarLeg<'a, F>, ResponseFlag>>,
+    (limit, silence, watcher, half_open): (Duration, impl Future<Output = ()>, Watcher, Option<Duration>),
+) -> Result<(), ResponseFlag> {
+    let both = tokio::time::timeout(limit, async { tokio::try_join!(near, far) });
+    let (near, far) = both.await.unwrap_or(Err(ResponseFlag::SI))?;
+    carry(near, far, silence, watcher, half_open).await
+}
+
+/// Relays until both directions have ended, or until something cuts the stream.
+async fn carry<S: Stream, F: Stream>(
+    mut near: Leg<'_, S>,
+    far: FarLeg<'_, F>,
     silence: impl Future<Output = ()>,
     mut watcher: Watcher,
-) -> Option<ResponseFlag> {
-    let cut = far.as_connection().map_or_else(Cut::never, DriverEnd::cut);
+    half_open: Option<Duration>,
+) -> Result<(), ResponseFlag> {
+    let FarLeg { leg: mut far, cut, is_own_tls } = far;
+    let relayed = async {
+        if is_own_tls && !tunnel::is_tls(&near.first(tunnel::TLS_START_BYTES).await?) {
+            return Ok(Err(ResponseFlag::DPE));
+        }
+        let setup = copy::Setup { half_open, ..copy::Setup::default() };
+        copy::plain(&mut near, &mut far, setup).await.map(|_carried| Ok(()))
+    };
     let relayed = tokio::select! {
         biased;
-        relayed = copy::plain(&mut near, &mut far) => relayed,
-        () = watcher.reached(Phase::Forced) => return Some(ResponseFlag::DR),
-        () = cut => return Some(ResponseFlag::UC),
-        () = silence => return Some(ResponseFlag::SI),
+        relayed = relayed => relayed,
+        () = watcher.reached(Phase::Forced) => return Err(ResponseFlag::DR),
+        () = cut => return Err(ResponseFlag::UC),
+        () = silence => return Err(ResponseFlag::SI),
     };
     match relayed {
-        Ok(_carried) => None,
+        Ok(ended) => ended,
         // What it runs over may have been cut off first.
-        Err(_) if watcher.phase() == Phase::Forced => Some(ResponseFlag::DR),
-        Err(_) if near.has_failed() => Some(ResponseFlag::DC),
-        Err(_) if far.has_failed() => Some(ResponseFlag::UC),
+        Err(_) if watcher.phase() == Phase::Forced => Err(ResponseFlag::DR),
+        Err(_) if near.has_failed() => Err(ResponseFlag::DC),
+        Err(_) if far.has_failed() => Err(ResponseFlag::UC),
         // Half-closed, and the other half did not move.
-        Err(_) => Some(ResponseFlag::SI),
+        Err(_) => Err(ResponseFlag::SI),
     }
 }
 

@@ -116,7 +116,7 @@ impl Wish {
                 request.extensions_mut().insert(h2::ext::Protocol::from_static(WEBSOCKET));
                 request.headers_mut().remove(CONTENT_LENGTH);
             }
-            (Wanted::WebSocket(key), Speak::Http1 | Speak::Either | Speak::Tcp) => {
+            (Wanted::WebSocket(key), Speak::Http1 | Speak::Either | Speak::Tcp | Speak::OwnTls) => {
                 *request.method_mut() = Method::GET;
                 let headers = request.headers_mut();
                 headers.remove(CONTENT_LENGTH);

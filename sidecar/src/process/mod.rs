@@ -17,7 +17,7 @@ use crate::{
     app::{App, Parts, Workers, World},
     clock::Clock,
     config::{self, Text},
-    drain,
+    drain, intercept,
     model::{Settings, reload::ConfigStatus},
     net::{self, Bound, HandoverNet, Offers, TcpNet},
     telemetry::{Metrics, ProcessFacts, log},
@@ -164,7 +164,9 @@ fn start_admin(app: &App, operators: Operators) -> anyhow::Result<(Admin, Option
         config: Arc::clone(&operators.config),
         clock: app.clock.clone(),
         load: Arc::clone(&app.load),
+        passed: Arc::default(),
     };
+    intercept::watch(app.snapshots.clone(), Arc::clone(&facts.passed));
     let state = Arc::new(admin::State {
         snapshots: app.snapshots.clone(),
         identity: Arc::clone(&app.identity),

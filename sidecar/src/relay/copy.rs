@@ -2,7 +2,7 @@
 //!
 //! Half-close travels as half-close and a reset as a reset. There is no idle timeout while both directions are open:
 //! databases keep connections silent for hours, and TCP keepalive on the connections themselves finds the dead ones
-//! (`net/tcp.rs`). Once one direction has ended, silence ends the stream ([`HALF_OPEN_LIMIT`]).
+//! (`net/tcp.rs`). Once one direction has ended, silence ends the stream ([`Setup::half_open`]).
 //!
 //! A side that does not take what is sent to it holds the other one back, and nobody reads from that one meanwhile: its
 //! abort is noticed with the next byte that either of them moves, or by the connection's end.
@@ -11,7 +11,7 @@ use std::{future::poll_fn, io, task::Poll, time::Duration};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-pub use super::stall::HALF_OPEN_LIMIT;
+pub use super::lane::Before;
 use super::{
     frame::Kind,
     lane::{Failed, Lane},
@@ -24,11 +24,31 @@ use crate::net::Stream;
 /// then.
 const RST_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Time for telling the caller that its [`Kind::Cancel`] has been heard; as with an abort.
+const CANCELLED_TIMEOUT: Duration = RST_TIMEOUT;
+
+/// What a relay goes on from, and goes by.
+#[derive(Debug, Default)]
+pub struct Setup {
+    /// From the first side to the second.
+    pub up: Before,
+    /// From the second side to the first.
+    pub down: Before,
+    /// A stream of which one direction has ended is reset when the other has not moved for so long; `None`: never.
+    pub half_open: Option<Duration>,
+}
+
 /// How a relayed stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// Both directions ended orderly; a framed connection may carry the next stream.
     Orderly,
+    /// The far side had no use for the stream; the framed connection may carry the next one. What the plain side may have
+    /// said was thrown away.
+    Cancelled {
+        /// It did say something.
+        has_spoken: bool,
+    },
     /// The plain side was reset or failed.
     PlainReset,
     /// The far side reset the stream or its connection failed.
@@ -47,20 +67,23 @@ pub struct Carried {
 }
 
 /// Relays between an app's plain connection and a framed one until both directions have ended. Unless they ended orderly
-/// the framed connection is done for: drop it.
-pub async fn framed<P, S>(plain: &mut P, session: &mut Session<S>) -> (End, Carried)
+/// (or by being cancelled) the framed connection is done for: drop it.
+pub async fn framed<P, S>(plain: &mut P, session: &mut Session<S>, setup: Setup) -> (End, Carried)
 where
     P: Stream,
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let (mut up, mut down, mut stall) = (Lane::new(), Lane::new(), Stall::default());
-    let end = poll_fn(|cx| {
+    let (mut up, mut down, mut stall) = setup.begin();
+    let mut end = poll_fn(|cx| {
         match up.poll(cx, plain, &mut Sink(session)) {
             Poll::Ready(Err(Failed::Source(_))) => return Poll::Ready(End::PlainReset),
             Poll::Ready(Err(Failed::Sink(_))) => return Poll::Ready(End::FarReset),
             Poll::Ready(Ok(())) | Poll::Pending => {}
         }
         match down.poll(cx, &mut Source(session), plain) {
+            Poll::Ready(Err(Failed::Source(_))) if session.is_cancelled() => {
+                return Poll::Ready(End::Cancelled { has_spoken: up.has_moved() });
+            }
             Poll::Ready(Err(Failed::Source(_))) => return Poll::Ready(End::FarReset),
             // The app may have closed this direction already: that is its right, and no reset.
             Poll::Ready(Err(Failed::Sink(_))) if down.is_closing() => down.close(),
@@ -74,8 +97,11 @@ where
         stall.poll(cx, is_half_open, up.carried + down.carried).map(|()| End::Stalled)
     })
     .await;
+    if matches!(end, End::Cancelled { .. }) && !answer_cancel(session, up.is_closed()).await {
+        end = End::FarReset;
+    }
     match end {
-        End::Orderly => {}
+        End::Orderly | End::Cancelled { .. } => {}
         End::PlainReset => tell_reset(session).await,
         End::FarReset => plain.reset_on_close(),
         End::Stalled => {
@@ -94,23 +120,40 @@ async fn tell_reset<S: AsyncRead + AsyncWrite + Unpin>(session: &mut Session<S>)
     }
 }
 
+/// Tells the caller that its stream is over; whether that could be said in time.
+async fn answer_cancel<S: AsyncRead + AsyncWrite + Unpin>(session: &mut Session<S>, has_ended: bool) -> bool {
+    let answered = tokio::time::timeout(CANCELLED_TIMEOUT, session.cancelled(has_ended)).await;
+    matches!(answered, Ok(Ok(())))
+}
+
+impl Setup {
+    fn begin(self) -> (Lane, Lane, Stall) {
+        (Lane::new(self.up), Lane::new(self.down), Stall::new(self.half_open))
+    }
+}
+
 /// Relays between two plain byte streams (a standard peer's TLS stream and an app's connection) until both directions
 /// have ended.
 ///
 /// # Errors
 /// The first error of either side, and [`io::ErrorKind::TimedOut`] for a half-closed stream that did not move for
-/// [`HALF_OPEN_LIMIT`]; the caller resets the app's connection.
-pub async fn plain<A, B>(a: &mut A, b: &mut B) -> io::Result<Carried>
+/// [`Setup::half_open`]; the caller resets both.
+pub async fn plain<A, B>(a: &mut A, b: &mut B, setup: Setup) -> io::Result<Carried>
 where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
-    let (mut up, mut down, mut stall) = (Lane::new(), Lane::new(), Stall::default());
+    let (mut up, mut down, mut stall) = setup.begin();
     poll_fn(|cx| {
         let ended = [up.poll(cx, a, b), down.poll(cx, b, a)];
-        for ended in ended {
-            if let Poll::Ready(Err(Failed::Source(error) | Failed::Sink(error))) = ended {
-                return Poll::Ready(Err(error));
+        for (lane, ended) in [&mut up, &mut down].into_iter().zip(ended) {
+            match ended {
+                // Whoever has closed both directions need not be told of the end: that is no reset.
+                Poll::Ready(Err(Failed::Sink(_))) if lane.is_closing() => lane.close(),
+                Poll::Ready(Err(Failed::Source(error) | Failed::Sink(error))) => {
+                    return Poll::Ready(Err(error));
+                }
+                Poll::Ready(Ok(())) | Poll::Pending => {}
             }
         }
         if up.is_closed() && down.is_closed() {
@@ -125,85 +168,22 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        pin::Pin,
-        sync::atomic::{AtomicU64, Ordering},
-        task::Context,
-    };
-
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
     use super::*;
     use crate::{
         clock::Clock,
-        relay::frame::{HEADER_BYTES, Header, MAX_PAYLOAD_BYTES},
+        relay::{
+            fixture::App,
+            frame::{HEADER_BYTES, Header, MAX_PAYLOAD_BYTES},
+        },
     };
 
     const ROOM: usize = 1024 * 1024;
+    const HALF_OPEN: Duration = Duration::from_secs(600);
 
-    /// An app's connection, as the sidecar holds it.
-    struct App {
-        inner: DuplexStream,
-        is_broken: bool,
-        is_reset: AtomicU64,
-    }
-
-    impl App {
-        fn new(inner: DuplexStream) -> Self {
-            Self { inner, is_broken: false, is_reset: AtomicU64::new(0) }
-        }
-
-        /// One that has been reset, which nobody has read yet.
-        fn broken(inner: DuplexStream) -> Self {
-            Self { is_broken: true, ..Self::new(inner) }
-        }
-
-        fn is_reset(&self) -> bool {
-            self.is_reset.load(Ordering::Relaxed) > 0
-        }
-    }
-
-    impl std::fmt::Debug for App {
-        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("App")
-        }
-    }
-
-    impl AsyncRead for App {
-        fn poll_read(
-            mut self: Pin<&mut Self>,
-            cx: &mut Context<'_>,
-            buf: &mut ReadBuf<'_>,
-        ) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.inner).poll_read(cx, buf)
-        }
-    }
-
-    impl AsyncWrite for App {
-        fn poll_write(
-            mut self: Pin<&mut Self>,
-            cx: &mut Context<'_>,
-            bytes: &[u8],
-        ) -> Poll<io::Result<usize>> {
-            if self.is_broken {
-                return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
-            }
-            Pin::new(&mut self.inner).poll_write(cx, bytes)
-        }
-
-        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.inner).poll_flush(cx)
-        }
-
-        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.inner).poll_shutdown(cx)
-        }
-    }
-
-    impl Stream for App {
-        fn reset_on_close(&self) {
-            self.is_reset.store(1, Ordering::Relaxed);
-        }
+    fn setup() -> Setup {
+        Setup { half_open: Some(HALF_OPEN), ..Setup::default() }
     }
 
     fn data(length: usize) -> Vec<u8> {
@@ -229,7 +209,7 @@ mod tests {
         app.write_all(&[b'x'; 4 * MAX_PAYLOAD_BYTES]).await.unwrap();
         far.write_all(&data(1)).await.unwrap();
         let mut session = Session::new(framed_side);
-        let (end, _) = framed(&mut App::broken(plain), &mut session).await;
+        let (end, _) = framed(&mut App::broken(plain), &mut session, setup()).await;
         assert_eq!(end, End::PlainReset);
         assert!(session.is_mid_frame());
         drop(session);
@@ -242,7 +222,7 @@ mod tests {
         let (mut far, framed_side) = duplex(64);
         far.write_all(&data(1)).await.unwrap();
         let mut session = Session::new(framed_side);
-        assert_eq!(framed(&mut App::broken(plain), &mut session).await.0, End::PlainReset);
+        assert_eq!(framed(&mut App::broken(plain), &mut session, setup()).await.0, End::PlainReset);
         drop(session);
         assert_eq!(all_of(far).await, frame(Kind::Rst, 0));
     }
@@ -256,7 +236,7 @@ mod tests {
         let begin = clock.now();
         let mut session = Session::new(framed_side);
         let mut plain = App::broken(plain);
-        let relayed = framed(&mut plain, &mut session);
+        let relayed = framed(&mut plain, &mut session, setup());
         let told = async {
             tokio::time::sleep(Duration::from_secs(5)).await;
             far.write_all(&data(1)).await.unwrap();
@@ -277,8 +257,8 @@ mod tests {
         let begin = clock.now();
         let mut session = Session::new(framed_side);
         let mut plain = App::new(plain);
-        assert_eq!(framed(&mut plain, &mut session).await.0, End::Stalled);
-        assert_eq!((clock.now() - begin).as_secs(), HALF_OPEN_LIMIT.as_secs());
+        assert_eq!(framed(&mut plain, &mut session, setup()).await.0, End::Stalled);
+        assert_eq!((clock.now() - begin).as_secs(), HALF_OPEN.as_secs());
         assert!(plain.is_reset());
         drop(session);
         assert_eq!(all_of(far).await, frame(Kind::Rst, 0));
@@ -294,11 +274,11 @@ mod tests {
         let speak = async {
             let mut app = app;
             for _ in 0..100 {
-                tokio::time::sleep(HALF_OPEN_LIMIT * 9 / 10).await;
+                tokio::time::sleep(HALF_OPEN * 9 / 10).await;
                 app.write_all(b"x").await.unwrap();
             }
         };
-        let ((end, carried), ()) = tokio::join!(framed(&mut plain, &mut session), speak);
+        let ((end, carried), ()) = tokio::join!(framed(&mut plain, &mut session, setup()), speak);
         assert_eq!((end, carried.sent), (End::Orderly, 100));
         assert!(!plain.is_reset());
     }
@@ -315,7 +295,7 @@ mod tests {
             app.write_all(b"x").await.unwrap();
             far.write_all(&frame(Kind::Fin, 0)).await.unwrap();
         };
-        let ((end, carried), ()) = tokio::join!(framed(&mut plain, &mut session), speak);
+        let ((end, carried), ()) = tokio::join!(framed(&mut plain, &mut session, setup()), speak);
         assert_eq!((end, carried.sent), (End::Orderly, 1));
     }
 
@@ -330,12 +310,12 @@ mod tests {
             far.write_all(&got[..50]).await.unwrap();
             far.shutdown().await.unwrap();
         };
-        let (carried, ()) = tokio::join!(plain(&mut a, &mut b), talk);
+        let (carried, ()) = tokio::join!(plain(&mut a, &mut b, setup()), talk);
         assert_eq!(carried.unwrap(), Carried { sent: 100, received: 50 });
 
         let ((mut near, mut a), (_far, mut b)) = (duplex(64), duplex(64));
         near.shutdown().await.unwrap();
-        let error = plain(&mut a, &mut b).await.unwrap_err();
+        let error = plain(&mut a, &mut b, setup()).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 }

@@ -6,6 +6,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::buffer::{Buffer, Held};
@@ -21,6 +22,17 @@ enum Stage {
     Closed,
 }
 
+/// What was before the relay in one direction.
+#[derive(Debug, Default)]
+pub struct Before {
+    /// Bytes that have been read of the source and not been sent.
+    pub bytes: Bytes,
+    /// How the source ended behind them, if it has.
+    pub ended: Option<io::Result<()>>,
+    /// The sink knows of the end.
+    pub is_closed: bool,
+}
+
 /// Which side of a relay failed.
 #[derive(Debug)]
 pub(super) enum Failed {
@@ -34,6 +46,8 @@ pub(super) enum Failed {
 #[derive(Debug)]
 pub(super) struct Lane {
     held: Option<Held>,
+    /// Read before; they go first.
+    before: Bytes,
     /// How the source ended, after the bytes that are held.
     ended: Option<io::Result<()>>,
     stage: Stage,
@@ -43,8 +57,16 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) fn new() -> Self {
-        Self { held: None, ended: None, stage: Stage::Open, is_flushed: true, carried: 0 }
+    /// One that goes on from what was before.
+    pub(super) fn new(before: Before) -> Self {
+        let Before { bytes, ended, is_closed } = before;
+        let stage = if is_closed { Stage::Closed } else { Stage::Open };
+        Self { held: None, before: bytes, ended, stage, is_flushed: true, carried: 0 }
+    }
+
+    /// Whether the source has said anything that goes or went to the sink, its end included.
+    pub(super) fn has_moved(&self) -> bool {
+        self.carried > 0 || self.held.is_some() || self.ended.is_some() || self.stage != Stage::Open
     }
 
     /// Whether the sink knows of the end.
@@ -86,6 +108,17 @@ impl Lane {
                 if held.is_empty() {
                     self.held = None;
                 }
+            }
+            if !self.before.is_empty() {
+                let mut held = Held::new(Buffer::take(), 0);
+                let count = held.put(&self.before);
+                self.before.advance(count);
+                self.held = Some(held);
+                if self.before.is_empty() {
+                    // Even of no bytes it keeps the buffer that they were in.
+                    self.before = Bytes::new();
+                }
+                continue;
             }
             match (self.stage, self.ended.take()) {
                 (Stage::Closed, _) => return Poll::Ready(Ok(())),

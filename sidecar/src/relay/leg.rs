@@ -9,6 +9,7 @@
 //! So the writer is asked at every end of reading: what looked like the end of the stream may be an abort.
 
 use std::{
+    future::poll_fn,
     io,
     pin::Pin,
     sync::atomic::{AtomicU64, Ordering},
@@ -96,6 +97,30 @@ impl<'a, S: Stream> Leg<'a, S> {
     #[must_use]
     pub fn has_failed(&self) -> bool {
         self.has_failed
+    }
+
+    /// Waits for the first `count` bytes, fewer if it ends before. They are read again.
+    ///
+    /// # Errors
+    /// As the stream reports them.
+    pub async fn first(&mut self, count: usize) -> io::Result<Bytes> {
+        let mut first = Vec::with_capacity(count);
+        while first.len() < count {
+            let (before, mut chunk) = (first.len(), vec![0; count - first.len()]);
+            let mut read = ReadBuf::new(&mut chunk);
+            let polled = poll_fn(|cx| {
+                let polled = self.poll_bytes(cx, &mut read);
+                self.noted(polled)
+            });
+            polled.await?;
+            first.extend_from_slice(read.filled());
+            if first.len() == before {
+                break;
+            }
+        }
+        let first = Bytes::from(first);
+        self.early = [&first[..], &self.early[..]].concat().into();
+        Ok(first)
     }
 
     fn counted(&self, bytes: usize) {

@@ -3,6 +3,8 @@
 pub mod activity;
 pub mod body;
 pub mod copy;
+#[cfg(test)]
+mod fixture;
 pub mod frame;
 pub mod h2_stream;
 mod lane;

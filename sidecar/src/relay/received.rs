@@ -10,7 +10,7 @@ use h2::RecvStream;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-/// An upstream's message broke off, in the words of the HTTP library.
+/// An upstream's message or stream broke off, in the words of the HTTP library or the system.
 #[derive(Debug, thiserror::Error)]
 pub enum Broken {
     /// On HTTP/1.
@@ -19,6 +19,9 @@ pub enum Broken {
     /// On HTTP/2. Not transparent: hyper looks for this very error among the causes, for the code of the reset that goes on.
     #[error("by HTTP/2")]
     Http2(#[from] h2::Error),
+    /// An opaque stream, before it was accepted.
+    #[error("of an opaque stream")]
+    Opaque(#[source] std::io::Error),
 }
 
 /// The body.

@@ -38,6 +38,12 @@ pub(super) fn host(authority: &str) -> &str {
     }
 }
 
+/// The port of a canonical authority, if it has one.
+#[must_use]
+pub fn port(authority: &str) -> Option<u16> {
+    split(authority)?.1?.parse().ok()
+}
+
 /// Host (brackets included) and port digits, the port checked.
 fn split(authority: &str) -> Option<(&str, Option<&str>)> {
     let host_end = match authority.strip_prefix('[') {

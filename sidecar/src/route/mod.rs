@@ -10,8 +10,8 @@ use std::{net::SocketAddr, sync::Arc};
 
 use crate::model::{Cluster, ClusterName, Endpoint, Snapshot, cluster::ServiceAddress, transport::Transport};
 
-pub use authority::canonical;
 use authority::host;
+pub use authority::{canonical, port};
 
 /// Finds the cluster for an authority (`host` or `host:port`).
 ///

@@ -41,6 +41,19 @@ fn host_and_port_are_looked_for_before_the_host_alone() {
 }
 
 #[test]
+fn a_canonical_authority_tells_its_port() {
+    for (authority, expected) in [
+        ("orders:8080", Some(8080)),
+        ("orders:0", Some(0)),
+        ("orders", None),
+        ("[2001:db8::1]:80", Some(80)),
+        ("[2001:db8::1]", None),
+    ] {
+        assert_eq!(port(authority), expected, "{authority}");
+    }
+}
+
+#[test]
 fn every_spelling_of_an_authority_leads_to_the_same_cluster() {
     let snapshot = snapshot(&[
         ("orders.default.svc:8080", "a"),

@@ -23,6 +23,7 @@ pub struct RequestRecord {
     status: Option<u16>,
     flag: Option<ResponseFlag>,
     is_finished: bool,
+    is_discarded: bool,
 }
 
 impl RequestRecord {
@@ -37,6 +38,7 @@ impl RequestRecord {
             status: None,
             flag: None,
             is_finished: false,
+            is_discarded: false,
         }
     }
 
@@ -71,10 +73,18 @@ impl RequestRecord {
     pub fn finish(mut self) {
         self.is_finished = true;
     }
+
+    /// Says that there was no request after all: nothing is counted.
+    pub fn discard(mut self) {
+        self.is_discarded = true;
+    }
 }
 
 impl Drop for RequestRecord {
     fn drop(&mut self) {
+        if self.is_discarded {
+            return;
+        }
         if !self.is_finished {
             self.set_flag(ResponseFlag::DC);
         }

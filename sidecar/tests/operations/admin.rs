@@ -181,6 +181,8 @@ async fn dumps_show_what_operators_need() {
     assert_eq!(config["bootstrap"]["service"], "shop");
     assert_eq!(config["clusters"][0]["name"], "inbound/api");
     assert_eq!((&config["generation"], &config["rejected"]), (&1.into(), &serde_json::Value::Null));
+    let exceptions = &config["bootstrap"]["intercept"]["exceptions"];
+    assert_eq!(*exceptions, serde_json::json!(["outbound_port_3306", "inbound_listener_4391"]));
     let clusters = config["clusters"].as_array().unwrap().iter();
     let dns = clusters.map(|cluster| &cluster["source"]["dns"]).find(|dns| !dns.is_null()).unwrap();
     assert_eq!((&dns["port"], &dns["empty_after"]), (&4343.into(), &"1m".into()));

@@ -84,6 +84,12 @@ fn the_exposition_says_what_the_counters_say() {
     assert_eq!(value(&samples, "outrider_peer_requests_total", &web), 5.0);
     let plaintext = [("listener", "api"), ("reason", "plaintext")];
     assert_eq!(value(&samples, "outrider_listener_refused_total", &plaintext), 1.0);
+    let server_first = [("listener", "api"), ("protocol", "opaque"), ("how", "server")];
+    assert_eq!(value(&samples, "outrider_detections_total", &server_first), 1.0);
+    let detected = |bound| {
+        value(&samples, "outrider_detection_duration_seconds_bucket", &[("listener", "api"), ("le", bound)])
+    };
+    assert_eq!((detected("0.0005"), detected("0.001"), detected("+Inf")), (0.0, 1.0, 1.0));
     assert_eq!(value(&samples, "outrider_unrouted_total", &[("listener", "api"), ("flag", "NR")]), 1.0);
     assert_eq!(value(&samples, "outrider_snapshot_version", &[]), 7.0);
     assert_eq!(value(&samples, "outrider_ready", &[]), 1.0);

@@ -15,6 +15,8 @@ use outrider::{
     model::{
         Cluster, Endpoint, Generation, Identity, Settings, Snapshot,
         cluster::EndpointSource,
+        detection::{How, Spoken},
+        exceptions::{Exception, Matched, Way},
         flag::ResponseFlag,
         load::Load,
         reload::ConfigStatus,
@@ -39,6 +41,7 @@ trust_domain: demo.outrider
 identity: {file: {certificate: svid.pem, key: svid_key.pem, bundle: bundle.pem}}
 inbound: [{name: api, listen: '127.0.0.1:0', app: '127.0.0.1:8080'}]
 outbound: [{name: calls, listen: '127.0.0.1:0'}]
+intercept: {own: mark, outbound: {except_ports: [3306]}}
 clusters:
   - name: orders
     spiffe_ids: [spiffe://demo.outrider/orders]
@@ -59,6 +62,7 @@ pub(crate) fn state(log: Option<log::Control>) -> Arc<State> {
     api.active.store(2, Ordering::Relaxed);
     api.refuse(Refusal::Plaintext);
     api.count_unrouted(ResponseFlag::NR);
+    api.detections.record(Some(Spoken::Opaque), How::Server, Duration::from_micros(700));
     let web = api.peers.of(&id("web"));
     web.requests.fetch_add(5, Ordering::Relaxed);
     web.set_tls(facts("web"));
@@ -77,7 +81,9 @@ pub(crate) fn state(log: Option<log::Control>) -> Arc<State> {
         drain: drain.clone(),
         readiness: readiness.clone(),
         load: Arc::new(Load::new(1000, Some(1 << 30))),
+        passed: Arc::default(),
     };
+    process.passed.set(vec![(Exception { way: Way::Outbound, matched: Matched::Port(3306), mark: 1 }, 4096)]);
     Arc::new(State {
         metrics: Metrics::new(snapshots.clone(), process),
         snapshots,

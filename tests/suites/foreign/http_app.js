@@ -1,4 +1,4 @@
-// An HTTP app: http_app.js HOST PORT http|h2c. Every path answers any method:
+// An HTTP app: http_app.js HOST PORT http|h2c|https [CERTIFICATE KEY]. Every path answers any method:
 //   /echo         the request's body, streamed back
 //   /seen         what arrived, as JSON, once all of it has
 //   /trailers     a body and a trailer
@@ -12,7 +12,7 @@
 
 const { Readable } = require('stream');
 
-const [host, port, version] = process.argv.slice(2);
+const [host, port, version, certificate, key] = process.argv.slice(2);
 const rest = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 async function seen(request, response) {
@@ -72,5 +72,11 @@ function answer(request, response) {
   }
 }
 
-const server = version === 'h2c' ? require('http2').createServer(answer) : require('http').createServer(answer);
+const read = require('fs').readFileSync;
+const servers = {
+  http: () => require('http').createServer(answer),
+  h2c: () => require('http2').createServer(answer),
+  https: () => require('https').createServer({ cert: read(certificate), key: read(key) }, answer),
+};
+const server = servers[version]();
 server.listen({ host, port: Number(port), backlog: 4096 });

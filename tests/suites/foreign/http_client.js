@@ -1,19 +1,25 @@
-// An HTTP client of Node, one claim per run: http_client.js HOST:PORT CLAIM. The app is http_app.js.
+// An HTTP client of Node, one claim per run: http_client.js HOST:PORT CLAIM [ROOTS]. The app is http_app.js.
 //   agent    POSTs of an agent that keeps connections, with rests about as long as Node's servers keep theirs (5 s)
 //   session  many streams of one HTTP/2 session: uploads, trailers, and a reset of the app's
+//   tunnel   HTTPS to tcp:443 in tunnels that are asked for in HTTP/1.1 and in HTTP/2
 'use strict';
 
 const assert = require('assert');
 const http = require('http');
 const http2 = require('http2');
+const https = require('https');
+const tls = require('tls');
 const { once } = require('events');
 
-const [target, claim] = process.argv.slice(2);
+const [target, claim, roots] = process.argv.slice(2);
 const [host, port] = target.split(':');
 const rest = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 async function post(agent, body) {
-  const request = http.request({ host, port, agent, method: 'POST', path: '/echo' });
+  await echo(http.request({ host, port, agent, method: 'POST', path: '/echo' }), body);
+}
+
+async function echo(request, body) {
   request.end(body);
   const [response] = await once(request, 'response');
   let text = '';
@@ -61,7 +67,34 @@ async function session() {
   session.close();
 }
 
-({ agent, session })[claim]().then(
+async function tunnel() {
+  const ca = require('fs').readFileSync(roots);
+  const over = async (socket, body) => {
+    const secured = tls.connect({ socket, servername: 'tcp', ca });
+    await once(secured, 'secureConnect');
+    await echo(https.request({ createConnection: () => secured, method: 'POST', path: '/echo' }), body);
+  };
+  for (let turn = 0; turn < 20; turn++) {
+    const request = http.request({ host, port, method: 'CONNECT', path: 'tcp:443' });
+    request.end();
+    const [response, socket] = await once(request, 'connect');
+    assert.equal(response.statusCode, 200);
+    await over(socket, 'one'.repeat(50000));
+    socket.destroy();
+  }
+  const session = http2.connect(`http://${target}`);
+  const streams = Array.from({ length: 20 }, async (_, number) => {
+    const stream = session.request({ ':method': 'CONNECT', ':authority': 'tcp:443' }, { endStream: false });
+    const [head] = await once(stream, 'response');
+    assert.equal(head[':status'], 200);
+    await over(stream, `${number}`.repeat(50000));
+    stream.close();
+  });
+  await Promise.all(streams);
+  session.close();
+}
+
+({ agent, session, tunnel })[claim]().then(
   () => console.log('as claimed'),
   (error) => {
     console.error(error);

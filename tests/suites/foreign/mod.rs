@@ -22,6 +22,7 @@ mod many;
 mod nginx;
 mod opaque;
 mod openssl;
+mod proxy;
 mod slow;
 mod soak;
 mod websocket;

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use super::{
-    namespace::{Host, claim, has_users, nft, sysctl},
-    pod::{CALLED, CLOSING, PORTS, Pods, Power, Sidecar, calls, fate, listener, own, seen_by_http, witness},
+    namespace::{Host, claim, has_users, ip, nft, sysctl},
+    sidecars::{CALLED, CLOSING, PORTS, Sidecars, Power, Sidecar, calls, fate, listener, own, seen_by_http, witness},
 };
 use crate::processes::until;
 
@@ -25,14 +25,14 @@ fn loops(listener: &serde_json::Value) -> u64 {
 #[test]
 fn a_connection_that_rules_bring_back_to_us_is_refused_and_does_not_go_round() {
     claim(&NEEDS, async || {
-        let (_host, pods) = (Host::joined().await, Pods::new());
+        let (_host, sidecars) = (Host::joined().await, Sidecars::new());
         for workers in [1, 4] {
             let rest = format!("workers: {workers}\nintercept: {{{}}}\n", own());
-            let folder = pods.prepare(&format!("lonely-{workers}"), CALLED, &rest);
+            let folder = sidecars.prepare(&format!("lonely-{workers}"), CALLED, &rest);
             // They leave nobody alone.
             nft("add table inet t ; delete table inet t ; table inet t { chain c { type nat hook output priority -100;
                  tcp dport 9000 redirect to :4340 ; } ; }");
-            let sidecar = pods.start(&folder, power()).ready().await;
+            let sidecar = sidecars.start(&folder, power()).ready().await;
             const CALLS: u64 = 40;
             for number in 0..CALLS {
                 let to =
@@ -55,18 +55,18 @@ fn a_connection_that_rules_bring_back_to_us_is_refused_and_does_not_go_round() {
 #[test]
 fn a_connection_to_the_app_that_rules_bring_back_to_us_is_refused() {
     claim(&NEEDS, async || {
-        let (host, pods) = (Host::joined().await, Pods::new());
+        let (host, sidecars) = (Host::joined().await, Sidecars::new());
         let [http, _tcp] = PORTS;
         let port = format!("{{port: {http}, protocol: http}}");
         let rest = format!("intercept: {{{}, inbound: {{ports: [{port}]}}}}\n", own());
-        let folder = pods.prepare("called", CALLED, &rest);
+        let folder = sidecars.prepare("called", CALLED, &rest);
         // They do not heed what the sidecar's connections to the app have.
         nft("table inet t { chain out { type nat hook output priority -100; tcp dport 8080 redirect to :4343 ; } ;
              chain in { type nat hook prerouting priority -100; iifname cable tcp dport 8080 redirect to :4343 ; } ; }");
-        let called = pods.start(&folder, power()).ready().await;
+        let called = sidecars.start(&folder, power()).ready().await;
         let targets = [("app", "http", SocketAddr::from(([10, 43, 0, 1], http)))];
-        let folder = pods.prepare("caller", "web", &calls(&targets));
-        let _caller = host.run(|| pods.start(&folder, Power::None)).ready().await;
+        let folder = sidecars.prepare("caller", "web", &calls(&targets));
+        let _caller = host.run(|| sidecars.start(&folder, Power::None)).ready().await;
         let fate = tokio::task::block_in_place(|| host.run(|| fate(listener(0))));
         assert!(fate.as_ref().is_some_and(|text| text.starts_with("HTTP/1.1 503")), "{fate:?}");
         let inbound = called.listener("intercept-inbound").await;
@@ -83,15 +83,15 @@ const ROUNDS: usize = 400;
 #[test]
 fn no_connection_of_others_is_taken_for_ours_however_often_ports_are_used_again() {
     claim(&NEEDS, async || {
-        let (host, pods) = (Host::joined().await, Pods::new());
+        let (host, sidecars) = (Host::joined().await, Sidecars::new());
         // The app is on the other host, and the sidecar passes on to it what it does not know.
         host.run(witness);
         sysctl("net/ipv4/ip_local_port_range", FEW_PORTS);
         // Else ports would rest for a minute after each use.
         sysctl("net/ipv4/tcp_max_tw_buckets", "0");
-        let folder = pods.prepare("lonely", "web", &format!("intercept: {{{}}}\n", own()));
-        pods.apply(&folder);
-        let sidecar = pods.start(&folder, power()).ready().await;
+        let folder = sidecars.prepare("lonely", "web", &format!("intercept: {{{}}}\n", own()));
+        sidecars.apply(&folder);
+        let sidecar = sidecars.start(&folder, power()).ready().await;
         let to = SocketAddr::from(([10, 43, 0, 2], CLOSING));
         tokio::task::block_in_place(|| {
             std::thread::scope(|scope| {
@@ -113,24 +113,26 @@ async fn accepted(sidecar: &Sidecar) -> u64 {
 #[test]
 fn a_service_may_call_itself_through_its_own_sidecar() {
     claim(&NEEDS, async || {
-        let (_host, pods) = (Host::joined().await, Pods::new());
+        let (_host, sidecars) = (Host::joined().await, Sidecars::new());
         witness();
+        ip("route add 10.96.0.0/24 dev cable");
         let [http, _tcp] = PORTS;
         let id = crate::processes::authority::id(CALLED);
-        let rest = format!(
-            "intercept: {{{}, inbound: {{ports: [{{port: {http}, protocol: http}}]}}}}\n\
-             clusters: [{{name: {CALLED}, spiffe_ids: [\"{id}\"], addresses: [\"10.96.0.10:80\"], \
-             endpoints: [{{address: \"10.43.0.1:{http}\"}}]}}]\n",
-            own()
-        );
-        let folder = pods.prepare("itself", CALLED, &rest);
-        pods.apply(&folder);
-        super::namespace::ip("route add 10.96.0.0/24 dev cable");
-        let sidecar = pods.start(&folder, power()).ready().await;
-        let to = "10.96.0.10:80".parse().expect("an address");
-        let seen = tokio::task::block_in_place(|| seen_by_http(to, 3));
-        assert!(seen.iter().all(|seen| seen.ip().to_string() == "10.43.0.1"), "{seen:?}");
-        let inbound = sidecar.listener("intercept-inbound").await;
-        assert_eq!((inbound["accepted"].as_u64(), loops(&inbound)), (Some(1), 0), "by mutual TLS: {inbound}");
+        for mode in ["redirect", "tproxy"] {
+            let rest = format!(
+                "intercept: {{mode: {mode}, {}, inbound: {{ports: [{{port: {http}, protocol: http}}]}}}}\n\
+                 clusters: [{{name: {CALLED}, spiffe_ids: [\"{id}\"], addresses: [\"10.96.0.10:80\"], \
+                 endpoints: [{{address: \"10.43.0.1:{http}\"}}]}}]\n",
+                own()
+            );
+            let folder = sidecars.prepare(mode, CALLED, &rest);
+            sidecars.apply(&folder);
+            let sidecar = sidecars.start(&folder, Power::NetAdmin).ready().await;
+            let to = "10.96.0.10:80".parse().expect("an address");
+            let seen = tokio::task::block_in_place(|| seen_by_http(to, 3));
+            assert!(seen.iter().all(|seen| seen.ip().to_string() == "10.43.0.1"), "{mode}: {seen:?}");
+            let inbound = sidecar.listener("intercept-inbound").await;
+            assert_eq!((inbound["accepted"].as_u64(), loops(&inbound)), (Some(1), 0), "{mode}: {inbound}");
+        }
     });
 }

@@ -1,13 +1,35 @@
 //! Connections that the kernel brings: real kernels, rules, sockets and programs, in network namespaces of the tests' own.
 //!
-//! Each claim runs in a copy of the test program, started in namespaces that end with it, so that nothing of it is seen
-//! outside. It takes root, or a kernel that lets users make user namespaces, and the programs `unshare`, `ip` and `nft`;
-//! a claim that cannot be tried says so in one line and is skipped, or fails if `OUTRIDER_REQUIRE_FOREIGN=1`.
+//! It takes root, or a kernel that lets users make user namespaces, and the programs `unshare`, `ip`, `nft` and `curl`; a
+//! claim that cannot be tried says so in one line and is skipped, or fails if `OUTRIDER_REQUIRE_FOREIGN=1`.
+//!
+//! Claims about one namespace run in a copy of the test program ([`namespace`]), some with sidecars in it
+//! ([`sidecars`]). Claims about whole meshes have a cluster of pods each ([`pods`]), by the script of `examples/pods`, so
+//! that the example and the tests cannot differ:
+//!
+//! ```text
+//!   ┌ web ──────────────────────────┐        ┌ users ────────────────────────┐
+//!   │ curl ──kernel──▶ sidecar ═════╪══mTLS══╪═kernel══▶ sidecar ──▶ service │     a namespace each
+//!   └───────────────────────────────┘   ┊    └───────────────────────────────┘
+//!                                    wiretap
+//! ```
 
 mod namespace;
-mod pod;
+mod pods;
+mod sidecars;
 
+mod gate;
 mod loops;
+mod program;
+mod rules;
 mod sockets;
 mod starting;
 mod tproxy;
+mod traffic;
+
+mod calls;
+mod dead_sidecar;
+mod many;
+mod own_calls;
+mod strangers;
+mod unknown;

@@ -2,7 +2,7 @@
 
 use super::{
     namespace::{claim, has_users, sysctl},
-    pod::{CALLED, Pods, Power, own},
+    sidecars::{CALLED, Sidecars, Power, own},
 };
 
 /// Programs beside those that every claim takes.
@@ -11,7 +11,7 @@ const NEEDS: [&str; 2] = ["setpriv", "mount"];
 #[test]
 fn a_sidecar_without_the_capability_that_its_mode_takes_does_not_start() {
     claim(&NEEDS, async || {
-        let pods = Pods::new();
+        let sidecars = Sidecars::new();
         let by_mark = ("own: mark", ["intercept.own: mark", "SO_MARK", "set intercept.own: uid"]);
         let by_address = (
             "own: uid, uid: 4343, mode: tproxy",
@@ -19,8 +19,8 @@ fn a_sidecar_without_the_capability_that_its_mode_takes_does_not_start() {
         );
         // Where there is but one user, that one is root, who cannot be told from others by the uid.
         for (keys, expected) in [by_mark].into_iter().chain(has_users().then_some(by_address)) {
-            let folder = pods.prepare("lonely", CALLED, &format!("intercept: {{{keys}}}\n"));
-            let refused = pods.refused(&folder);
+            let folder = sidecars.prepare("lonely", CALLED, &format!("intercept: {{{keys}}}\n"));
+            let refused = sidecars.refused(&folder);
             let said = String::from_utf8_lossy(&refused.stderr);
             assert!(!refused.status.success());
             let words = expected.into_iter().chain(["CAP_NET_ADMIN"]);
@@ -32,9 +32,9 @@ fn a_sidecar_without_the_capability_that_its_mode_takes_does_not_start() {
 #[test]
 fn a_sidecar_of_another_user_than_the_rules_leave_alone_does_not_start() {
     claim(&NEEDS, async || {
-        let pods = Pods::new();
-        let folder = pods.prepare("lonely", CALLED, "intercept: {own: uid, uid: 4344}\n");
-        let refused = pods.refused(&folder);
+        let sidecars = Sidecars::new();
+        let folder = sidecars.prepare("lonely", CALLED, "intercept: {own: uid, uid: 4344}\n");
+        let refused = sidecars.refused(&folder);
         let said = String::from_utf8_lossy(&refused.stderr);
         assert!(!refused.status.success() && said.contains("intercept.uid is 4344"), "{said}");
     });
@@ -43,11 +43,11 @@ fn a_sidecar_of_another_user_than_the_rules_leave_alone_does_not_start() {
 #[test]
 fn where_own_addresses_cannot_be_told_from_others_no_sidecar_starts() {
     claim(&NEEDS, async || {
-        let pods = Pods::new();
+        let sidecars = Sidecars::new();
         sysctl("net/ipv6/ip_nonlocal_bind", "1");
-        let folder = pods.prepare("lonely", CALLED, &format!("intercept: {{{}}}\n", own()));
+        let folder = sidecars.prepare("lonely", CALLED, &format!("intercept: {{{}}}\n", own()));
         let power = if has_users() { Power::None } else { Power::NetAdmin };
-        let mut sidecar = pods.start(&folder, power);
+        let mut sidecar = sidecars.start(&folder, power);
         let ended = sidecar.process.exited(crate::processes::DEADLINE).await;
         let said = sidecar.process.log();
         assert!(!ended.success() && said.contains("/proc/sys/net/ipv6/ip_nonlocal_bind is not 0"), "{said}");

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     namespace::{Host, claim, ip},
-    pod::{CALLED, PORTS, Pods, Power, Sidecar, calls, listener, own, seen_by_http, seen_by_stream, witness},
+    sidecars::{CALLED, PORTS, Sidecars, Power, Sidecar, calls, listener, own, seen_by_http, seen_by_stream, witness},
 };
 
 /// Programs beside those that every claim takes.
@@ -25,19 +25,19 @@ fn address(text: &str) -> IpAddr {
 }
 
 /// Starts the called sidecar with its rules in force.
-async fn called(pods: &Pods, mode: &str, power: Power) -> Sidecar {
+async fn called(sidecars: &Sidecars, mode: &str, power: Power) -> Sidecar {
     let [http, tcp] = PORTS;
     let rest = format!(
         "intercept:\n  {{mode: {mode}, {}, inbound: {{ports: [{{port: {http}, protocol: http}}, {{port: {tcp}, protocol: tcp}}]}}}}\n",
         own()
     );
-    let folder = pods.prepare("called", CALLED, &rest);
-    pods.apply(&folder);
-    pods.start(&folder, power).ready().await
+    let folder = sidecars.prepare("called", CALLED, &rest);
+    sidecars.apply(&folder);
+    sidecars.start(&folder, power).ready().await
 }
 
 /// The folder of a calling sidecar with listeners for HTTP and bytes, to each address of the called host.
-fn caller(pods: &Pods, name: &str) -> PathBuf {
+fn caller(sidecars: &Sidecars, name: &str) -> PathBuf {
     let [http, tcp] = PORTS;
     let to = |host: &str, port| SocketAddr::new(address(host), port);
     let targets = [
@@ -46,13 +46,13 @@ fn caller(pods: &Pods, name: &str) -> PathBuf {
         ("tcp4", "tcp", to(OWN[0], tcp)),
         ("tcp6", "tcp", to(OWN[1], tcp)),
     ];
-    pods.prepare(name, "web", &calls(&targets))
+    sidecars.prepare(name, "web", &calls(&targets))
 }
 
 /// Calls in every way from `host`, whose sidecar is `caller`; asserts whom the app sees.
-async fn assert_seen(pods: &Pods, host: &Host, expected: [&str; 2]) {
-    let folder = caller(pods, "caller");
-    let _caller = host.run(|| pods.start(&folder, Power::None)).ready().await;
+async fn assert_seen(sidecars: &Sidecars, host: &Host, expected: [&str; 2]) {
+    let folder = caller(sidecars, "caller");
+    let _caller = host.run(|| sidecars.start(&folder, Power::None)).ready().await;
     tokio::task::block_in_place(|| {
         host.run(|| {
             for (index, expected) in expected.map(address).into_iter().enumerate() {
@@ -69,20 +69,20 @@ async fn assert_seen(pods: &Pods, host: &Host, expected: [&str; 2]) {
 #[test]
 fn a_transparently_proxied_app_sees_its_clients_and_its_answers_reach_them() {
     claim(&NEEDS, async || {
-        let (host, pods) = (Host::joined().await, Pods::new());
+        let (host, sidecars) = (Host::joined().await, Sidecars::new());
         witness();
-        let _called = called(&pods, "tproxy", Power::NetAdmin).await;
-        assert_seen(&pods, &host, CLIENT).await;
+        let _called = called(&sidecars, "tproxy", Power::NetAdmin).await;
+        assert_seen(&sidecars, &host, CLIENT).await;
     });
 }
 
 #[test]
 fn an_app_behind_redirection_sees_its_own_host_and_not_loopback() {
     claim(&NEEDS, async || {
-        let (host, pods) = (Host::joined().await, Pods::new());
+        let (host, sidecars) = (Host::joined().await, Sidecars::new());
         witness();
-        let _called = called(&pods, "redirect", power_of_redirection()).await;
-        assert_seen(&pods, &host, OWN).await;
+        let _called = called(&sidecars, "redirect", power_of_redirection()).await;
+        assert_seen(&sidecars, &host, OWN).await;
     });
 }
 
@@ -94,11 +94,11 @@ fn power_of_redirection() -> Power {
 #[test]
 fn two_clients_never_share_a_connection_to_a_transparently_proxied_app() {
     claim(&NEEDS, async || {
-        let (host, pods) = (Host::joined().await, Pods::new());
+        let (host, sidecars) = (Host::joined().await, Sidecars::new());
         witness();
-        let _called = called(&pods, "tproxy", Power::NetAdmin).await;
-        let first = caller(&pods, "first");
-        let _first = host.run(|| pods.start(&first, Power::None)).ready().await;
+        let _called = called(&sidecars, "tproxy", Power::NetAdmin).await;
+        let first = caller(&sidecars, "first");
+        let _first = host.run(|| sidecars.start(&first, Power::None)).ready().await;
         let through = |index| tokio::task::block_in_place(|| host.run(|| seen_by_http(listener(index), 3)));
         assert!(through(0).iter().all(|seen| seen.ip() == address(CLIENT[0])));
         // From here on this host calls from another address; the first sidecar's connection stays as it is.
@@ -106,11 +106,11 @@ fn two_clients_never_share_a_connection_to_a_transparently_proxied_app() {
             ip("address add 10.43.0.3/24 dev cable");
             ip("route replace 10.43.0.0/24 dev cable src 10.43.0.3");
         });
-        let text = std::fs::read_to_string(caller(&pods, "second").join("outrider.yaml")).expect("written");
+        let text = std::fs::read_to_string(caller(&sidecars, "second").join("outrider.yaml")).expect("written");
         let rest =
             text.split_once("outbound:").map(|(_, rest)| format!("outbound:{rest}")).expect("listeners");
-        let second = pods.prepare("second", "web", &rest.replace(":500", ":510"));
-        let _second = host.run(|| pods.start(&second, Power::None)).ready().await;
+        let second = sidecars.prepare("second", "web", &rest.replace(":500", ":510"));
+        let _second = host.run(|| sidecars.start(&second, Power::None)).ready().await;
         let other = SocketAddr::from(([127, 0, 0, 1], 5100));
         for _ in 0..10 {
             let seen = tokio::task::block_in_place(|| host.run(|| seen_by_http(other, 1)));

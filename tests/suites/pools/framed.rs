@@ -130,6 +130,8 @@ async fn a_stream_whose_app_is_not_to_be_had_leaves_the_connection_for_the_next(
     let web = mesh.tcp_caller(&[orders.address()], "retry: {max_retries: 0}").await;
     for _ in 0..5 {
         stream(web.address()).await.unwrap_err();
+        // The two agree on where the next stream begins.
+        eventually("it is free again", || web.app().drains.in_flight() == 0).await;
     }
     assert_eq!(opened(&web, "orders"), 1);
 }

@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 /// Time for anything that is waited for and should take far less; the machine may be busy.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 /// Between two looks.
-const POLL: Duration = Duration::from_millis(20);
+pub(crate) const POLL: Duration = Duration::from_millis(20);
 
 /// Waits until `is_so`, and panics naming `what` if that takes too long.
 pub(crate) async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {

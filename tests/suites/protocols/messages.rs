@@ -127,15 +127,3 @@ async fn every_method_passes_as_it_is() {
         assert_eq!(pair.app.seen().last().unwrap().method, method);
     }
 }
-
-#[tokio::test]
-async fn connect_is_refused() {
-    let pair = Pair::of(HttpApp::echo().await).await;
-    let answer = crate::harness::client::exchange(
-        pair.web.address(),
-        b"CONNECT orders:80 HTTP/1.1\r\nHost: orders:80\r\nConnection: close\r\n\r\n",
-    )
-    .await;
-    assert!(answer.starts_with(b"HTTP/1.1 501"), "{}", String::from_utf8_lossy(&answer));
-    assert_eq!(pair.app.count(), 0);
-}

@@ -9,10 +9,12 @@ mod http1;
 mod limits;
 mod malformed;
 mod messages;
+mod proxied;
 mod smuggling;
 mod standard;
 mod tcp;
 mod tcp_frames;
+mod tunnels;
 mod upgrades;
 
 use http::Version;

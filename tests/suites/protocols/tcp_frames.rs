@@ -14,6 +14,8 @@ use crate::harness::{
     soon,
 };
 
+const OPEN: &[u8] = b"\x01\0\x0bkind=opaque";
+
 /// The first byte says what the app does: echo to the end, close at once, or reset at once.
 async fn moody() -> TcpApp {
     TcpApp::start(async |mut stream| match stream.read_u8().await {
@@ -109,11 +111,11 @@ async fn a_second_open_on_a_stream_under_way_aborts_it() {
     let orders = mesh.callee("orders", app.address(), "protocol: tcp").await;
     let config = peer::client_config(&mesh.ca, Some(&mesh.ca.leaf("web")), &[ALPN_TCP]);
     let mut stream = peer::connect(orders.address(), config).await.unwrap();
-    stream.write_all(&[1, 0, 0]).await.unwrap();
+    stream.write_all(OPEN).await.unwrap();
     let mut accepted = [0; 3];
     soon("the stream is accepted", stream.read_exact(&mut accepted)).await.unwrap();
     assert_eq!(accepted, [2, 0, 0]);
-    stream.write_all(&[1, 0, 0]).await.unwrap();
+    stream.write_all(OPEN).await.unwrap();
     soon("the close", async { drop(stream.read_to_end(&mut Vec::new()).await) }).await;
     assert_eq!(app.connections(), 1);
 }

@@ -103,6 +103,21 @@ async fn a_server_that_speaks_another_protocol_than_before_is_asked_again() {
 }
 
 #[tokio::test]
+async fn a_url_with_https_is_asked_for_over_tls() {
+    let mesh = TestMesh::new();
+    let web_of = Web::new(&mesh);
+    let server = web_of.server(&[H2, H1]).await;
+    let web = caller(&mesh, &[server.address()], &public("")).await;
+    for scheme in ["https", "http"] {
+        let request = format!("GET {scheme}://{NAME}/ HTTP/1.1\r\nHost: {NAME}\r\nConnection: close\r\n\r\n");
+        let answer = crate::harness::client::exchange(web.address_of("out"), request.as_bytes()).await;
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(answer.contains(&format!("seen-sni: {NAME}")), "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_does_not_prove_its_name_gets_nothing() {
     let mesh = TestMesh::new();
     let web_of = Web::new(&mesh);

@@ -12,7 +12,8 @@ use crate::{
         ClusterSettings, EndpointSettings, Listener, ListenerKind,
         cluster::{AppProtocol, Balance, EndpointSource},
         dns::{DnsRecords, DnsSettings},
-        intercept::{Mode, Unknown},
+        exceptions::exceptions,
+        intercept::{InterceptSettings, Mode, Own, Unknown},
         listener::{Inbound, Protocol},
         reload::Report,
         settings::{IdentitySource, MemoryBudget, Settings},
@@ -75,6 +76,7 @@ fn bootstrap(settings: &Settings) -> Value {
             "socket": bootstrap.admin.socket,
             "listen": bootstrap.admin.listen.map(|address| address.to_string()),
         },
+        "intercept": bootstrap.intercept.as_ref().map(|intercept| self::intercept(intercept, settings)),
         "drain": {
             "idle_grace": duration(drain.idle_grace),
             "deadline": duration(drain.deadline),
@@ -90,6 +92,7 @@ fn bootstrap(settings: &Settings) -> Value {
             "handshake_timeout": duration(limits.handshake_timeout),
             "header_read_timeout": duration(limits.header_read_timeout),
             "idle_timeout": duration(limits.idle_timeout),
+            "tcp_user_timeout": limits.tcp_user_timeout.map(duration),
             "stream_window": limits.stream_window_bytes,
             "memory": match limits.memory {
                 MemoryBudget::Auto { .. } => "auto".into(),
@@ -98,6 +101,29 @@ fn bootstrap(settings: &Settings) -> Value {
             },
         },
     })
+}
+
+/// What the kernel's rules are made from; each exception by its name: it is a hole in mutual TLS.
+fn intercept(intercept: &InterceptSettings, settings: &Settings) -> Value {
+    let own = match intercept.own {
+        Own::Uid(uid) => json!({ "uid": uid }),
+        Own::Mark(mark) => json!({ "mark": mark }),
+    };
+    let exceptions = exceptions(intercept, settings);
+    json!({
+        "mode": mode(intercept.mode),
+        "own": own,
+        "outbound_port": intercept.outbound.port,
+        "inbound_port": intercept.inbound.port,
+        "exceptions": exceptions.iter().map(ToString::to_string).collect::<Vec<_>>(),
+    })
+}
+
+fn mode(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Redirect => "redirect",
+        Mode::Tproxy => "tproxy",
+    }
 }
 
 fn identity(source: &IdentitySource) -> Value {
@@ -130,7 +156,7 @@ fn listener(listener: &Listener) -> Value {
             "unknown": match unknown { Unknown::Passthrough => "passthrough", Unknown::Deny => "deny" },
         }}),
         ListenerKind::InterceptedInbound(intercepted) => json!({ "intercepted_inbound": {
-            "mode": match intercepted.mode { Mode::Redirect => "redirect", Mode::Tproxy => "tproxy" },
+            "mode": mode(intercepted.mode),
             "ports": intercepted.ports.iter()
                 .map(|(port, rules)| (port.to_string(), inbound(rules)))
                 .collect::<serde_json::Map<_, _>>(),
@@ -187,6 +213,7 @@ fn cluster(cluster: &Arc<ClusterSettings>) -> Value {
         "connect_timeout": duration(cluster.timeouts.connect),
         "request_timeout": cluster.timeouts.request.map(duration),
         "stream_idle_timeout": duration(cluster.timeouts.stream_idle),
+        "half_open_timeout": cluster.timeouts.half_open.map(duration),
         "pool_idle_timeout": duration(cluster.timeouts.pool_idle),
         "max_connection_age": duration(cluster.timeouts.connection_age),
         "retry": {

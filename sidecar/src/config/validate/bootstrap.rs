@@ -9,7 +9,7 @@ use crate::{
     config::{
         defaults, raw,
         units::Bytes,
-        value::{address, host_and_port, name, path, quantity, required, words},
+        value::{address, host_and_port, name, path, quantity, quantity_or_none, required, words},
     },
     model::{
         file::{Faults, Place, quoted, report_odd_keys},
@@ -227,6 +227,8 @@ pub(super) fn limits(raw: Option<&Spanned<raw::Limits>>, faults: &mut Faults) ->
         Some(text) if text.value == "none" => MemoryBudget::None,
         text => MemoryBudget::Bytes(quantity(text.as_ref(), &defaults::MEMORY, &place, faults).0),
     };
+    let user_timeout = raw.tcp_user_timeout.as_ref();
+    let tcp_user_timeout = quantity_or_none(user_timeout, &defaults::TCP_USER_TIMEOUT, &place, faults);
     Limits {
         max_connections,
         max_connections_per_peer: per_peer,
@@ -238,6 +240,7 @@ pub(super) fn limits(raw: Option<&Spanned<raw::Limits>>, faults: &mut Faults) ->
         handshake_timeout,
         header_read_timeout,
         idle_timeout,
+        tcp_user_timeout,
         stream_window_bytes,
         memory,
     }

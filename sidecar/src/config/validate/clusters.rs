@@ -236,6 +236,12 @@ fn timeouts(raw: &raw::Cluster, place: &Place, faults: &mut Faults) -> Timeouts 
         connect: quantity(raw.connect_timeout.as_ref(), &defaults::CONNECT_TIMEOUT, place, faults),
         request: quantity_or_none(raw.request_timeout.as_ref(), &defaults::REQUEST_TIMEOUT, place, faults),
         stream_idle: stream_idle.unwrap_or(defaults::NEVER),
+        half_open: quantity_or_none(
+            raw.half_open_timeout.as_ref(),
+            &defaults::HALF_OPEN_TIMEOUT,
+            place,
+            faults,
+        ),
         pool_idle,
         connection_age: age.unwrap_or(defaults::NEVER),
     }

@@ -32,6 +32,7 @@ pub(super) struct Rules<'a> {
     allow: Option<&'a Spanned<raw::Texts>>,
     connect_timeout: Text<'a>,
     stream_idle_timeout: Text<'a>,
+    half_open_timeout: Text<'a>,
     pool_idle_timeout: Text<'a>,
     max_requests: Text<'a>,
     max_connections: Text<'a>,
@@ -47,6 +48,7 @@ macro_rules! rules {
             allow: $raw.allow.as_ref(),
             connect_timeout: $raw.connect_timeout.as_ref(),
             stream_idle_timeout: $raw.stream_idle_timeout.as_ref(),
+            half_open_timeout: $raw.half_open_timeout.as_ref(),
             pool_idle_timeout: $raw.pool_idle_timeout.as_ref(),
             max_requests: $raw.max_requests.as_ref(),
             max_connections: $raw.max_connections.as_ref(),
@@ -189,6 +191,7 @@ fn app_cluster(
         connect: quantity(raw.connect_timeout, &defaults::CONNECT_TIMEOUT, place, faults),
         request: None,
         stream_idle: stream_idle.unwrap_or(defaults::NEVER),
+        half_open: quantity_or_none(raw.half_open_timeout, &defaults::HALF_OPEN_TIMEOUT, place, faults),
         pool_idle,
         // Nothing is gained by a new connection to the app beside us.
         connection_age: defaults::NEVER,

@@ -182,8 +182,8 @@ impl<C: Pooled> Idles<C> {
         let bound = match place.key.speak() {
             Speak::Http1 => self.bounds.http1,
             Speak::Tcp => self.bounds.framed,
-            // Those are shared and not kept here; or not known, and then not kept at all.
-            Speak::Http2 | Speak::Either => 0,
+            // Those are shared and not kept here; or not known, and then not kept at all; or good for one stream.
+            Speak::Http2 | Speak::Either | Speak::OwnTls => 0,
         };
         if bound == 0 || self.bounds.total == 0 {
             place.closing(Closed::Full);

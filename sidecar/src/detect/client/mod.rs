@@ -41,8 +41,8 @@ pub enum Verdict {
 /// absolute URI; the rest is opaque.
 ///
 /// Every prefix of `bytes` gives [`Verdict::More`] or the same decision. One pass over the bytes, no allocation: some
-/// ten nanoseconds for a usual request line, a few microseconds for `limit` ambiguous bytes. Who sends those one by one
-/// therefore costs less here than by being read.
+/// twenty nanoseconds for a usual request line, three microseconds for 8 KiB of an endless one. Who sends that byte by
+/// byte therefore costs about as much here as by being read.
 #[must_use]
 pub fn client(bytes: &[u8], limit: usize) -> Verdict {
     let is_all = bytes.len() >= limit;

@@ -12,6 +12,10 @@ const MAX_EMPTY_LINES: usize = 4;
 /// Longest method, in bytes: three times what is registered with IANA. It bounds how long a line without spaces is
 /// taken for one.
 const MAX_METHOD_BYTES: usize = 64;
+/// Longest scheme of an absolute URI, in bytes: those that a request line has are `http` and `https`.
+const MAX_SCHEME_BYTES: usize = 16;
+/// Longest target of CONNECT, in bytes: a name of 255, a colon and a port.
+const MAX_AUTHORITY_BYTES: usize = 255 + 1 + 5;
 /// Up to the digit of the minor version, of which any will do (§2.3).
 const VERSION: &[u8] = b"HTTP/1.";
 
@@ -29,16 +33,19 @@ pub(super) enum Shape {
 /// What `bytes` are to a request line. One pass over the line.
 pub(super) fn shape(bytes: &[u8]) -> Shape {
     let Some(line) = skip_empty_lines(bytes) else { return Shape::Other };
-    let Some((method, rest)) = split_word(line, is_method_byte) else {
-        let is_method = line.len() <= MAX_METHOD_BYTES && line.iter().copied().all(is_method_byte);
-        // The return of an empty line whose feed is still to come is no method.
-        return part_if(is_method || line == b"\r");
+    let (method, rest) = match first_word(line, is_method_byte) {
+        Word::Whole(method, rest) => (method, rest),
+        Word::Part => return part_if(line.len() <= MAX_METHOD_BYTES),
+        // The return of an empty line whose feed is still to come.
+        Word::Other => return part_if(line == b"\r"),
     };
     if method.is_empty() || method.len() > MAX_METHOD_BYTES {
         return Shape::Other;
     }
-    let Some((target, version)) = split_word(rest, is_target_byte) else {
-        return part_if(rest.iter().copied().all(is_target_byte) && form(method, rest) != Form::None);
+    let (target, version) = match first_word(rest, is_target_byte) {
+        Word::Whole(target, version) => (target, version),
+        Word::Part => return part_if(form(method, rest) != Form::None),
+        Word::Other => return Shape::Other,
     };
     if form(method, target) != Form::Whole {
         return Shape::Other;
@@ -50,10 +57,10 @@ pub(super) fn shape(bytes: &[u8]) -> Shape {
 /// method is in capitals and the target is a path or an absolute URI.
 pub(super) fn is_clear_start(bytes: &[u8]) -> bool {
     let line = skip_empty_lines(bytes).unwrap_or_default();
-    let Some((method, rest)) = split_word(line, is_method_byte) else { return false };
-    let target = split_word(rest, is_target_byte).map_or(rest, |(target, _)| target);
+    let Word::Whole(method, target) = first_word(line, is_method_byte) else { return false };
     let is_in_capitals = method.iter().all(|byte| byte.is_ascii_uppercase() || *byte == b'-');
-    is_in_capitals && (target.starts_with(b"/") || target == b"*" || is_absolute(target))
+    is_in_capitals
+        && (target.starts_with(b"/") || target.starts_with(b"* ") || absolute(target) == Form::Whole)
 }
 
 /// What is left behind leading empty lines; `None` if they are too many.
@@ -68,11 +75,22 @@ fn skip_empty_lines(bytes: &[u8]) -> Option<&[u8]> {
     None
 }
 
-/// The bytes before the first space, if they are all of a kind, and those behind it.
-fn split_word(bytes: &[u8], is_of_it: fn(u8) -> bool) -> Option<(&[u8], &[u8])> {
-    let end = bytes.iter().position(|byte| !is_of_it(*byte))?;
-    let (word, rest) = bytes.split_at_checked(end)?;
-    Some((word, rest.strip_prefix(b" ")?))
+/// What a line begins with.
+enum Word<'a> {
+    /// A word and its space, and what is behind them.
+    Whole(&'a [u8], &'a [u8]),
+    /// A word that may go on.
+    Part,
+    /// Something else.
+    Other,
+}
+
+fn first_word(line: &[u8], is_of_it: impl Fn(u8) -> bool) -> Word<'_> {
+    let Some(end) = line.iter().position(|byte| !is_of_it(*byte)) else { return Word::Part };
+    match line.split_at_checked(end) {
+        Some((word, [b' ', rest @ ..])) => Word::Whole(word, rest),
+        _ => Word::Other,
+    }
 }
 
 /// The last word, and the end of the line.
@@ -100,45 +118,43 @@ enum Form {
     None,
 }
 
-/// RFC 9112 §3.2: `/path`, `*`, and `scheme://…`; of CONNECT only, `host:port`.
+/// RFC 9112 §3.2: `/path`, `*`, and `scheme://…`; of CONNECT only, `host:port`. Constant time.
 fn form(method: &[u8], target: &[u8]) -> Form {
     match target {
         [] => Form::Part,
         [b'/', ..] | [b'*'] => Form::Whole,
         _ if method == b"CONNECT" => authority(target),
-        _ if is_absolute(target) => Form::Whole,
-        _ => {
-            let scheme = target.iter().position(|byte| !is_scheme_byte(*byte)).unwrap_or(target.len());
-            let (scheme, behind) = target.split_at_checked(scheme).unwrap_or((target, &[]));
-            let is_part = scheme.first().is_some_and(u8::is_ascii_alphabetic) && b"://".starts_with(behind);
-            if is_part { Form::Part } else { Form::None }
-        }
+        _ => absolute(target),
     }
 }
 
+/// A scheme and `://` (RFC 3986 §3.1).
+fn absolute(target: &[u8]) -> Form {
+    let is_scheme_byte = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
+    let length = target.iter().take(MAX_SCHEME_BYTES + 1).take_while(|byte| is_scheme_byte(byte)).count();
+    let behind = target.get(length..).unwrap_or_default();
+    let is_scheme = target.first().is_some_and(u8::is_ascii_alphabetic) && length <= MAX_SCHEME_BYTES;
+    match (is_scheme, behind.starts_with(b"://")) {
+        (true, true) => Form::Whole,
+        (true, false) if b"://".starts_with(behind) => Form::Part,
+        _ => Form::None,
+    }
+}
+
+/// Bytes of a host, and a colon among them (RFC 3986 §3.2).
 fn authority(target: &[u8]) -> Form {
     let is_of_it = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(byte);
-    match (target.iter().all(is_of_it), target.contains(&b':')) {
-        (false, _) => Form::None,
-        (true, false) => Form::Part,
+    match (target.len() <= MAX_AUTHORITY_BYTES && target.iter().all(is_of_it), target.contains(&b':')) {
         (true, true) => Form::Whole,
+        (true, false) => Form::Part,
+        (false, _) => Form::None,
     }
-}
-
-/// Whether a scheme and `://` are there (RFC 3986 §3.1).
-fn is_absolute(target: &[u8]) -> bool {
-    let scheme = target.iter().take_while(|byte| is_scheme_byte(**byte)).count();
-    let behind = target.get(scheme..).unwrap_or_default();
-    target.first().is_some_and(u8::is_ascii_alphabetic) && behind.starts_with(b"://")
-}
-
-fn is_scheme_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"+-.".contains(&byte)
 }
 
 /// RFC 9110 §5.6.2 `tchar`.
 fn is_method_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    byte.is_ascii_alphanumeric()
+        || matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~')
 }
 
 /// Everything but controls and the space: clients send more than RFC 3986 has, and servers take it.

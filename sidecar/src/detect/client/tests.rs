@@ -69,6 +69,7 @@ fn tls_is_decided_by_six_bytes_and_http_by_its_line() {
     let at = |bytes: &[u8]| decided_bytewise(bytes, MAX_BYTES);
     assert_eq!(at(b"\x16\x03\x01\x06\xc2\x01\x00\x06"), Some((6, Spoken::Tls)));
     assert_eq!(at(b"\x16\x03\x05"), Some((3, Spoken::Opaque)));
+    assert_eq!(at(b"\x16\x03\x01\x41\x00"), Some((4, Spoken::Opaque)));
     assert_eq!(at(&[PREFACE, b"\0\0\0"].concat()), Some((24, Spoken::Http2)));
     assert_eq!(at(b"GET / HTTP/1.1\nhost"), Some((15, Spoken::Http1)));
     assert_eq!(at(b"*1\r\n$4\r\n"), Some((3, Spoken::Opaque)), "at the return");
@@ -90,8 +91,7 @@ fn a_request_line_longer_than_the_limit_is_decided_by_how_it_begins() {
         ("POST", "http://users/", Spoken::Http1),
         ("GET", "https://users/", Spoken::Http1),
         ("get", "/", Spoken::Opaque),
-        ("CONNECT", "users:", Spoken::Opaque),
-        ("GET", "htt", Spoken::Opaque),
+        ("Get", "http://users/", Spoken::Opaque),
     ] {
         let bytes = line(method, start, over);
         assert_eq!(bytes.len(), over);
@@ -103,6 +103,10 @@ fn a_request_line_longer_than_the_limit_is_decided_by_how_it_begins() {
     let within = line("get", "/", MAX_BYTES);
     assert_eq!((decided(&within[..MAX_BYTES - 1]), decided(&within)), (None, Some(Spoken::Http1)));
     assert_eq!(decided_bytewise(&[b'A'; 70], MAX_BYTES), Some((65, Spoken::Opaque)), "no method is so long");
+    let long_host = line("CONNECT", "users:", 400);
+    assert_eq!(decided_bytewise(&long_host, MAX_BYTES), Some((270, Spoken::Opaque)), "no host is so long");
+    let long_scheme = line("GET", "http", 400);
+    assert_eq!(decided_bytewise(&long_scheme, MAX_BYTES), Some((21, Spoken::Opaque)), "no scheme is so long");
 }
 
 #[test]

@@ -111,10 +111,9 @@ fn accept(mut records: &[u8]) -> Result<ClientHello, ClientHelloError> {
     while matches!(acceptor.read_tls(&mut records), Ok(1..)) {
         let Some(accepted) = acceptor.accept().map_err(|(error, _alert)| error)? else { continue };
         let hello = accepted.client_hello();
-        let name =
-            hello.server_name().map(|name| name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase());
         return Ok(ClientHello {
-            server_name: name.map(String::into_boxed_str),
+            // In lower case and without the root's dot: rustls gives it so.
+            server_name: hello.server_name().map(Box::from),
             alpn: hello.alpn().into_iter().flatten().map(Box::from).collect(),
         });
     }

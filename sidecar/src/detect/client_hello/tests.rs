@@ -137,6 +137,9 @@ fn what_is_no_hello_is_refused_at_once() {
     assert!(matches!(old, Err(ClientHelloError::Malformed(_))), "{old:?}");
     let two = records(&message(&[signature_algorithms()]).repeat(2), 1 << 14);
     assert!(matches!(ClientHello::parse(&two), Err(ClientHelloError::Malformed(_))), "two in one record");
+    for end in 0..two.len() {
+        assert_eq!(ClientHello::parse(&two[..end]), Ok(None), "the record is judged whole: {end}");
+    }
 }
 
 #[test]

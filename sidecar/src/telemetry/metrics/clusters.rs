@@ -143,7 +143,7 @@ fn encode_unencrypted(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) 
 }
 
 fn encode_upgrades(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
-    metric("upgrades", "Streams that left HTTP, as for WebSocket").counters(
+    metric("upgrades", "Streams that left HTTP, as for WebSocket, and tunnels of CONNECT").counters(
         encoder,
         clusters(snapshot)
             .map(|cluster| (labels(cluster), cluster.runtime.upgrades.total.load(Ordering::Relaxed))),

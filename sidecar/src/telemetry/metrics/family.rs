@@ -8,7 +8,7 @@ use prometheus_client::{
     registry::Unit,
 };
 
-use crate::model::histogram::{BOUNDS_SECONDS, HistogramReading};
+use crate::model::histogram::HistogramReading;
 
 /// Name, help and unit of a metric. The prefix, `_total` and the unit are appended when it is written.
 pub(super) struct Metric {
@@ -107,7 +107,7 @@ impl Metric {
         let mut metric =
             encoder.encode_descriptor(self.name, self.help, self.unit(), MetricType::Histogram)?;
         for (labels, reading) in series {
-            let bounds = BOUNDS_SECONDS.iter().copied().chain([f64::INFINITY]);
+            let bounds = reading.bounds.iter().copied().chain([f64::INFINITY]);
             let buckets: Vec<(f64, u64)> = bounds.zip(reading.counts.iter().copied()).collect();
             metric.encode_family(&labels)?.encode_histogram::<NoLabelSet>(
                 reading.sum_seconds,

@@ -11,7 +11,9 @@ use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, regis
 use crate::{
     clock::Clock,
     drain::Drains,
-    model::{load::Load, reload::ConfigStatus, snapshot::Snapshots, status::IdentityStatus},
+    model::{
+        exceptions::Passed, load::Load, reload::ConfigStatus, snapshot::Snapshots, status::IdentityStatus,
+    },
     readiness::Readiness,
 };
 
@@ -44,6 +46,8 @@ pub struct ProcessFacts {
     pub readiness: Readiness,
     /// What the process carries, and may carry.
     pub load: Arc<Load>,
+    /// What passes exceptions of interception.
+    pub passed: Arc<Passed>,
 }
 
 /// All metrics of the process.

@@ -16,6 +16,7 @@ use crate::{
     drain::Phase,
     model::{
         Identity, Snapshot,
+        exceptions::Passed,
         load::Load,
         reload::{ConfigStatus, Outcome},
         status::IdentityStatus,
@@ -47,6 +48,7 @@ pub(super) fn encode(
     metric("snapshot_version", "Version of what the data path goes by; raised by every change")
         .gauge(encoder, snapshot.version as f64)?;
     encode_load(encoder, &process.load)?;
+    encode_passed(encoder, &process.passed)?;
     encode_config(encoder, &process.config, snapshot.config.number)?;
     encode_renewals(encoder, &process.identity)?;
     match &snapshot.identity {
@@ -69,6 +71,18 @@ fn encode_load(encoder: &mut DescriptorEncoder<'_>, load: &Load) -> fmt::Result 
         .gauge(encoder, f64::from(u8::from(load.is_over())))?;
     metric("memory_exceeded", "Times the memory budget was reached")
         .counter(encoder, load.exceeded.load(Ordering::Relaxed))
+}
+
+fn encode_passed(encoder: &mut DescriptorEncoder<'_>, passed: &Passed) -> fmt::Result {
+    let latest = passed.latest();
+    if latest.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<_> = latest.iter().map(|(exception, _)| exception.to_string()).collect();
+    let series =
+        names.iter().zip(latest.iter()).map(|(name, (_, bytes))| ([("rule", name.as_str())], *bytes));
+    metric("intercept_excepted_bytes", "Bytes that the kernel let pass by an exception of interception")
+        .counters(encoder, series)
 }
 
 fn phase(phase: Phase) -> f64 {

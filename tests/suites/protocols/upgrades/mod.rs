@@ -26,13 +26,13 @@ const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 /// One side of a stream that has left HTTP, in either form.
-enum Side {
+pub(super) enum Side {
     Http1(TcpStream),
     Http2 { send: SendStream<Bytes>, receive: RecvStream, read: Bytes },
 }
 
 impl Side {
-    async fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+    pub(super) async fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         match self {
             Self::Http1(stream) => stream.write_all(bytes).await,
             Self::Http2 { send, .. } => {
@@ -50,7 +50,7 @@ impl Side {
     }
 
     /// Some bytes; none at the orderly end.
-    async fn read(&mut self) -> io::Result<Bytes> {
+    pub(super) async fn read(&mut self) -> io::Result<Bytes> {
         match self {
             Self::Http1(stream) => {
                 let mut buffer = vec![0; 16 * 1024];
@@ -79,7 +79,7 @@ impl Side {
         }
     }
 
-    async fn read_exact(&mut self, count: usize) -> io::Result<Vec<u8>> {
+    pub(super) async fn read_exact(&mut self, count: usize) -> io::Result<Vec<u8>> {
         if let Self::Http1(stream) = self {
             let mut bytes = vec![0; count];
             return stream.read_exact(&mut bytes).await.map(|_| bytes);
@@ -99,7 +99,7 @@ impl Side {
         Ok(all)
     }
 
-    async fn read_to_end(&mut self) -> io::Result<Vec<u8>> {
+    pub(super) async fn read_to_end(&mut self) -> io::Result<Vec<u8>> {
         let mut all = Vec::new();
         loop {
             let bytes = self.read().await?;
@@ -111,7 +111,7 @@ impl Side {
     }
 
     /// Ends this side's direction.
-    async fn finish(&mut self) {
+    pub(super) async fn finish(&mut self) {
         match self {
             Self::Http1(stream) => stream.shutdown().await.unwrap(),
             Self::Http2 { send, .. } => send.send_data(Bytes::new(), true).unwrap(),
@@ -119,7 +119,7 @@ impl Side {
     }
 
     /// Aborts.
-    fn reset(self) {
+    pub(super) fn reset(self) {
         match self {
             Self::Http1(stream) => SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap(),
             Self::Http2 { mut send, .. } => send.send_reset(h2::Reason::CANCEL),
@@ -140,7 +140,7 @@ impl Side {
         }
     }
 
-    async fn says_back(&mut self, bytes: &[u8]) {
+    pub(super) async fn says_back(&mut self, bytes: &[u8]) {
         self.write(bytes).await.unwrap();
         let back = soon("the echo", self.read_exact(bytes.len())).await.unwrap();
         assert!(back == bytes, "{} bytes", bytes.len());
@@ -240,13 +240,13 @@ async fn echo(version: Version) -> TcpApp {
 
 /// What a caller was answered.
 #[derive(Debug)]
-struct Told {
-    status: StatusCode,
-    headers: HeaderMap,
+pub(super) struct Told {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
 }
 
 impl Told {
-    fn header(&self, name: &str) -> Option<&str> {
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
         assert!(self.headers.get_all(name).iter().count() < 2, "{name} is repeated");
         self.headers.get(name).map(|value| value.to_str().unwrap())
     }
@@ -274,7 +274,7 @@ fn handshake(lines: &str) -> String {
 const OFFER: &str = "Sec-WebSocket-Protocol: chat.v1, chat.v2\r\n\
                      Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
 
-async fn call_http1(address: SocketAddr, request: &str) -> (Told, Side) {
+pub(super) async fn call_http1(address: SocketAddr, request: &str) -> (Told, Side) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.set_nodelay(true).unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -282,7 +282,7 @@ async fn call_http1(address: SocketAddr, request: &str) -> (Told, Side) {
     (told, Side::Http1(stream))
 }
 
-async fn told_http1<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> Told {
+pub(super) async fn told_http1<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> Told {
     let (head, is_whole) = soon("the answer", read_head(stream)).await;
     assert!(is_whole, "{head}");
     let mut lines = head.lines();
@@ -298,12 +298,12 @@ fn extended(protocol: &'static str) -> http::request::Builder {
         .header("sec-websocket-extensions", "permessage-deflate; client_max_window_bits")
 }
 
-async fn call_http2(address: SocketAddr, request: http::request::Builder) -> (Told, Side) {
+pub(super) async fn call_http2(address: SocketAddr, request: http::request::Builder) -> (Told, Side) {
     let stream = TcpStream::connect(address).await.unwrap();
     call_http2_over(stream, request).await
 }
 
-async fn call_http2_over<S>(stream: S, request: http::request::Builder) -> (Told, Side)
+pub(super) async fn call_http2_over<S>(stream: S, request: http::request::Builder) -> (Told, Side)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

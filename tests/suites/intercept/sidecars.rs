@@ -39,7 +39,7 @@ const PROGRAMS: &str = "/run/programs";
 const OUTRIDER: &str = "/run/programs/outrider";
 
 /// Folders and certificates of the sidecars of one claim.
-pub(super) struct Pods {
+pub(super) struct Sidecars {
     folder: TempDir,
     authority: Authority,
 }
@@ -70,9 +70,9 @@ fn show_programs() {
     ran(Command::new("mount").args(["-o", "bind,ro"]).arg(from).arg(PROGRAMS));
 }
 
-impl Pods {
+impl Sidecars {
     pub(super) fn new() -> Self {
-        let folder = tempfile::Builder::new().prefix("pods").tempdir().expect("a folder");
+        let folder = tempfile::Builder::new().prefix("sidecars").tempdir().expect("a folder");
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("ours");
         let authority = Authority::new(&folder.path().join("ca"));
         show_programs();

@@ -1,0 +1,212 @@
+//! Who speaks first, and what: the own app, or whoever it has dialled.
+//!
+//! ```text
+//!   the app's bytes ─────────▶ decided: TLS, HTTP, opaque
+//!   silence ─▶ an undecided stream ─▶ the far app's bytes ─▶ decided: opaque, or HTTP by what only HTTP's servers say
+//! ```
+//! Nobody waits for a time to pass: a client that speaks is served by what it says, and a server that speaks first is
+//! heard as soon as it is connected to. What decides when that begins is how its cluster behaved the last time.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::AsyncRead;
+
+use crate::{
+    buffer,
+    detect::{self, ServerVerdict, Spoken, Verdict},
+    drain::Phase,
+    model::{Cluster, ClusterName, detection::How, habit::Habit},
+    net::Net,
+    pipeline::{
+        door::Door,
+        error::ProxyError,
+        tcp::{Destination, Undecided},
+        worker::Worker,
+    },
+};
+
+/// Silence of a client after which its server is connected to where nothing is known: shorter than anybody notices, and
+/// longer than a client on the same host takes to say what it dialled for.
+const START_UNKNOWN: Duration = Duration::from_millis(1);
+/// The same where the client spoke first the last time. Most that are silent for so long keep a connection in reserve.
+const START_CLIENT_FIRST: Duration = Duration::from_millis(20);
+/// Bytes of one side that may still become HTTP's, or a handshake, are taken for opaque ones if no more come within
+/// this. Only a protocol whose first message is such a beginning, without an end of line, ever waits for it.
+const MORE_WITHIN: Duration = Duration::from_millis(250);
+/// While a server has said nothing, there is nothing to wait for an end of.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+/// A client that has said nothing may still do so for this long after its server was found not to be there: one that
+/// speaks HTTP is told why. Then its connection is reset, as the server's would have been.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
+
+/// What a connection turned out to carry.
+pub(super) struct Found<N: Net> {
+    /// What the client said so far.
+    pub(super) first: Bytes,
+    pub(super) spoken: Spoken,
+    pub(super) how: How,
+    /// For streams, the app's own TLS among them: the way that is open already, and what came by it; or why there is none.
+    pub(super) way: Option<OpenWay<N>>,
+}
+
+/// An open way and what came by it, or why there is none.
+pub(super) type OpenWay<N> = Result<(Undecided<N>, Bytes), ProxyError>;
+
+/// Finds out what the connection carries; `None` if it is over before. An undecided stream is opened to `destination`, if
+/// there is one. Boxed by the caller for its own time.
+pub(super) async fn race<N: Net>(
+    worker: &Arc<Worker<N>>,
+    door: &Door,
+    stream: &mut N::Stream,
+    destination: Option<&Destination>,
+) -> Option<Found<N>> {
+    let mut first = BytesMut::new();
+    let mut way = Way::Later(destination.map(|destination| worker.now() + start(destination)));
+    let mut watcher = door.drain().watcher();
+    let mut patience = None;
+    let over = worker.now() + door.load(&worker.snapshots).config.settings.limits.idle_timeout;
+    let (spoken, how) = loop {
+        tokio::select! {
+            biased;
+            is_more = read(stream, &mut first) => {
+                if !is_more {
+                    break (Spoken::Opaque, How::SilentEnd);
+                }
+                if let Verdict::Decided(spoken) = detect::client(&first, detect::MAX_BYTES) {
+                    // Whoever asks for a tunnel means whom it has dialled to make one.
+                    let is_tunnel = spoken == Spoken::Http1 && first.starts_with(b"CONNECT ");
+                    break (if is_tunnel { Spoken::Opaque } else { spoken }, How::Client);
+                }
+                patience = Some(worker.now() + MORE_WITHIN);
+            }
+            () = reached(patience) => break (Spoken::Opaque, How::Timeout),
+            decided = way.advance(worker, destination) => {
+                if let Some(how) = decided {
+                    break (Spoken::Opaque, how);
+                }
+            }
+            () = watcher.reached(Phase::Closing) => return None,
+            () = tokio::time::sleep_until(over.into()) => return None,
+        }
+    };
+    if let Some(destination) = destination {
+        learn(&destination.cluster, how);
+    }
+    let way = match spoken {
+        Spoken::Opaque | Spoken::Tls => way.taken().await,
+        Spoken::Http1 | Spoken::Http2 => None,
+    };
+    Some(Found { first: first.freeze(), spoken, how, way })
+}
+
+/// The way to the server, as far as it is.
+enum Way<N: Net> {
+    /// It is not wanted before that time; `None`: not at all.
+    Later(Option<Instant>),
+    Opening(Opening<N>),
+    /// With what the server has said so far.
+    Open(Undecided<N>, BytesMut),
+    /// The same, of a server that only HTTP's clients can mean: they speak next.
+    OfHttp(Undecided<N>, BytesMut),
+    /// Why there is none, and how long the client may still say what for.
+    Failed(ProxyError, Instant),
+}
+
+type Opening<N> = Pin<Box<dyn Future<Output = Result<Undecided<N>, ProxyError>> + Send>>;
+
+impl<N: Net> Way<N> {
+    /// Goes one step on; `Some` if that decides for an opaque stream. Cancel-safe.
+    async fn advance(&mut self, worker: &Arc<Worker<N>>, destination: Option<&Destination>) -> Option<How> {
+        match (&mut *self, destination) {
+            (Self::Later(Some(at)), Some(destination)) => {
+                tokio::time::sleep_until((*at).into()).await;
+                let (worker, destination) = (Arc::clone(worker), destination.clone());
+                *self = Self::Opening(Box::pin(async move { Undecided::open(&worker, destination).await }));
+                None
+            }
+            (Self::Opening(opening), _) => {
+                *self = match opening.as_mut().await {
+                    Ok(undecided) => Self::Open(undecided, BytesMut::new()),
+                    Err(error) => Self::Failed(error, worker.now() + AFTER_FAILURE),
+                };
+                None
+            }
+            (Self::Open(undecided, said), _) => {
+                let speaks = undecided.server_spoke();
+                let limit = if said.is_empty() { FOREVER } else { MORE_WITHIN };
+                let Ok(Ok(bytes)) = tokio::time::timeout(limit, speaks).await else {
+                    return Some(How::Server);
+                };
+                said.extend_from_slice(&bytes);
+                match detect::server(said) {
+                    // Its end is as good as a word.
+                    _ if bytes.is_empty() => Some(How::Server),
+                    ServerVerdict::Opaque => Some(How::Server),
+                    ServerVerdict::More => None,
+                    ServerVerdict::Http => {
+                        if let Self::Open(undecided, said) = std::mem::replace(self, Self::Later(None)) {
+                            *self = Self::OfHttp(undecided, said);
+                        }
+                        None
+                    }
+                }
+            }
+            (Self::Failed(_, at), _) => {
+                tokio::time::sleep_until((*at).into()).await;
+                Some(How::Timeout)
+            }
+            (Self::Later(_) | Self::OfHttp(..), _) => std::future::pending().await,
+        }
+    }
+
+    /// For an opaque stream: the way, and what the server has said; or why there is none. `None` if nobody has begun yet.
+    async fn taken(self) -> Option<OpenWay<N>> {
+        match self {
+            Self::Later(_) => None,
+            Self::Opening(opening) => Some(opening.await.map(|undecided| (undecided, Bytes::new()))),
+            Self::Open(undecided, said) | Self::OfHttp(undecided, said) => {
+                Some(Ok((undecided, said.freeze())))
+            }
+            Self::Failed(error, _) => Some(Err(error)),
+        }
+    }
+}
+
+/// How long a client may say nothing before its server is connected to.
+fn start(destination: &Destination) -> Duration {
+    match destination.cluster.runtime.habit.get() {
+        Some(Habit::ServerFirst) => Duration::ZERO,
+        None => START_UNKNOWN,
+        Some(Habit::ClientFirst) => START_CLIENT_FIRST,
+    }
+}
+
+/// Remembers who spoke first. Of destinations that no cluster has, each is another service.
+fn learn(cluster: &Cluster, how: How) {
+    let habit = match how {
+        How::Server => Habit::ServerFirst,
+        How::Client => Habit::ClientFirst,
+        How::Declared | How::SilentEnd | How::Timeout => return,
+    };
+    if *cluster.name() != ClusterName::passthrough() {
+        cluster.runtime.habit.set(habit);
+    }
+}
+
+/// Reads on; whether there was anything. Nothing is held while there is nothing.
+pub(super) async fn read<S: AsyncRead + Unpin>(stream: &mut S, bytes: &mut BytesMut) -> bool {
+    matches!(buffer::append(stream, bytes, usize::MAX).await, Ok(1..))
+}
+
+/// Waits for that time, for ever if there is none.
+async fn reached(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => std::future::pending().await,
+    }
+}
