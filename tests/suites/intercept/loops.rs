@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 
 use super::{
     namespace::{Host, claim, has_users, ip, nft, sysctl},
-    sidecars::{CALLED, CLOSING, PORTS, Sidecars, Power, Sidecar, calls, fate, listener, own, seen_by_http, witness},
+    sidecars::{
+        CALLED, CLOSING, PORTS, Power, Sidecar, Sidecars, calls, fate, listener, own, seen_by_http, witness,
+    },
 };
 use crate::processes::until;
 
@@ -15,7 +17,7 @@ const ELSEWHERE: [&str; 2] = ["10.43.0.2:9000", "[fd43::2]:9000"];
 
 /// By user, redirection takes no capability; a mark takes one, and where there is but one user, that one has it.
 fn power() -> Power {
-    if has_users() { Power::None } else { Power::NetAdmin }
+    if has_users() { Power::None } else { Power::NetRaw }
 }
 
 fn loops(listener: &serde_json::Value) -> u64 {
@@ -127,7 +129,7 @@ fn a_service_may_call_itself_through_its_own_sidecar() {
             );
             let folder = sidecars.prepare(mode, CALLED, &rest);
             sidecars.apply(&folder);
-            let sidecar = sidecars.start(&folder, Power::NetAdmin).ready().await;
+            let sidecar = sidecars.start(&folder, Power::NetRaw).ready().await;
             let to = "10.96.0.10:80".parse().expect("an address");
             let seen = tokio::task::block_in_place(|| seen_by_http(to, 3));
             assert!(seen.iter().all(|seen| seen.ip().to_string() == "10.43.0.1"), "{mode}: {seen:?}");

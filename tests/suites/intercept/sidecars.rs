@@ -49,8 +49,8 @@ pub(super) struct Sidecars {
 pub(super) enum Power {
     /// Nothing.
     None,
-    /// `CAP_NET_ADMIN`, as far as it takes it here: root has it.
-    NetAdmin,
+    /// `CAP_NET_RAW`, as far as it takes it here: root has it.
+    NetRaw,
 }
 
 /// A sidecar's process.
@@ -109,8 +109,8 @@ impl Sidecars {
         let user = [format!("--reuid={SIDECAR}"), format!("--regid={SIDECAR}"), "--clear-groups".to_owned()];
         let powers = match power {
             Power::None => Vec::new(),
-            Power::NetAdmin => {
-                vec!["--inh-caps=+net_admin".to_owned(), "--ambient-caps=+net_admin".to_owned()]
+            Power::NetRaw => {
+                vec!["--inh-caps=+net_raw".to_owned(), "--ambient-caps=+net_raw".to_owned()]
             }
         };
         let program = OUTRIDER.to_owned();

@@ -2,7 +2,7 @@
 
 use super::{
     namespace::{claim, has_users, sysctl},
-    sidecars::{CALLED, Sidecars, Power, own},
+    sidecars::{CALLED, Power, Sidecars, own},
 };
 
 /// Programs beside those that every claim takes.
@@ -46,7 +46,7 @@ fn where_own_addresses_cannot_be_told_from_others_no_sidecar_starts() {
         let sidecars = Sidecars::new();
         sysctl("net/ipv6/ip_nonlocal_bind", "1");
         let folder = sidecars.prepare("lonely", CALLED, &format!("intercept: {{{}}}\n", own()));
-        let power = if has_users() { Power::None } else { Power::NetAdmin };
+        let power = if has_users() { Power::None } else { Power::NetRaw };
         let mut sidecar = sidecars.start(&folder, power);
         let ended = sidecar.process.exited(crate::processes::DEADLINE).await;
         let said = sidecar.process.log();

@@ -8,7 +8,9 @@ use std::{
 
 use super::{
     namespace::{Host, claim, ip},
-    sidecars::{CALLED, PORTS, Sidecars, Power, Sidecar, calls, listener, own, seen_by_http, seen_by_stream, witness},
+    sidecars::{
+        CALLED, PORTS, Power, Sidecar, Sidecars, calls, listener, own, seen_by_http, seen_by_stream, witness,
+    },
 };
 
 /// Programs beside those that every claim takes.
@@ -71,7 +73,7 @@ fn a_transparently_proxied_app_sees_its_clients_and_its_answers_reach_them() {
     claim(&NEEDS, async || {
         let (host, sidecars) = (Host::joined().await, Sidecars::new());
         witness();
-        let _called = called(&sidecars, "tproxy", Power::NetAdmin).await;
+        let _called = called(&sidecars, "tproxy", Power::NetRaw).await;
         assert_seen(&sidecars, &host, CLIENT).await;
     });
 }
@@ -96,7 +98,7 @@ fn two_clients_never_share_a_connection_to_a_transparently_proxied_app() {
     claim(&NEEDS, async || {
         let (host, sidecars) = (Host::joined().await, Sidecars::new());
         witness();
-        let _called = called(&sidecars, "tproxy", Power::NetAdmin).await;
+        let _called = called(&sidecars, "tproxy", Power::NetRaw).await;
         let first = caller(&sidecars, "first");
         let _first = host.run(|| sidecars.start(&first, Power::None)).ready().await;
         let through = |index| tokio::task::block_in_place(|| host.run(|| seen_by_http(listener(index), 3)));
@@ -106,7 +108,8 @@ fn two_clients_never_share_a_connection_to_a_transparently_proxied_app() {
             ip("address add 10.43.0.3/24 dev cable");
             ip("route replace 10.43.0.0/24 dev cable src 10.43.0.3");
         });
-        let text = std::fs::read_to_string(caller(&sidecars, "second").join("outrider.yaml")).expect("written");
+        let text =
+            std::fs::read_to_string(caller(&sidecars, "second").join("outrider.yaml")).expect("written");
         let rest =
             text.split_once("outbound:").map(|(_, rest)| format!("outbound:{rest}")).expect("listeners");
         let second = sidecars.prepare("second", "web", &rest.replace(":500", ":510"));
