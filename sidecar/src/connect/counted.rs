@@ -1,4 +1,4 @@
-//! A stream whose bytes are counted: nothing leaves unencrypted unseen.
+//! A stream whose bytes are counted: nothing passes outside of mutual TLS unseen.
 
 use std::{
     io,
@@ -10,27 +10,27 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
-    model::runtime::ClusterRuntime,
+    model::runtime::ByteCounts,
     net::{Stream, Waiting},
 };
 
-/// A plain stream to a service outside the mesh.
+/// A stream to a service outside the mesh, or from a caller outside of it.
 #[derive(Debug)]
-pub(super) struct Counted<S> {
+pub struct Counted<S> {
     stream: S,
-    counts: Arc<ClusterRuntime>,
+    counts: Arc<ByteCounts>,
 }
 
 impl<S> Counted<S> {
     /// Counts the connection, and from here on its bytes.
-    pub(super) fn new(stream: S, counts: &Arc<ClusterRuntime>) -> Self {
-        counts.unencrypted.connections.fetch_add(1, Ordering::Relaxed);
+    pub fn new(stream: S, counts: &Arc<ByteCounts>) -> Self {
+        counts.connections.fetch_add(1, Ordering::Relaxed);
         Self { stream, counts: Arc::clone(counts) }
     }
 
     fn sent(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(bytes)) = polled {
-            self.counts.unencrypted.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+            self.counts.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         }
         polled
     }
@@ -46,7 +46,7 @@ impl<S: Stream> AsyncRead for Counted<S> {
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
         let bytes = buf.filled().len().saturating_sub(before);
         if bytes > 0 {
-            self.counts.unencrypted.received_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+            self.counts.received_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         }
         polled
     }

@@ -98,7 +98,7 @@ impl<N: Net> Dialer<N> {
         let way = Way { cluster, endpoint, speak };
         let io = match &cluster.settings.transport {
             Transport::App => Io::Plain(stream),
-            Transport::Plain(_) => Io::Unencrypted(Counted::new(stream, &cluster.runtime)),
+            Transport::Plain(_) => Io::Unencrypted(Counted::new(stream, &cluster.runtime.unencrypted)),
             Transport::Public(_) if !is_ours => Io::Plain(stream),
             Transport::Public(_) => Io::Tls(Box::new(way.public(stream).await?)),
             Transport::Mesh(peer, _) => {

@@ -1,7 +1,7 @@
 //! The connect stage: upstream connections, made, kept and lent.
 
 pub mod connector;
-mod counted;
+pub mod counted;
 pub mod dial;
 pub mod http2;
 pub mod http_client;

@@ -1,15 +1,19 @@
 //! Fields that tell an app who is asking: the facts are set from what we know, and claims pass as claims.
 //!
-//! | field | outbound, from the own app | inbound, from a verified peer |
-//! |---|---|---|
-//! | `x-forwarded-client-cert` | removed | replaced: `By=<own ID>;URI=<peer's ID>` |
-//! | `x-forwarded-for` | passes: an ingress app knows who called it | the peer's address is appended |
-//! | `x-forwarded-proto` | kept if it is one `http` or `https`, else `http` | the same, else `https`: peers come by mutual TLS |
-//! | `x-request-id` | kept if it is well-formed, else made | the same |
-//! | `traceparent`, `tracestate` | pass | pass |
+//! | field | outbound, from the own app | inbound, from a verified peer | inbound in plaintext, by an exception |
+//! |---|---|---|---|
+//! | `x-forwarded-client-cert` | removed | replaced: `By=<own ID>;URI=<peer's ID>` | removed: nobody proved to be anybody |
+//! | `x-forwarded-for` | passes: an ingress app knows who called it | the peer's address is appended | the caller's address is appended |
+//! | `x-forwarded-proto` | kept if it is one `http` or `https`, else `http` | the same, else `https`: peers come by mutual TLS | the same, else `http` |
+//! | `x-request-id` | kept if it is well-formed, else made | the same | the same |
+//! | `traceparent`, `tracestate` | pass | pass | pass |
 //!
 //! To services outside the mesh (`tls: public`, `tls: none`) all of these pass as the app wrote them, none is made or
 //! changed, and `x-forwarded-client-cert` is removed.
+//!
+//! Callers in plaintext say what they like, and that passes as what it is: a claim. The gateways that plaintext is let in
+//! for tell the app of users and of `https` in these fields as they did before there was a sidecar, and whoever may send
+//! any request at all gains nothing by them. An app tells such callers by the missing `x-forwarded-client-cert`.
 //!
 //! Certain are `x-forwarded-client-cert` and the last entry of `x-forwarded-for`. The other entries, and
 //! `x-forwarded-proto`, are what the callers before told: what the first of them spoke, not what the peer spoke.
@@ -51,8 +55,15 @@ pub fn inbound(
 ) {
     set(headers, &CLIENT_CERT, client_cert(peer, own));
     ensure_proto(headers, "https");
-    let forwarded_for = append_address(headers, peer_address);
-    set(headers, &FORWARDED_FOR, forwarded_for);
+    add_address(headers, peer_address);
+    ensure_request_id(headers, rng);
+}
+
+/// Prepares a request for the own app of somebody who came in plaintext, by an exception.
+pub fn plain(headers: &mut HeaderMap, address: IpAddr, rng: &mut fastrand::Rng) {
+    headers.remove(&CLIENT_CERT);
+    ensure_proto(headers, "http");
+    add_address(headers, address);
     ensure_request_id(headers, rng);
 }
 
@@ -74,7 +85,7 @@ fn client_cert(peer: &SpiffeId, own: &SpiffeId) -> Option<HeaderValue> {
 
 /// All that was sent as one list, and the address at its end. One line, because apps that read only the first or the
 /// last line must see the same.
-fn append_address(headers: &HeaderMap, address: IpAddr) -> Option<HeaderValue> {
+fn add_address(headers: &mut HeaderMap, address: IpAddr) {
     // An IPv4 peer of a dual-stack socket is an IPv4 peer.
     let address = address.to_canonical().to_string();
     let mut list = Vec::new();
@@ -85,7 +96,7 @@ fn append_address(headers: &HeaderMap, address: IpAddr) -> Option<HeaderValue> {
         }
     }
     list.extend_from_slice(address.as_bytes());
-    HeaderValue::try_from(list).ok()
+    set(headers, &FORWARDED_FOR, HeaderValue::try_from(list).ok());
 }
 
 fn ensure_request_id(headers: &mut HeaderMap, rng: &mut fastrand::Rng) {
@@ -195,6 +206,27 @@ mod tests {
             ("x-forwarded-for", "3.3.3.3"),
         ];
         assert_eq!(values(&receive(&sent), "x-forwarded-for"), [b"1.1.1.1, 2.2.2.2, 3.3.3.3, 10.0.0.7"]);
+    }
+
+    #[test]
+    fn whoever_comes_in_plaintext_is_told_by_its_address_and_nothing_else_that_is_certain() {
+        let sent = [
+            ("x-forwarded-client-cert", "By=x;URI=spiffe://demo.outrider/admin"),
+            ("x-forwarded-for", "1.1.1.1"),
+            ("x-forwarded-proto", "https"),
+            ("x-request-id", "id-1"),
+        ];
+        let claimed = |sent: &[(&'static str, &str)]| {
+            let mut headers = map(sent);
+            plain(&mut headers, "10.0.0.7".parse().unwrap(), &mut rng());
+            headers
+        };
+        let kept = [sent[2], sent[3], ("x-forwarded-for", "1.1.1.1, 10.0.0.7")];
+        assert_eq!(claimed(&sent), map(&kept));
+        let silent = claimed(&[("x-forwarded-proto", "HTTPS")]);
+        assert_eq!(values(&silent, "x-forwarded-for"), [b"10.0.0.7"]);
+        assert_eq!(values(&silent, "x-forwarded-proto"), [b"http"]);
+        assert!(!silent.contains_key("x-forwarded-client-cert"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -79,15 +80,24 @@ impl Misuse {
     }
 }
 
-/// Counters of [`Shed`] and [`Misuse`] of one listener, and the connections that each peer has open there.
+/// Whom a connection counts for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Who {
+    /// A verified peer.
+    Peer(SpiffeId),
+    /// Somebody who has proved nothing but an address.
+    Address(IpAddr),
+}
+
+/// Counters of [`Shed`] and [`Misuse`] of one listener, and the connections that each caller has open there.
 #[derive(Debug, Default)]
 pub struct Closed {
     /// By [`Shed`].
     pub shed: [AtomicU64; Shed::ALL.len()],
     /// By [`Misuse`].
     pub misused: [AtomicU64; Misuse::ALL.len()],
-    // No larger than the number of open connections: a peer without one is not in here.
-    open: Mutex<HashMap<SpiffeId, usize>>,
+    // No larger than the number of open connections: who has none is not in here.
+    open: Mutex<HashMap<Who, usize>>,
 }
 
 impl Closed {
@@ -105,33 +115,33 @@ impl Closed {
         }
     }
 
-    /// Counts a peer's connection until the returned value is dropped; `None` if it has `max` already.
+    /// Counts a connection until the returned value is dropped; `None` if its caller has `max` already.
     #[must_use]
-    pub fn open_for(self: &Arc<Self>, peer: &SpiffeId, max: usize) -> Option<PeerSlot> {
+    pub fn open_for(self: &Arc<Self>, who: Who, max: usize) -> Option<CallerSlot> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = open.entry(peer.clone()).or_default();
+        let count = open.entry(who.clone()).or_default();
         if *count >= max {
             return None;
         }
         *count += 1;
-        Some(PeerSlot { closed: Arc::clone(self), peer: peer.clone() })
+        Some(CallerSlot { closed: Arc::clone(self), who })
     }
 }
 
-/// A peer's open connection, which counts until this is dropped.
+/// A caller's open connection, which counts until this is dropped.
 #[derive(Debug)]
-pub struct PeerSlot {
+pub struct CallerSlot {
     closed: Arc<Closed>,
-    peer: SpiffeId,
+    who: Who,
 }
 
-impl Drop for PeerSlot {
+impl Drop for CallerSlot {
     fn drop(&mut self) {
         let mut open = self.closed.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = open.get_mut(&self.peer) {
+        if let Some(count) = open.get_mut(&self.who) {
             *count -= 1;
             if *count == 0 {
-                open.remove(&self.peer);
+                open.remove(&self.who);
             }
         }
     }
@@ -142,14 +152,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_peer_has_its_own_bound_and_gives_its_places_back() {
+    fn each_caller_has_its_own_bound_and_gives_its_places_back() {
         let closed = Arc::new(Closed::default());
-        let [web, shop] = ["web", "shop"].map(|name| SpiffeId::parse(&format!("spiffe://t/{name}")).unwrap());
-        let first = closed.open_for(&web, 1).unwrap();
-        assert!(closed.open_for(&web, 1).is_none());
-        let _other = closed.open_for(&shop, 1).unwrap();
+        let web = Who::Peer(SpiffeId::parse("spiffe://t/web").unwrap());
+        let first = closed.open_for(web.clone(), 1).unwrap();
+        assert!(closed.open_for(web.clone(), 1).is_none());
+        let _other = closed.open_for(Who::Address([10, 0, 0, 7].into()), 1).unwrap();
         drop(first);
-        drop(closed.open_for(&web, 1).unwrap());
+        drop(closed.open_for(web, 1).unwrap());
         assert_eq!(closed.open.lock().unwrap().len(), 1, "who has none takes no room");
     }
 

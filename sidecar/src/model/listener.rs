@@ -86,6 +86,33 @@ pub struct Exceptions {
     pub app_tls: bool,
 }
 
+/// By which exception a connection came in without mutual TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exception {
+    /// [`Exceptions::plaintext_until`].
+    Plaintext,
+    /// [`Exceptions::probes`].
+    Probe,
+    /// [`Exceptions::app_tls`].
+    AppTls,
+}
+
+/// What somebody without a proven identity asks for.
+#[derive(Clone, Copy, Debug)]
+pub enum Asked<'a> {
+    /// To have their bytes carried to the app as they are.
+    Bytes,
+    /// To have a request answered.
+    Request {
+        /// Its method.
+        method: &'a str,
+        /// The path of its target as it was sent, without the query.
+        path: &'a str,
+        /// Whether the head is all there is to it: no body follows, nor another protocol.
+        is_bare: bool,
+    },
+}
+
 /// What a listener carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
@@ -109,9 +136,53 @@ impl Exceptions {
     pub fn is_none(&self) -> bool {
         *self == Self::default()
     }
+
+    /// Whether there is any that holds now, by the clock on the wall.
+    #[must_use]
+    pub fn is_any_open(&self, now: SystemTime) -> bool {
+        self.app_tls || !self.probes.is_empty() || self.permits_plaintext(now)
+    }
+}
+
+impl Exception {
+    /// Every exception, in the order of their discriminants.
+    pub const ALL: [Self; 3] = [Self::Plaintext, Self::Probe, Self::AppTls];
+
+    /// The exception as a metric label.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Plaintext => "plaintext",
+            Self::Probe => "probe",
+            Self::AppTls => "app_tls",
+        }
+    }
 }
 
 impl Inbound {
+    /// Whether somebody without a proven identity, whose connection came in by `exception`, may have that, now (by the
+    /// clock on the wall). `allow` is no part of it: there is nobody to look for on the list.
+    #[must_use]
+    pub fn permits(&self, exception: Exception, asked: Asked<'_>, now: SystemTime) -> bool {
+        let Exceptions { probes, app_tls, .. } = &self.exceptions;
+        let permits_plaintext = || self.exceptions.permits_plaintext(now);
+        match (exception, asked) {
+            (Exception::AppTls, Asked::Bytes) => *app_tls,
+            // Its bytes are the app's TLS: there are no requests in them for us to see.
+            (Exception::AppTls, Asked::Request { .. }) => false,
+            // What is declared to be HTTP is carried as HTTP, or not at all.
+            (Exception::Plaintext | Exception::Probe, Asked::Bytes) => {
+                self.protocol != Protocol::Http && permits_plaintext()
+            }
+            (Exception::Plaintext | Exception::Probe, Asked::Request { method, path, is_bare }) => {
+                let is_probe = || {
+                    is_bare && matches!(method, "GET" | "HEAD") && probes.iter().any(|probe| probe == path)
+                };
+                permits_plaintext() || is_probe()
+            }
+        }
+    }
+
     /// Whether that peer may call here: it is on the list, or there is none and it is a workload of our trust domain.
     #[must_use]
     pub fn allows(&self, peer: &SpiffeId, own: &TrustDomain) -> bool {

@@ -16,7 +16,7 @@ use outrider_certs::SpiffeId;
 
 use super::{
     closed::Closed, detection::Detections, flag::ResponseFlag, habit::LastHabit, handshake::TlsFailure,
-    histogram::Histogram, pool_counts::PoolCounts, status::DiscoveryStatus,
+    histogram::Histogram, listener::Exception, pool_counts::PoolCounts, status::DiscoveryStatus,
 };
 
 /// Callers counted by name on one inbound listener; the rest share one bucket, so that no peer can grow our memory.
@@ -50,15 +50,15 @@ pub struct ClusterRuntime {
     /// TLS handshakes with its endpoints that failed, by reason.
     pub tls_failures: [AtomicU64; TlsFailure::ALL.len()],
     /// What left and came unencrypted; only `tls: none` has it.
-    pub unencrypted: Unencrypted,
+    pub unencrypted: Arc<ByteCounts>,
     /// Who spoke first on intercepted connections.
     pub habit: LastHabit,
 }
 
-/// What left and came unencrypted, to and from services outside the mesh.
+/// Connections that are not the mesh's own, and what they carried.
 #[derive(Debug, Default)]
-pub struct Unencrypted {
-    /// Connections made.
+pub struct ByteCounts {
+    /// Connections made, or let in.
     pub connections: AtomicU64,
     /// Bytes written to them.
     pub sent_bytes: AtomicU64,
@@ -131,7 +131,7 @@ impl ClusterRuntime {
             upgrades: UpgradeCounts::default(),
             discovery: Arc::new(DiscoveryStatus::new(now)),
             tls_failures: Default::default(),
-            unencrypted: Unencrypted::default(),
+            unencrypted: Arc::default(),
             habit: LastHabit::default(),
         }
     }
@@ -253,6 +253,8 @@ pub struct ListenerRuntime {
     pub refused: [AtomicU64; Refusal::ALL.len()],
     /// Requests that were answered before any cluster was chosen, by flag.
     pub unrouted: [AtomicU64; ResponseFlag::ALL.len()],
+    /// Connections let in without mutual TLS, by exception.
+    pub exceptions: [Arc<ByteCounts>; Exception::ALL.len()],
     /// What connections were found to speak.
     pub detections: Detections,
     /// Requests per verified peer.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+/// Every ALPN name of ours begins so.
+pub const ALPN_PREFIX: &[u8] = b"outrider-";
 /// HTTP as HTTP/2 streams, whatever version the apps speak.
 pub const ALPN_H2: &[u8] = b"outrider-h2/1";
 /// HTTP/1.1, a request at a time: where a request must keep that version, as one with `Upgrade`.

@@ -3,6 +3,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    time::SystemTime,
 };
 
 use outrider_certs::Peer;
@@ -12,7 +13,7 @@ use crate::{
     drain::Drain,
     model::{
         Listener, Snapshot,
-        listener::Inbound,
+        listener::{Asked, Exception, Inbound},
         runtime::{ListenerRuntime, PeerCount},
         snapshot::Snapshots,
     },
@@ -49,6 +50,13 @@ pub enum From {
         /// Its counters.
         count: Arc<PeerCount>,
     },
+    /// Somebody who proved nothing, let in by an exception.
+    Plain {
+        /// From which address.
+        address: IpAddr,
+        /// The exception that it came in by.
+        exception: Exception,
+    },
 }
 
 impl Door {
@@ -75,7 +83,7 @@ impl Door {
     pub fn client(&self) -> Option<IpAddr> {
         match &self.from {
             From::App => None,
-            From::Peer { address, .. } => Some(*address),
+            From::Peer { address, .. } | From::Plain { address, .. } => Some(*address),
         }
     }
 
@@ -124,22 +132,29 @@ impl Door {
         self.accepted.listener(snapshot)
     }
 
-    /// Whether who is there may still call: a connection outlives the list that it was judged by.
+    /// Whether who is there may have that: a connection outlives the rules that it was judged by, and those who came in by
+    /// an exception are judged by what they ask for. `now` is the time on the wall.
     ///
     /// # Errors
     /// [`ProxyError::NotAllowed`].
-    pub fn admit(&self, snapshot: &Snapshot) -> Result<(), ProxyError> {
-        // Judged by this very list when it came in.
-        if self.accepted.is_of(snapshot) {
-            return Ok(());
-        }
-        match (&self.from, self.inbound(snapshot)) {
-            (From::Peer { peer, .. }, Some(inbound)) => {
-                let own = &snapshot.config.settings.bootstrap.trust_domain;
-                if inbound.allows(peer.id(), own) { Ok(()) } else { Err(ProxyError::NotAllowed) }
+    pub fn admit(
+        &self,
+        snapshot: &Snapshot,
+        asked: Asked<'_>,
+        now: impl FnOnce() -> SystemTime,
+    ) -> Result<(), ProxyError> {
+        let may = match &self.from {
+            From::App => true,
+            // Judged by this very list when it came in.
+            From::Peer { .. } if self.accepted.is_of(snapshot) => true,
+            From::Peer { peer, .. } => self.inbound(snapshot).is_none_or(|inbound| {
+                inbound.allows(peer.id(), &snapshot.config.settings.bootstrap.trust_domain)
+            }),
+            From::Plain { exception, .. } => {
+                self.inbound(snapshot).is_some_and(|inbound| inbound.permits(*exception, asked, now()))
             }
-            (From::App, _) | (From::Peer { .. }, None) => Ok(()),
-        }
+        };
+        if may { Ok(()) } else { Err(ProxyError::NotAllowed) }
     }
 
     /// What our own answers may say here.
@@ -148,14 +163,14 @@ impl Door {
         match &self.from {
             From::App => Audience::App,
             From::Peer { is_sidecar: true, .. } => Audience::Sidecar,
-            From::Peer { is_sidecar: false, .. } => Audience::StandardPeer,
+            From::Peer { is_sidecar: false, .. } | From::Plain { .. } => Audience::StandardPeer,
         }
     }
 
-    /// Counts a request or stream for the peer.
+    /// Counts a request or stream for the peer, if there is one.
     pub fn count_request(&self) {
         match &self.from {
-            From::App => {}
+            From::App | From::Plain { .. } => {}
             From::Peer { count, .. } => {
                 count.requests.fetch_add(1, Ordering::Relaxed);
             }

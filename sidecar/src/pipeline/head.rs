@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::{HeaderValue, Method, Version, header, request::Parts, uri::Scheme};
-use hyper::ext::Protocol;
+use hyper::{body::Body, ext::Protocol};
 
 use super::{
     door::{Door, From},
@@ -17,7 +17,7 @@ use crate::{
     model::{
         Cluster, Listener, Snapshot,
         cluster::AppProtocol,
-        listener::Inbound,
+        listener::{Asked, Inbound},
         settings::Limits,
         transport::{HttpVersion, PeerKind, Transport},
         wire,
@@ -125,6 +125,11 @@ pub(super) fn rewrite<N: Net>(
             worker.with_rng(|rng| forwarded::inbound(headers, peer.id(), own.svid.id(), *address, rng));
             attempt.and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(1)
         }
+        (From::Plain { address, .. }, _) => {
+            reserved::strip(headers);
+            worker.with_rng(|rng| forwarded::plain(headers, *address, rng));
+            1
+        }
         (From::App | From::Peer { .. }, _) => {
             reserved::strip(headers);
             if cluster.settings.transport.is_outside() {
@@ -134,6 +139,15 @@ pub(super) fn rewrite<N: Net>(
             }
             1
         }
+    }
+}
+
+/// What somebody asks for by a request: what decides whether it is let in where its sender has proved nothing.
+pub(super) fn asked<'a>(head: &'a Parts, body: &impl Body, wish: Option<&Wish>) -> Asked<'a> {
+    Asked::Request {
+        method: head.method.as_str(),
+        path: head.uri.path(),
+        is_bare: body.is_end_stream() && wish.is_none(),
     }
 }
 

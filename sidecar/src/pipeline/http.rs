@@ -142,7 +142,7 @@ async fn carry<N: Net>(
     // One load for the whole request: a change in between must not pair an old route with a new cluster.
     let snapshot = door.load(&worker.snapshots);
     let (mut head, body) = request.into_parts();
-    door.admit(&snapshot)?;
+    door.admit(&snapshot, head::asked(&head, &body, wish), || worker.clock.wall())?;
     let authority = head::judge(&head, wish, &snapshot.config.settings.limits)?;
     let cluster = destination::find(worker, door, &snapshot, Some(&authority))?;
     head::check_scheme(&head, door.listener(&snapshot), &cluster)?;

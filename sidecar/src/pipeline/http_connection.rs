@@ -168,6 +168,7 @@ impl<N: Net> Connection<N> {
         match &self.door.from {
             From::App => true,
             From::Peer { is_sidecar, .. } => *is_sidecar,
+            From::Plain { .. } => false,
         }
     }
 

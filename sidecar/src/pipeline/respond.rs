@@ -21,7 +21,7 @@ pub enum Audience {
     App,
     /// A verified sidecar: also whether the app has seen the request.
     Sidecar,
-    /// A standard peer: reason only, nothing of our inside.
+    /// A standard peer, or somebody who proved nothing: reason only, nothing of our inside.
     StandardPeer,
 }
 

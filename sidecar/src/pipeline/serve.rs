@@ -19,7 +19,7 @@ use crate::{
     buffer::Prefixed,
     model::{
         Identity, ListenerKind, Snapshot,
-        closed::{PeerSlot, Shed},
+        closed::{CallerSlot, Shed, Who},
         listener::{Inbound, Protocol},
         runtime::{ListenerRuntime, Refusal},
         transport::PeerKind,
@@ -108,23 +108,34 @@ pub(super) async fn serve_peer<N: Net>(
                 () = trust.cut() => {}
             }
         }
-        Err(Closed::Refused(reason, cause)) => {
-            counts.refuse(reason);
-            tracing::debug!(listener = accepted.name(), peer = %address, ?reason, cause, "peer refused");
-        }
-        Err(Closed::Shed(reason)) => {
-            counts.closed.count_shed(reason);
-            tracing::debug!(listener = accepted.name(), peer = %address, ?reason, "peer shed");
-        }
+        Err(closed) => closed.count(&accepted, address),
     }
 }
 
-/// Why a peer's connection is not served.
-enum Closed {
+/// Why a connection of somebody is not served.
+#[derive(Debug)]
+pub(super) enum Closed {
     /// It is not who may come in; in words for the log.
     Refused(Refusal, String),
     /// Some bound is reached.
     Shed(Shed),
+}
+
+impl Closed {
+    /// Counts it, and tells whoever looks for the cause.
+    pub(super) fn count(self, accepted: &entrance::Accepted, address: SocketAddr) {
+        let (counts, listener) = (&accepted.entrance.counts, accepted.name());
+        match self {
+            Self::Refused(reason, cause) => {
+                counts.refuse(reason);
+                tracing::debug!(listener, peer = %address, ?reason, cause, "peer refused");
+            }
+            Self::Shed(reason) => {
+                counts.closed.count_shed(reason);
+                tracing::debug!(listener, peer = %address, ?reason, "peer shed");
+            }
+        }
+    }
 }
 
 /// The handshake and the bounds around it: how many are under way, and how many connections the peer has then.
@@ -134,7 +145,7 @@ async fn let_in<N: Net>(
     snapshot: Arc<Snapshot>,
     counts: &ListenerRuntime,
     (stream, address): (Prefixed<N::Stream>, IpAddr),
-) -> Result<(Accepted<Prefixed<N::Stream>>, Guard, PeerSlot), Closed> {
+) -> Result<(Accepted<Prefixed<N::Stream>>, Guard, CallerSlot), Closed> {
     let place = worker.handshakes.begin(address, worker.now()).ok_or(Closed::Shed(Shed::Handshakes))?;
     let (accepted, trust) = tokio::select! {
         biased;
@@ -144,7 +155,8 @@ async fn let_in<N: Net>(
         () = place.given_up() => return Err(Closed::Shed(Shed::Handshakes)),
     };
     let max = snapshot.config.settings.limits.max_connections_per_peer;
-    let slot = counts.closed.open_for(accepted.peer.id(), max).ok_or(Closed::Shed(Shed::Peer))?;
+    let slot = counts.closed.open_for(Who::Peer(accepted.peer.id().clone()), max);
+    let slot = slot.ok_or(Closed::Shed(Shed::Peer))?;
     Ok((accepted, trust, slot))
 }
 

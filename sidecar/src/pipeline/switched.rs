@@ -24,7 +24,7 @@ use crate::{
     model::{Cluster, flag::ResponseFlag, runtime::UpgradeCounts},
     net::{Net, Stream},
     relay::{
-        copy::{self, Setup},
+        copy,
         h2_stream::H2Stream,
         leg::{Count, Leg},
         replay::Rest,
@@ -83,6 +83,14 @@ pub(super) struct Opaque {
     pub(super) cut: Cut,
     /// Nothing may go there but TLS of the caller's own.
     pub(super) is_own_tls: bool,
+    /// Told when the stream is over and nobody has it any more.
+    pub(super) after: Option<Box<dyn After>>,
+}
+
+/// What is to be done after a stream.
+pub(super) trait After: std::fmt::Debug + Send {
+    /// The stream is over.
+    fn ended(self: Box<Self>);
 }
 
 /// Counts a stream as active until dropped.
@@ -150,9 +158,13 @@ impl Switched {
                 let far = FarLeg { leg, cut: Cut::never(), is_own_tls: false };
                 over(near, ready(Ok(far)), bounds).await
             }
-            Far::Opaque(Opaque { stream, cut, is_own_tls }) => {
+            Far::Opaque(Opaque { stream, cut, is_own_tls, after }) => {
                 let leg = Leg::connection(stream, Bytes::new(), count);
-                over(near, ready(Ok(FarLeg { leg, cut, is_own_tls })), bounds).await
+                let ended = over(near, ready(Ok(FarLeg { leg, cut, is_own_tls })), bounds).await;
+                if let Some(after) = after {
+                    after.ended();
+                }
+                ended
             }
         };
         if let Err(flag) = ended {
@@ -214,11 +226,11 @@ async fn carry<S: Stream, F: Stream>(
     half_open: Option<Duration>,
 ) -> Result<(), ResponseFlag> {
     let FarLeg { leg: mut far, cut, is_own_tls } = far;
-    let setup = Setup { half_open, ..Setup::default() };
     let relayed = async {
         if is_own_tls && !tunnel::is_tls(&near.first(tunnel::TLS_START_BYTES).await?) {
             return Ok(Err(ResponseFlag::DPE));
         }
+        let setup = copy::Setup { half_open, ..copy::Setup::default() };
         copy::plain(&mut near, &mut far, setup).await.map(|_carried| Ok(()))
     };
     let relayed = tokio::select! {

@@ -7,20 +7,14 @@
 //! A cluster with `tls: public` is reached without TLS of ours: whoever asks for a tunnel to it speaks TLS itself. That is
 //! made sure of, so that nothing goes there in the clear by mistake.
 
-use std::{
-    io,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, ready},
-};
+use std::sync::Arc;
 
-use http::{Method, Request, Response, request::Parts};
+use http::{Method, Request, Response, Version, request::Parts};
 use hyper::{
     body::{Body as _, Incoming},
     ext::Protocol,
     upgrade::OnUpgrade,
 };
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
     attempt::Held,
@@ -28,27 +22,27 @@ use super::{
     door::{Door, From},
     error::ProxyError,
     head,
-    switched::{Far, Opaque, Switched},
+    switched::{After, Far, Opaque, Switched},
     tcp::{self, Destination, Opened, Way},
     worker::Worker,
 };
 use crate::{
     connect::dial::{Connection, Speak},
-    model::{Cluster, ListenerKind},
-    net::{Net, Stream},
+    detect::{self, Spoken, Verdict},
+    model::{Cluster, ListenerKind, listener::Asked},
+    net::Net,
     relay::{
         activity::Activity,
         body::ResponseBody,
         replay::{Replay, Rest},
-        session::{Session, Sink, Source},
+        session::{Duplex, Lent},
     },
     resilience::{circuit_breaker::RequestSlot, retry_budget},
     route,
     telemetry::record::RequestRecord,
-    tls::trust::Cut,
 };
 
-/// First bytes of TLS by which it is known: a record's header, and the type of its first message.
+/// First bytes by which TLS is known: a record's header, and the type of its first message (RFC 8446 §5.1, §4).
 pub(super) const TLS_START_BYTES: usize = 6;
 
 /// Whether it is the own app's request for a tunnel. A peer's is a request as any other, and refused.
@@ -81,34 +75,33 @@ pub(super) async fn open<N: Net>(
     record: &mut RequestRecord,
 ) -> Result<Tunnel, ProxyError> {
     let snapshot = door.load(&worker.snapshots);
-    door.admit(&snapshot)?;
+    door.admit(&snapshot, Asked::Bytes, || worker.clock.wall())?;
     let listener = door.listener(&snapshot);
     if !matches!(listener.kind, ListenerKind::OutboundHttp { .. }) {
         return Err(ProxyError::Unsupported("CONNECT"));
     }
-    let is_http2 = request.version() == http::Version::HTTP_2;
-    let downstream = is_http2.then(|| hyper::upgrade::on(&mut request));
+    let downstream = (request.version() == Version::HTTP_2).then(|| hyper::upgrade::on(&mut request));
     let (head, body) = request.into_parts();
     head::check(&head, &snapshot.config.settings.limits)?;
-    let authority = target_of(&head)?;
+    let asked = asked(&head)?;
     if !body.is_end_stream() {
         return Err(ProxyError::BadRequest("a CONNECT with content".to_owned()));
     }
-    let cluster = destination::find(worker, door, &snapshot, Some(&authority))?;
+    let cluster = destination::find(worker, door, &snapshot, Some(&asked))?;
     record.routed(Arc::clone(&cluster.runtime));
-    retry_budget::record_request(&cluster.runtime.retry_budget, worker.now());
     let destination = Destination::new(&cluster, &snapshot).with_own_tls();
     drop(snapshot);
+
+    retry_budget::record_request(&cluster.runtime.retry_budget, worker.now());
     let is_own_tls = destination.speak == Speak::OwnTls;
     let opening = tcp::open_silent(worker, &destination);
-    let opened = match cluster.settings.timeouts.request {
+    let Opened { way, in_flight, slot, .. } = match cluster.settings.timeouts.request {
         Some(limit) => {
             let elapsed = |_elapsed| ProxyError::Timeout { limit };
-            tokio::time::timeout(limit, opening).await.map_err(elapsed)?
+            tokio::time::timeout(limit, opening).await.map_err(elapsed)??
         }
-        None => opening.await,
+        None => opening.await?,
     };
-    let Opened { way, in_flight, slot, .. } = opened?;
     let upstream = opaque(worker, way, is_own_tls);
     let rest = Replay::new(body, 0, Activity::new(&worker.clock)).answered();
     Ok(Tunnel { upstream, cluster, held: Held::of(in_flight), rest, slot, downstream })
@@ -133,96 +126,51 @@ impl Tunnel {
 }
 
 /// Where a request for a tunnel is to lead: `host:port` in canonical form.
-fn target_of(head: &Parts) -> Result<String, ProxyError> {
+fn asked(head: &Parts) -> Result<String, ProxyError> {
     let bad = || ProxyError::BadRequest("the target of CONNECT is not \"host:port\"".to_owned());
     // Not what `Host` says, but what says it must be well-formed.
     let sent = head::authority(head)?;
     if head.uri.authority().is_none() || head.uri.scheme().is_some() {
         return Err(bad());
     }
-    let destination = route::canonical(sent).ok_or_else(bad)?;
+    let asked = route::canonical(sent).ok_or_else(bad)?;
     // RFC 9110 §9.3.6: "A server MUST reject a CONNECT request that targets an empty or invalid port number".
-    let has_port = route::port(&destination).is_some_and(|port| port != 0);
-    if has_port { Ok(destination.into_owned()) } else { Err(bad()) }
+    let has_port = route::port(&asked).is_some_and(|port| port != 0);
+    if has_port { Ok(asked.into_owned()) } else { Err(bad()) }
 }
 
-/// Whether these are the first bytes of TLS: a handshake record (RFC 8446 §5.1) that begins with a `ClientHello` (§4).
+/// Whether these are the [first bytes](TLS_START_BYTES) of TLS.
 pub(super) fn is_tls(first: &[u8]) -> bool {
-    matches!(first, [22, 3, _minor, _, _, 1, ..])
+    detect::client(first, TLS_START_BYTES) == Verdict::Decided(Spoken::Tls)
 }
 
 fn opaque<N: Net>(worker: &Arc<Worker<N>>, way: Way<N::Stream>, is_own_tls: bool) -> Opaque {
     match way {
         Way::Framed(session, cut) => {
-            let worker = Arc::clone(worker);
-            let stream = Framed { worker, session: Some(session), has_ended: false, is_shut: false };
-            Opaque { stream: Box::new(stream), cut, is_own_tls }
+            let (stream, lent) = Duplex::new(session);
+            let after = GiveBack { worker: Arc::clone(worker), lent };
+            Opaque { stream: Box::new(stream), cut, is_own_tls, after: Some(Box::new(after)) }
         }
         Way::Bare(connection) => {
-            let cut: Cut = connection.cut();
-            Opaque { stream: Box::new(connection), cut, is_own_tls }
+            let cut = connection.cut();
+            Opaque { stream: Box::new(connection), cut, is_own_tls, after: None }
         }
     }
 }
 
-/// A stream in frames, as bytes. When both of its directions have ended, its connection is kept for the next one.
-/// Dropped earlier, the connection is closed: that is how the far side learns of an abort.
+/// A framed connection that is kept for another stream when both directions of this one have ended. Else it is closed:
+/// that is how the far side learns of an abort.
 #[derive(Debug)]
-struct Framed<N: Net> {
+struct GiveBack<N: Net> {
     worker: Arc<Worker<N>>,
-    /// There until this is dropped.
-    session: Option<Session<Connection<N::Stream>>>,
-    has_ended: bool,
-    is_shut: bool,
+    lent: Lent<Connection<N::Stream>>,
 }
 
-impl<N: Net> Framed<N> {
-    fn session(&mut self) -> io::Result<&mut Session<Connection<N::Stream>>> {
-        self.session.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
-    }
-}
-
-impl<N: Net> AsyncRead for Framed<N> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let (before, room) = (buf.filled().len(), buf.remaining());
-        ready!(Pin::new(&mut Source(self.session()?)).poll_read(cx, buf))?;
-        self.has_ended |= buf.filled().len() == before && room > 0;
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<N: Net> AsyncWrite for Framed<N> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut Sink(self.session()?)).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut Sink(self.session()?)).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut Sink(self.session()?)).poll_shutdown(cx))?;
-        self.is_shut = true;
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<N: Net> Stream for Framed<N> {
-    /// Nothing to do: see the type.
-    fn reset_on_close(&self) {}
-}
-
-impl<N: Net> Drop for Framed<N> {
-    fn drop(&mut self) {
-        if let Some(session) = self.session.take()
-            && self.has_ended
-            && self.is_shut
-        {
-            self.worker.tcp_pool.give_back(session.into_stream(), self.worker.now());
+impl<N: Net> After for GiveBack<N> {
+    fn ended(self: Box<Self>) {
+        let Self { worker, lent } = *self;
+        if let Some(served) = lent.back().filter(|served| served.has_ended && served.is_shut) {
+            worker.tcp_pool.give_back(served.session.into_stream(), worker.now());
         }
     }
 }
@@ -234,7 +182,7 @@ mod tests {
     fn asked(target: &str, host: &str) -> Result<String, String> {
         let request =
             Request::connect(target).header("host", host).body(()).map_err(|error| error.to_string())?;
-        target_of(&request.into_parts().0).map_err(|error| error.to_string())
+        super::asked(&request.into_parts().0).map_err(|error| error.to_string())
     }
 
     #[test]

@@ -16,6 +16,8 @@
 //!   it starts afresh.
 //! - The latest values count: a burst of changes costs one publication per [`MIN_INTERVAL`].
 
+mod warn;
+
 use std::{
     collections::{HashMap, HashSet},
     net::SocketAddr,
@@ -36,7 +38,6 @@ use crate::{
         Cluster, ClusterName, ClusterSettings, Endpoint, EndpointSettings, Generation, Identity, Snapshot,
         runtime::{ClusterRuntime, EndpointRuntime},
         snapshot::{Addresses, Snapshots},
-        transport::Transport,
     },
     readiness::{BlockReady, Readiness},
 };
@@ -162,7 +163,8 @@ impl Publisher {
         let is_complete = lists.is_complete();
         drop(lists);
         tracing::debug!(version = next.version, clusters = next.clusters.len(), "snapshot published");
-        warn_of_unencrypted(&previous, &next);
+        warn::of_unencrypted(&previous, &next);
+        warn::of_exceptions(&previous, &next);
         self.snapshots.store(Arc::clone(&next));
         retire(&previous, &next);
         if is_complete && let Some(guard) = self.guard.take() {
@@ -293,23 +295,6 @@ fn addresses(clusters: &IndexMap<ClusterName, Arc<Cluster>>) -> Addresses {
         }
     }
     addresses
-}
-
-/// Names every cluster whose traffic is not encrypted, once: nobody should find out by chance.
-fn warn_of_unencrypted(previous: &Snapshot, next: &Snapshot) {
-    // What passes through is as the app made it: nobody asked us to take anything off.
-    let is_plain = |cluster: &Cluster| {
-        matches!(cluster.settings.transport, Transport::Plain(_))
-            && *cluster.name() != ClusterName::passthrough()
-    };
-    for cluster in next.clusters.values().filter(|cluster| is_plain(cluster)) {
-        if !previous.cluster(cluster.name()).is_some_and(|before| is_plain(before)) {
-            tracing::warn!(
-                cluster = %cluster.name(),
-                "tls: none: requests to this cluster leave unencrypted, and nobody proves who answers them"
-            );
-        }
-    }
 }
 
 /// Marks the endpoints that `next` does not have any more, so that pooled connections to them are closed.

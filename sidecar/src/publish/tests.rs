@@ -15,7 +15,7 @@ use crate::{
         cluster::{AppProtocol, EndpointSource},
         fixture,
         settings::Limits,
-        transport::{HttpVersion, PeerKind},
+        transport::{HttpVersion, PeerKind, Transport},
     },
 };
 

@@ -15,7 +15,7 @@ use crate::processes::process::Process;
 /// Both apps, and the file with the certificate of the one with TLS.
 struct Apps {
     _http: Process,
-    _tls: Process,
+    tls: Process,
     certificate: String,
 }
 
@@ -29,7 +29,7 @@ impl Apps {
         let own_tls = ["https", certificate.as_str(), key.as_str()];
         Self {
             _http: apps::node(mesh, "http").await,
-            _tls: apps::script(mesh, mesh.tcp_app(), "http_app.js", &own_tls).await,
+            tls: apps::script(mesh, mesh.tcp_app(), "http_app.js", &own_tls).await,
             certificate,
         }
     }
@@ -137,7 +137,7 @@ fn openssl_and_netcat_get_through_with_connect_of_http_10() {
         let output = Call::new("sh", ["-c", &line]).run().await;
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(said.contains("200 OK") && said.contains("hello"), "{said}");
-        drop(apps);
+        apps::stop(apps.tls).await;
 
         let plain = apps::script(&mesh, mesh.tcp_app(), "http_app.js", &["http"]).await;
         let line = format!("printf '{request}' | nc -X connect -x {proxy} tcp 80");

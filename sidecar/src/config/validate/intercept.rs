@@ -32,7 +32,8 @@ use crate::{
     },
 };
 
-/// Entries of one list. All are looked up at once by the kernel, so that the bound is for readers' sake.
+/// Entries of one list. The kernel looks up ports and users at once, and goes through ranges one by one, for the first packet
+/// of a connection only.
 const MAX_ENTRIES: usize = 1000;
 /// Unknown services may be far away; an app that is in a hurry has a time of its own.
 const PASSTHROUGH_CONNECT_TIMEOUT: Duration = Duration::from_secs(60);

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 
-use super::{original, refuse};
+use super::{exceptions, original, refuse};
 use crate::{
     buffer::Prefixed,
     model::{Snapshot, runtime::Refusal},
@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// Serves one connection to the own app, if it proves who it is.
+/// Serves one connection to the own app, if it proves who it is, or comes by an exception from that.
 pub(in crate::pipeline) async fn inbound<N: Net>(
     worker: Arc<Worker<N>>,
     accepted: Accepted,
@@ -37,5 +37,8 @@ pub(in crate::pipeline) async fn inbound<N: Net>(
         return refuse(&stream, &accepted.entrance.counts, Refusal::NotRedirected);
     };
     let caller = Caller { stream: Prefixed::new(Bytes::new(), stream), address, original: Some(original) };
+    if !inbound.exceptions.is_none() && inbound.exceptions.is_any_open(worker.clock.wall()) {
+        return exceptions::serve(worker, accepted, snapshot, inbound, caller).await;
+    }
     serve_peer(worker, accepted, snapshot, inbound, caller).await;
 }

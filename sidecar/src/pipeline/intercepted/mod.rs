@@ -1,6 +1,7 @@
 //! Connections that the kernel brought here: where they were to go is known, what they carry often is not.
 
 mod authority;
+mod exceptions;
 mod inbound;
 mod outbound;
 mod race;

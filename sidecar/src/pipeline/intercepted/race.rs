@@ -8,18 +8,16 @@
 //! heard as soon as it is connected to. What decides when that begins is how its cluster behaved the last time.
 
 use std::{
-    future::poll_fn,
     pin::Pin,
     sync::Arc,
-    task::{Poll, ready},
     time::{Duration, Instant},
 };
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::AsyncRead;
 
 use crate::{
-    buffer::Buffer,
+    buffer,
     detect::{self, ServerVerdict, Spoken, Verdict},
     drain::Phase,
     model::{Cluster, ClusterName, detection::How, habit::Habit},
@@ -202,14 +200,7 @@ fn learn(cluster: &Cluster, how: How) {
 
 /// Reads on; whether there was anything. Nothing is held while there is nothing.
 pub(super) async fn read<S: AsyncRead + Unpin>(stream: &mut S, bytes: &mut BytesMut) -> bool {
-    poll_fn(|cx| {
-        let mut buffer = Buffer::take();
-        let mut read = ReadBuf::new(buffer.bytes_mut());
-        let polled = ready!(Pin::new(&mut *stream).poll_read(cx, &mut read));
-        bytes.extend_from_slice(read.filled());
-        Poll::Ready(polled.is_ok() && !read.filled().is_empty())
-    })
-    .await
+    matches!(buffer::append(stream, bytes, usize::MAX).await, Ok(1..))
 }
 
 /// Waits for that time, for ever if there is none.

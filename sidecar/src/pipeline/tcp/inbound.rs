@@ -4,7 +4,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
-use super::{carry, carry_bare, within};
+use super::{Bare, carry, within};
 use crate::{
     balance::{self, Tried},
     connect::{
@@ -12,7 +12,12 @@ use crate::{
         place::Target,
     },
     drain::Phase,
-    model::{cluster::AppProtocol, flag::ResponseFlag, listener::Protocol, settings::Limits},
+    model::{
+        cluster::AppProtocol,
+        flag::ResponseFlag,
+        listener::{Asked, Protocol},
+        settings::Limits,
+    },
     net::{Net, Stream},
     pipeline::{attempt::connect_error, destination, door::Door, error::ProxyError, worker::Worker},
     relay::{
@@ -178,34 +183,16 @@ async fn take<N: Net>(
 }
 
 /// Serves the one stream of a standard peer's connection.
-pub async fn inbound_plain<N, S>(worker: &Arc<Worker<N>>, door: &Door, mut stream: S, cut: Cut)
-where
-    N: Net,
-    S: Stream,
-{
-    door.count_request();
-    let mut record = RequestRecord::new(Arc::clone(door.counts()), worker.now());
-    let opened = Box::pin(to_app(worker, door, &mut record)).await;
-    match opened {
-        Ok(mut app) => {
-            let setup = Setup { half_open: app.half_open, ..Setup::default() };
-            if carry_bare(&mut stream, &mut app.connection, cut, setup).await.is_err() {
-                // As in the other direction.
-                app.connection.reset_on_close();
-                stream.reset_on_close();
-                record.set_flag(ResponseFlag::UC);
-            }
-        }
-        Err(error) => record.set_flag(error.flag()),
-    }
-    record.finish();
+pub async fn inbound_plain<N: Net, S: Stream>(worker: &Worker<N>, door: &Door, stream: S, cut: Cut) {
+    Bare::new(worker, door).carry(worker, door, stream, cut).await;
 }
 
 /// A connection to the own app, and what is held for it.
-struct App<S> {
-    connection: Connection<S>,
+#[derive(Debug)]
+pub(super) struct App<S> {
+    pub(super) connection: Connection<S>,
     _slot: circuit_breaker::RequestSlot,
-    half_open: Option<Duration>,
+    pub(super) half_open: Option<Duration>,
     /// For what it may be of use after a stream on which nothing was said: HTTP/1, with these limits.
     http1: Option<Arc<Limits>>,
 }
@@ -219,13 +206,14 @@ impl<S: Stream> App<S> {
     }
 }
 
-async fn to_app<N: Net>(
+/// Connects to the own app; what that says is told in `record`.
+pub(super) async fn to_app<N: Net>(
     worker: &Worker<N>,
     door: &Door,
     record: &mut RequestRecord,
 ) -> Result<App<N::Stream>, ProxyError> {
     let snapshot = door.load(&worker.snapshots);
-    door.admit(&snapshot)?;
+    door.admit(&snapshot, Asked::Bytes, || worker.clock.wall())?;
     let cluster = &destination::find(worker, door, &snapshot, None)?;
     let name = cluster.name();
     record.routed(Arc::clone(&cluster.runtime));

@@ -4,6 +4,7 @@
 //! attempt that fails can be repeated at another endpoint. A stream whose first speaker is not known yet is
 //! [`Undecided`].
 
+mod bare;
 mod early;
 mod inbound;
 mod opening;
@@ -17,6 +18,7 @@ use std::io;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use self::{
+    bare::Bare,
     inbound::{inbound_framed, inbound_plain},
     outbound::{Destination, outbound, outbound_to, refuse},
     undecided::Undecided,
@@ -51,8 +53,8 @@ where
     }
 }
 
-/// Relays between an app and a standard peer, as [`carry`].
-async fn carry_bare<A, B>(a: &mut A, b: &mut B, cut: Cut, setup: Setup) -> io::Result<()>
+/// Relays between an app and somebody without frames, as [`carry`].
+async fn carry_bare<A, B>(a: &mut A, b: &mut B, cut: impl Future<Output = ()>, setup: Setup) -> io::Result<()>
 where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,

@@ -12,9 +12,11 @@ use prometheus_client::encoding::DescriptorEncoder;
 
 use super::family::{Labels, metric, seconds};
 use crate::model::{
-    Generation,
+    Generation, ListenerKind,
     closed::{Misuse, Shed},
     flag::ResponseFlag,
+    generation::ListenerEntry,
+    listener::Exception,
     runtime::{ListenerRuntime, PeerCount, Refusal},
 };
 
@@ -61,6 +63,7 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, config: &Generation) -
         }),
     )?;
     encode_detections(encoder, &listeners)?;
+    encode_exceptions(encoder, config)?;
     encode_peers(encoder, &listeners)
 }
 
@@ -79,6 +82,33 @@ fn encode_detections(
     seconds("detection_duration", "From accepting a connection to knowing what it speaks").histograms(
         encoder,
         listeners.iter().map(|(name, runtime)| ([("listener", *name)], runtime.detections.duration.read())),
+    )
+}
+
+/// What came in without mutual TLS. Explicit listeners let nothing in without.
+fn encode_exceptions(encoder: &mut DescriptorEncoder<'_>, config: &Generation) -> fmt::Result {
+    let of = |(name, entry): (&'_ Arc<str>, &'_ ListenerEntry)| {
+        let is_intercepted = matches!(entry.settings.kind, ListenerKind::InterceptedInbound(_));
+        is_intercepted.then(|| (Arc::clone(name), Arc::clone(&entry.runtime)))
+    };
+    let listeners: Vec<_> = config.listeners.iter().filter_map(of).collect();
+    let counts = || {
+        listeners.iter().flat_map(|(name, runtime)| {
+            let by_exception = Exception::ALL.map(Exception::label).into_iter().zip(&runtime.exceptions);
+            by_exception
+                .map(move |(exception, counts)| ([("listener", &**name), ("exception", exception)], counts))
+        })
+    };
+    metric("inbound_exceptions", "Connections let in without mutual TLS").counters(
+        encoder,
+        counts().map(|(labels, counts)| (labels, counts.connections.load(Ordering::Relaxed))),
+    )?;
+    metric("inbound_exception_bytes", "Bytes from and to callers let in without mutual TLS").counters(
+        encoder,
+        counts().flat_map(|([listener, exception], counts)| {
+            let both = [("sent", &counts.sent_bytes), ("received", &counts.received_bytes)];
+            both.map(|(way, bytes)| ([listener, exception, ("way", way)], bytes.load(Ordering::Relaxed)))
+        }),
     )
 }
 
