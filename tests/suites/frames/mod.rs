@@ -4,6 +4,8 @@ mod callee;
 mod caller;
 mod closing;
 mod hostile;
+mod undecided;
+mod within;
 
 use std::net::SocketAddr;
 
