@@ -20,6 +20,7 @@ mod frames;
 mod generated_code;
 mod harness;
 mod intercept;
+mod intercepted;
 mod pools;
 mod processes;
 mod protocols;

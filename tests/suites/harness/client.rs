@@ -9,7 +9,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
 };
 
@@ -31,6 +31,14 @@ impl Client {
     pub(crate) async fn connect(address: SocketAddr, version: Version) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
+        Self::over(stream, version).await
+    }
+
+    /// Speaks that version over a connection.
+    pub(crate) async fn over<S>(stream: S, version: Version) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let io = TokioIo::new(stream);
         if version == Version::HTTP_2 {
             let (sender, driver) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
@@ -112,8 +120,13 @@ pub(crate) fn field<'a, B>(response: &'a Response<B>, name: &str) -> Option<&'a 
 
 /// Writes bytes on a new connection and reads what comes until the other side closes (or resets).
 pub(crate) async fn exchange(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    stream.write_all(bytes).await.unwrap();
+    exchange_over(TcpStream::connect(address).await.unwrap(), bytes).await
+}
+
+/// As [`exchange`], over a connection.
+pub(crate) async fn exchange_over(mut stream: TcpStream, bytes: &[u8]) -> Vec<u8> {
+    // It may be closed already.
+    drop(stream.write_all(bytes).await);
     let mut answer = Vec::new();
     // A reset after the answer is an answer too.
     drop(super::soon("the other side closes", stream.read_to_end(&mut answer)).await);

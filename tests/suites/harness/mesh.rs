@@ -5,6 +5,7 @@ use std::{
     net::SocketAddr,
     path::Path,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use outrider::{
@@ -17,11 +18,14 @@ use outrider::{
         flag::ResponseFlag,
         runtime::{ListenerRuntime, Refusal},
     },
-    net::TcpNet,
+    net::{Net, TcpNet},
 };
 use tempfile::TempDir;
 
 use super::{TestCa, TestLeaf, ca};
+
+/// Longer than the day lasts.
+const TWO_DAYS: Duration = Duration::from_secs(48 * 3600);
 
 /// A CA, and a folder for the files of its members.
 pub(crate) struct TestMesh {
@@ -54,6 +58,18 @@ impl TestMesh {
 
     /// Starts a sidecar with that certificate.
     pub(crate) async fn start_as(&self, service: &str, leaf: &TestLeaf, yaml: &str) -> Sidecar {
+        self.certify(service, leaf);
+        Sidecar::start(&Self::config(service, yaml), self.dir()).await
+    }
+
+    /// Starts a sidecar with a proper certificate in another world, where it may be tomorrow.
+    pub(crate) async fn start_in<N: Net>(&self, net: N, clock: Clock, service: &str, yaml: &str) -> Sidecar {
+        self.certify(service, &self.ca.short_leaf(service, TWO_DAYS));
+        Sidecar::start_in(net, clock, self.settings(service, yaml), Parts::default()).await
+    }
+
+    /// Writes the files of a member's identity.
+    fn certify(&self, service: &str, leaf: &TestLeaf) {
         let file = |kind: &str, text: &str| {
             let name = format!("{service}.{kind}");
             fs::write(self.dir().join(&name), text).unwrap();
@@ -61,7 +77,6 @@ impl TestMesh {
         file("crt", &leaf.pem());
         file("key", &leaf.key_pem());
         file("bundle", &self.ca.bundle().to_pem());
-        Sidecar::start(&Self::config(service, yaml), self.dir()).await
     }
 
     /// A whole configuration, with the files of [`TestMesh::start_as`].
@@ -138,7 +153,12 @@ impl Sidecar {
     /// As [`Sidecar::start`], with facts from elsewhere than the configuration says.
     pub(crate) async fn start_with(yaml: &str, folder: &Path, parts: Parts) -> Self {
         let settings = config::parse(yaml, folder).unwrap_or_else(|error| panic!("{error}\n{yaml}"));
-        let world = World { net: TcpNet, clock: Clock::system(), workers: Workers::Threads };
+        Self::start_in(TcpNet, Clock::system(), settings, parts).await
+    }
+
+    /// As [`Sidecar::start_with`], in another world.
+    pub(crate) async fn start_in<N: Net>(net: N, clock: Clock, settings: Settings, parts: Parts) -> Self {
+        let world = World { net, clock, workers: Workers::Threads };
         let app = App::start(settings, &world, parts).unwrap();
         let addresses = super::soon("the sidecar serves", app.serve(&world)).await.unwrap();
         Self { app, addresses }

@@ -17,6 +17,7 @@ pub(crate) mod mesh;
 pub(crate) mod openssl;
 pub(crate) mod peer;
 pub(crate) mod raw_h2;
+pub(crate) mod told;
 
 use std::time::{Duration, Instant};
 

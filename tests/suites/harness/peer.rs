@@ -1,7 +1,7 @@
 //! The other end of a connection between sidecars, played by the test: TLS by hand, and what it carries.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -11,7 +11,7 @@ use std::{
 use outrider_certs::rustls_verify::{ClientAuth, SpiffeClientVerifier, SpiffeServerVerifier, provider};
 use rustls::{ClientConfig, ServerConfig, pki_types::ServerName, version::TLS13};
 use tokio::{
-    io::AsyncReadExt,
+    io::{AsyncRead, AsyncReadExt, AsyncWrite},
     net::{TcpListener, TcpStream},
     task::JoinHandle,
 };
@@ -57,8 +57,16 @@ pub(crate) async fn connect(
     address: SocketAddr,
     config: ClientConfig,
 ) -> std::io::Result<client::TlsStream<TcpStream>> {
-    let stream = TcpStream::connect(address).await?;
-    TlsConnector::from(Arc::new(config)).connect(ServerName::IpAddress(address.ip().into()), stream).await
+    secure(TcpStream::connect(address).await?, config).await
+}
+
+/// As [`connect`], over a connection.
+pub(crate) async fn secure<S>(stream: S, config: ClientConfig) -> std::io::Result<client::TlsStream<S>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let anybody = ServerName::IpAddress(IpAddr::from(Ipv4Addr::LOCALHOST).into());
+    TlsConnector::from(Arc::new(config)).connect(anybody, stream).await
 }
 
 /// A peer with a TLS configuration of the test's choice, on a port of its own.

@@ -26,7 +26,7 @@ use crate::{
         Snapshot,
         closed::{Shed, Who},
         detection::How,
-        listener::{Asked, Exception, Inbound, Protocol},
+        listener::{Exception, Inbound, Protocol},
         runtime::Refusal,
         wire,
     },
@@ -44,7 +44,7 @@ use crate::{
 /// A client that is silent for so long may be waiting for an app that speaks first. One that speaks first itself has
 /// its bytes right behind the handshake of TCP.
 const SILENCE: Duration = Duration::from_millis(1);
-/// How often bytes that are carried by an exception are judged again: as often as trust in peers is.
+/// How often a connection that came by an exception is judged again, whatever it carries: as often as trust in peers is.
 const JUDGE_INTERVAL: Duration = Duration::from_secs(1);
 /// How much is read to see whom a `ClientHello` is for, in bytes; a longer one is not. Ours take 2 KiB, with everything
 /// that TLS libraries offer.
@@ -58,10 +58,8 @@ const HANDSHAKE_RECORD: u8 = 22;
 enum Told {
     /// One of the mesh: its other end is to prove who it is.
     Mesh,
-    /// Requests of somebody.
-    Requests(Exception, Wire),
-    /// Bytes of somebody.
-    Bytes(Exception),
+    /// Requests of somebody, or bytes where there is no HTTP.
+    Unproven(Exception, Option<Wire>),
 }
 
 /// Serves one connection to a port that has exceptions.
@@ -89,13 +87,10 @@ pub(super) async fn serve<N: Net>(
         }
     };
     let stream = Prefixed::new(bytes.freeze(), stream);
-    let exception = match told {
-        Told::Mesh => {
-            bare.cancel();
-            let caller = Caller { stream, address, original };
-            return Box::pin(serve_peer(worker, accepted, snapshot, inbound, caller)).await;
-        }
-        Told::Requests(exception, _) | Told::Bytes(exception) => exception,
+    let Told::Unproven(exception, http) = told else {
+        bare.cancel();
+        let caller = Caller { stream, address, original };
+        return Box::pin(serve_peer(worker, accepted, snapshot, inbound, caller)).await;
     };
     let counts = Arc::clone(&accepted.entrance.counts);
     let max = snapshot.config.settings.limits.max_connections_per_peer;
@@ -105,7 +100,7 @@ pub(super) async fn serve<N: Net>(
         stream.reset_on_close();
         return Closed::Shed(Shed::Peer).count(&accepted, address);
     };
-    tracing::debug!(listener = accepted.name(), peer = %address, ?told, "let in without a proven identity");
+    tracing::debug!(listener = accepted.name(), peer = %address, ?exception, "let in without a proven identity");
     let door = plain_door(&accepted, address, original, exception);
     let [plaintext, probe, app_tls] = &counts.exceptions;
     let counts = match exception {
@@ -114,14 +109,18 @@ pub(super) async fn serve<N: Net>(
         Exception::AppTls => app_tls,
     };
     let stream = Counted::new(stream, counts);
-    match told {
-        Told::Requests(_, wire) => {
+    match http {
+        Some(wire) => {
             bare.cancel();
-            http_connection::serve(worker, Arc::new(door), stream, wire).await;
+            let door = Arc::new(door);
+            let served = http_connection::serve(Arc::clone(&worker), Arc::clone(&door), stream, wire);
+            tokio::select! {
+                biased;
+                () = served => {}
+                () = outstayed(&worker, &door, exception) => {}
+            }
         }
-        Told::Bytes(_) | Told::Mesh => {
-            bare.carry(&worker, &door, stream, taken_away(&worker, &door)).await;
-        }
+        None => bare.carry(&worker, &door, stream, taken_away(&worker, &door, exception)).await,
     }
 }
 
@@ -138,15 +137,24 @@ fn plain_door(
     }
 }
 
-/// Resolves when the exception that bytes came in by holds no more.
-async fn taken_away<N: Net>(worker: &Worker<N>, door: &Door) {
-    loop {
-        tokio::time::sleep(JUDGE_INTERVAL).await;
+/// Resolves when the exception that a connection came in by holds no more.
+async fn taken_away<N: Net>(worker: &Worker<N>, door: &Door, exception: Exception) {
+    let is_open = || {
         let snapshot = door.load(&worker.snapshots);
-        if door.admit(&snapshot, Asked::Bytes, || worker.clock.wall()).is_err() {
-            return;
-        }
+        let now = worker.clock.wall();
+        door.inbound(&snapshot).is_some_and(|inbound| inbound.exceptions.is_open(exception, now))
+    };
+    while is_open() {
+        tokio::time::sleep(JUDGE_INTERVAL).await;
     }
+}
+
+/// Resolves when that is so, and what was under way has had as long as in a drain. What begins after it is answered with
+/// 403; but a connection that has left HTTP begins nothing.
+async fn outstayed<N: Net>(worker: &Worker<N>, door: &Door, exception: Exception) {
+    taken_away(worker, door, exception).await;
+    let deadline = door.load(&worker.snapshots).config.settings.drain.deadline;
+    tokio::time::sleep(deadline).await;
 }
 
 /// What is known of a connection.
@@ -240,14 +248,14 @@ async fn tell<N: Net>(
     door.counts().detections.record(spoken, how, elapsed);
     let refused = |reason| Err(Closed::Refused(reason, format!("{spoken:?} ({how:?})")));
     match spoken {
-        Some(Spoken::Tls) if is_apps => Ok(Told::Bytes(Exception::AppTls)),
+        Some(Spoken::Tls) if is_apps => Ok(Told::Unproven(Exception::AppTls, None)),
         Some(Spoken::Tls) => Ok(Told::Mesh),
         Some(spoken) => {
             plaintext(inbound, spoken, permits_plaintext).map_or_else(|| refused(Refusal::Plaintext), Ok)
         }
         // What may still become a request is not carried as if it could not: its head would pass as it is.
         None if how == How::Timeout => refused(Refusal::Timeout),
-        None if may_be_bytes && !first.is_handshake() => Ok(Told::Bytes(Exception::Plaintext)),
+        None if may_be_bytes && !first.is_handshake() => Ok(Told::Unproven(Exception::Plaintext, None)),
         None => Ok(Told::Mesh),
     }
 }
@@ -258,11 +266,11 @@ fn plaintext(inbound: &Inbound, spoken: Spoken, permits_plaintext: bool) -> Opti
     // HTTP/2 with prior knowledge is told by its first bytes once more: ALPN stands for a peer of the mesh.
     let wire = if spoken == Spoken::Http1 { Wire::Http1 } else { Wire::Sniffed };
     if permits_plaintext && is_http && inbound.protocol != Protocol::Tcp {
-        return Some(Told::Requests(Exception::Plaintext, wire));
+        return Some(Told::Unproven(Exception::Plaintext, Some(wire)));
     }
     if permits_plaintext && inbound.protocol != Protocol::Http {
-        return Some(Told::Bytes(Exception::Plaintext));
+        return Some(Told::Unproven(Exception::Plaintext, None));
     }
     let may_be_probe = spoken == Spoken::Http1 && !inbound.exceptions.probes.is_empty();
-    may_be_probe.then_some(Told::Requests(Exception::Probe, wire))
+    may_be_probe.then_some(Told::Unproven(Exception::Probe, Some(wire)))
 }

@@ -93,6 +93,36 @@ async fn a_cancel_in_the_midst_of_a_frame_is_answered_behind_it() {
     }
 }
 
+/// The app ends its half, and the caller cancels: before that is said, in the midst of it, and after.
+#[tokio::test]
+async fn an_end_that_crosses_a_cancel_is_said_once() {
+    for room in [1, 2, 3, 4, ROOM] {
+        let (mut app, plain) = duplex(ROOM);
+        let (mut far, near) = duplex(room);
+        app.shutdown().await.unwrap();
+        let mut session = Session::new(near);
+        let caller = async {
+            let mut accepted = [0; HEADER_BYTES];
+            far.read_exact(&mut accepted).await.unwrap();
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+            far.write_all(&frames(&[(Kind::Cancel, b"")])).await.unwrap();
+            heard(far).await
+        };
+        let callee = async {
+            session.accept(StreamKind::Undecided).await.unwrap();
+            let end = copy::framed(&mut App::new(plain), &mut session, Setup::default()).await.0;
+            assert!(!session.is_mid_frame());
+            drop(session);
+            end
+        };
+        let (said, end) = tokio::join!(caller, callee);
+        assert_eq!(end, End::Cancelled { has_spoken: true }, "room for {room}");
+        assert_eq!(said, frames(&[(Kind::Fin, b"")]), "room for {room}");
+    }
+}
+
 #[tokio::test]
 async fn a_silent_app_is_known_to_have_been_silent() {
     let (_app, plain) = duplex(ROOM);

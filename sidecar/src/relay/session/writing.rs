@@ -65,13 +65,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
-    /// Completes a frame that was left half written, with zeros in place of the bytes that it was to hold.
+    /// Completes a data frame that was left half written, with zeros in place of the bytes that it was to hold.
     pub(super) fn poll_fill_up(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         const ZEROS: &[u8] = &[0; 1024];
         let writing = &mut self.writing;
         // Nothing of it has gone: there is no such frame.
         writing.is_mid_frame &= writing.gone > 0;
-        while writing.is_mid_frame {
+        while writing.is_mid_frame && writing.header != header_of(Kind::Fin, 0) {
             let mut rest = writing.header.get(writing.gone..).unwrap_or_default();
             if rest.is_empty() {
                 rest = ZEROS.get(..writing.left).unwrap_or(ZEROS);
