@@ -60,7 +60,8 @@ async fn http_in_opaque_streams_is_served_as_the_apps_own_word_and_not_its_sidec
     let orders = Orders::start(&app, "http").await;
     let mut web = orders.dial(ALPN_TCP).await;
     for (turn, kind) in [OPAQUE, UNDECIDED, OPAQUE].into_iter().enumerate() {
-        let request = "GET / HTTP/1.1\r\nhost: orders\r\nx-outrider-attempt: 7\r\nconnection: close\r\n\r\n";
+        let request = "GET / HTTP/1.1\r\nhost: orders\r\nx-outrider-attempt: 7\r\n\
+                       x-outrider-app-version: 2\r\nconnection: close\r\n\r\n";
         send(&mut web, &[Frame::open(kind)]).await;
         expect(&mut web, &[Frame::Accepted]).await;
         assert_eq!(app.connections(), usize::from(turn > 0), "nobody is connected to before a request");
@@ -72,7 +73,7 @@ async fn http_in_opaque_streams_is_served_as_the_apps_own_word_and_not_its_sidec
         send(&mut web, &[Frame::Fin]).await;
     }
     for seen in app.seen() {
-        assert_eq!(seen.header("x-outrider-attempt"), None);
+        assert_eq!((seen.version, seen.header("x-outrider-attempt")), (Version::HTTP_11, None));
         assert_eq!(seen.header("x-forwarded-client-cert").map(|value| value.contains("/web")), Some(true));
     }
 }
