@@ -31,5 +31,6 @@ mod calls;
 mod dead_sidecar;
 mod many;
 mod own_calls;
+mod programs;
 mod strangers;
 mod unknown;

@@ -2,10 +2,6 @@
 
 use super::{Scene, services};
 
-/// How a script waits for something.
-const AWAIT: &str =
-    "await() { tries=0; while ! \"$@\"; do tries=$((tries + 1)); [ $tries -lt 500 ]; sleep 0.05; done; }\n";
-
 #[test]
 fn redis_answers_one_by_one_and_in_a_pipeline_and_publishes_after_a_silence() {
     let Some(scene) = Scene::set(&["redis-server", "redis-cli"]) else { return };
@@ -22,16 +18,15 @@ fn redis_answers_one_by_one_and_in_a_pipeline_and_publishes_after_a_silence() {
         [ "$(redis GET key)" = value ]
         seq 1 20000 | sed 's/.*/SET key:& value:&/' | redis --pipe | grep -q 'errors: 0, replies: 20000'
         [ "$(redis GET key:20000)" = value:20000 ]
-        redis SUBSCRIBE news >heard &
+        redis-cli -h "$host" -p "$port" SUBSCRIBE news >heard &
         await grep -q '^subscribe$' heard
         sleep 1 # Nobody says anything.
         redis PUBLISH news words >/dev/null
         await grep -q '^words$' heard
-        kill $!
     "#;
     scene.found_to_be(&["opaque client"], || {
         for host in services() {
-            scene.shell(&format!("{AWAIT}{script}"), &[&host, &port]);
+            scene.shell(script, &[&host, &port]);
         }
     });
 }
@@ -53,7 +48,7 @@ fn postgresql_takes_queries_and_copies_notifies_cancels_and_sees_its_client_die(
     let _server = scene.server(port, ["sh", "-euc", &start]);
     scene.found_to_be(&["opaque client"], || {
         for host in services() {
-            scene.shell(&format!("{AWAIT}{}", include_str!("postgresql.sh")), &[&host, &port.to_string()]);
+            scene.shell(include_str!("postgresql.sh"), &[&host, &port.to_string()]);
         }
     });
 }

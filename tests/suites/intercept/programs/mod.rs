@@ -24,7 +24,7 @@ use std::{
     },
 };
 
-use super::pods::{Background, Pods, address, pod, service_address, until, v6};
+use super::pods::{Background, Pods, address, any, pod, service_address, until, v6};
 use crate::foreign::programs::{Call, are_here};
 
 /// Where the servers are: the service and its one pod.
@@ -33,6 +33,12 @@ const DATA: &str = "data";
 const CALLERS: [&str; 3] = ["red", "green", "blue"];
 /// Ports of `data`, for one claim after the other.
 const PORTS: std::ops::RangeInclusive<u16> = 9000..=9031;
+
+/// What every line for a shell begins with: a way to wait for something, and an end for what it started last.
+const PRELUDE: &str = r#"
+    await() { tries=0; while ! "$@"; do tries=$((tries + 1)); [ $tries -lt 400 ]; sleep 0.05; done; }
+    trap '[ -z "${!:-}" ] || kill "$!" 2>/dev/null || true' EXIT
+"#;
 
 /// The cluster while somebody uses it.
 static SHARED: Mutex<Weak<Cluster>> = Mutex::new(Weak::new());
@@ -140,14 +146,15 @@ impl Scene {
         (self.app_in(DATA, kind, port), port)
     }
 
-    /// A script of the suite `foreign` with its libraries. As root, because they are where root may have put them.
-    fn script_server(&self, name: &str, port: u16, more: &[&str]) -> Background {
-        let port_said = port.to_string();
-        let call = Call::new(name, [&["::", &port_said], more].concat());
+    /// A script of the suite `foreign` with its libraries, as the server at that host and a port of its own. As root, because
+    /// the libraries are where root may have put them.
+    fn script_server(&self, name: &str, host: &str) -> (Background, u16) {
+        let port = self.port();
+        let call = Call::new(name, [host, &port.to_string()]);
         let command = [call.program.into_os_string()].into_iter().chain(call.arguments);
         let server = self.pods().background_as_root(DATA, command);
         self.pods().until_listening(DATA, port);
-        server
+        (server, port)
     }
 
     /// Runs a script of the suite `foreign` as a client.
@@ -163,7 +170,8 @@ impl Scene {
 
     /// What a line for the shell wrote, if it ended well; `$1`, `$2` … are the arguments.
     fn shell(&self, script: &str, arguments: &[&str]) -> String {
-        self.text(&[&["sh", "-euc", script, "sh"], arguments].concat())
+        let script = format!("{PRELUDE}{script}");
+        self.text(&[&["sh", "-euc", &script, "sh"], arguments].concat())
     }
 
     /// Runs one claim of `client.py`.
@@ -193,19 +201,28 @@ impl Scene {
     /// Makes calls to `data` that the caller's sidecar must find to be all of these kinds (`opaque client`) and no other,
     /// and `data`'s to be of the caller.
     fn found_to_be(&self, kinds: &[&str], calls: impl FnOnce()) {
+        self.finds(kinds, || self.is_proven(calls));
+    }
+
+    /// Makes calls to `data` that its sidecar must find to be of this caller, after mutual TLS.
+    fn is_proven(&self, calls: impl FnOnce()) {
         let before = self.proven();
-        self.finds(kinds, calls);
+        calls();
         until("the other sidecar has seen who called", || self.proven() > before);
     }
 
     /// The same of calls to anywhere.
     fn finds(&self, kinds: &[&str], calls: impl FnOnce()) {
+        assert_eq!(self.kinds(calls), kinds, "what the calls turned out to be");
+    }
+
+    /// What these calls turn out to be.
+    fn kinds(&self, calls: impl FnOnce()) -> Vec<String> {
         let before = self.found();
         calls();
         let mut found = self.found();
         found.retain(|kind, count| before.get(kind) != Some(&*count));
-        let found: Vec<_> = found.into_keys().collect();
-        assert_eq!(found, kinds, "what the calls turned out to be");
+        found.into_keys().collect()
     }
 }
 

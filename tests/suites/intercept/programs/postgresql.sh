@@ -15,7 +15,7 @@ sql -c 'copy t to stdout' | cmp - out
 
 # A notification, after a silence.
 rm -f fifo heard && mkfifo fifo && : >heard
-sql <fifo >heard &
+psql -XAtq <fifo >heard &
 exec 3>fifo
 echo "listen news; select 'listening';" >&3
 await grep -q listening heard
@@ -28,11 +28,11 @@ await grep -q 'notification "news" with payload "words"' heard
 echo "select 'victim';" >&3
 await sessions "select ''victim'';" 1
 kill -KILL $!
-exec 3>&-
 await sessions "select ''victim'';" 0
+exec 3>&-
 
 # A query is cancelled by a second connection.
-sql -c 'select pg_sleep(60)' 2>errors &
+psql -XAtq -c 'select pg_sleep(60)' 2>errors &
 await sessions 'select pg_sleep(60)' 1
 kill -INT $!
 if wait $!; then exit 1; fi

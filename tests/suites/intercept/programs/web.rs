@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{DATA, Scene, hosts, in_url, services};
+use super::{DATA, Scene, any, hosts, in_url, services};
 
 /// Text in a file that a server has.
 const PAGE: &str = "a page of words\n";
@@ -65,8 +65,7 @@ fn http2_with_prior_knowledge_is_told_by_its_preface() {
 #[test]
 fn grpc_calls_of_every_kind_arrive_with_their_errors() {
     let Some(scene) = Scene::set(&["python:grpc"]) else { return };
-    let port = scene.port();
-    let _server = scene.script_server("grpc_app.py", port, &[]);
+    let (_server, port) = scene.script_server("grpc_app.py", any());
     scene.found_to_be(&["http2 client"], || {
         for host in services() {
             let family = if host.contains(':') { "ipv6" } else { "ipv4" };
@@ -85,8 +84,7 @@ fn grpc_calls_of_every_kind_arrive_with_their_errors() {
 #[test]
 fn websockets_begin_as_http_and_go_on_both_ways() {
     let Some(scene) = Scene::set(&["python:websockets", "node", "node:ws"]) else { return };
-    let port = scene.port();
-    let _server = scene.script_server("ws_app.js", port, &[]);
+    let (_server, port) = scene.script_server("ws_app.js", any().trim_matches(['[', ']']));
     scene.found_to_be(&["http1 client"], || {
         for (host, client) in services().into_iter().zip(["ws_client.py", "ws_client.js"]) {
             let said = scene.script(client, &[&format!("{}:{port}", in_url(&host))]);
