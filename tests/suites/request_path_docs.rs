@@ -71,7 +71,7 @@ fn event(error: &ProxyError) -> &'static str {
         ProxyError::Unsupported(_) => "The request asks for a feature of HTTP that is not carried.",
         ProxyError::NoRoute { .. } => "No cluster has this authority.",
         ProxyError::NotAllowed => {
-            "The caller may not call here any more: the list changed since it connected."
+            "The caller may not call here any more, or may not ask for this in plaintext."
         }
         ProxyError::NoEndpoint { .. } => "The cluster has no endpoint.",
         ProxyError::Overflow { cap: Overflow::Requests, .. } => "The cluster's cap on requests is reached.",

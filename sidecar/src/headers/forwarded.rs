@@ -15,7 +15,7 @@
 //! for tell the app of users and of `https` in these fields as they did before there was a sidecar, and whoever may send
 //! any request at all gains nothing by them. An app tells such callers by the missing `x-forwarded-client-cert`.
 //!
-//! Certain are `x-forwarded-client-cert` and the last entry of `x-forwarded-for`. The other entries, and
+//! Certain, of a request, are `x-forwarded-client-cert` and the last entry of `x-forwarded-for`. The other entries, and
 //! `x-forwarded-proto`, are what the callers before told: what the first of them spoke, not what the peer spoke.
 //! `forwarded` (RFC 7239) and `x-forwarded-host` pass untouched, as claims of the calling app.
 

@@ -73,4 +73,6 @@ pub struct ResolverSettings {
     pub attempts: u32,
     /// How long the start of the process waits for the first answers.
     pub start_timeout: Duration,
+    /// What the kernel's rules know our connections by, if not by our user: for questions over TCP.
+    pub mark: Option<u32>,
 }

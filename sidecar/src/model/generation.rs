@@ -71,7 +71,8 @@ mod tests {
         ClusterName, ListenerKind,
         cluster::AppProtocol,
         fixture,
-        listener::{Exceptions, Inbound, Protocol},
+        intercept::{Mode, Unknown},
+        listener::{Exceptions, Inbound, InterceptedInbound, Protocol},
         transport::PeerKind,
     };
 
@@ -120,6 +121,34 @@ mod tests {
             Arc::make_mut(inbound).allow = vec!["spiffe://test.mesh/a".parse().unwrap()];
         }
         assert_eq!(reloaded(&[inbound(Protocol::Http)], &[closed]), (1, true), "judged anew per request");
+    }
+
+    #[test]
+    fn an_intercepted_listener_lives_on_unless_some_port_carries_another_protocol() {
+        let rules = |protocol| {
+            let ListenerKind::Inbound(rules) = inbound(protocol).kind else { panic!() };
+            rules
+        };
+        let intercepted = |ports: &[(u16, Protocol)], others| {
+            let ports = ports.iter().map(|(port, protocol)| (*port, rules(*protocol))).collect();
+            let intercepted = InterceptedInbound { mode: Mode::Redirect, ports, others: rules(others) };
+            Listener { kind: ListenerKind::InterceptedInbound(intercepted), ..http("a", 1) }
+        };
+        let before = || [intercepted(&[(80, Protocol::Http)], Protocol::Detect)];
+        let life = |after| reloaded(&before(), &[after]).0;
+        assert_eq!(
+            life(intercepted(&[(80, Protocol::Http), (90, Protocol::Detect)], Protocol::Detect)),
+            1,
+            "named"
+        );
+        assert_eq!(life(intercepted(&[(80, Protocol::Tcp)], Protocol::Detect)), 2);
+        assert_eq!(life(intercepted(&[], Protocol::Detect)), 2, "one of the others from now on");
+        assert_eq!(life(intercepted(&[(80, Protocol::Http)], Protocol::Tcp)), 2);
+        assert_eq!(life(intercepted(&[(80, Protocol::Http), (90, Protocol::Tcp)], Protocol::Detect)), 2);
+        let outbound =
+            |unknown| Listener { kind: ListenerKind::InterceptedOutbound { unknown }, ..http("a", 1) };
+        let (pass, deny) = (outbound(Unknown::Passthrough), outbound(Unknown::Deny));
+        assert_eq!(reloaded(&[pass], &[deny]), (1, true), "judged anew per request");
     }
 
     #[test]

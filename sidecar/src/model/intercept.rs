@@ -33,6 +33,17 @@ pub enum Own {
     Mark(u32),
 }
 
+impl Own {
+    /// The mark of our connections, if they have one.
+    #[must_use]
+    pub fn mark(self) -> Option<u32> {
+        match self {
+            Self::Uid(_) => None,
+            Self::Mark(mark) => Some(mark),
+        }
+    }
+}
+
 /// What leaves the namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutboundRules {

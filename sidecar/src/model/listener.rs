@@ -140,7 +140,17 @@ impl Exceptions {
     /// Whether there is any that holds now, by the clock on the wall.
     #[must_use]
     pub fn is_any_open(&self, now: SystemTime) -> bool {
-        self.app_tls || !self.probes.is_empty() || self.permits_plaintext(now)
+        Exception::ALL.into_iter().any(|exception| self.is_open(exception, now))
+    }
+
+    /// Whether that one holds now: what came in by it may go on.
+    #[must_use]
+    pub fn is_open(&self, exception: Exception, now: SystemTime) -> bool {
+        match exception {
+            Exception::Plaintext => self.permits_plaintext(now),
+            Exception::Probe => !self.probes.is_empty() || self.permits_plaintext(now),
+            Exception::AppTls => self.app_tls,
+        }
     }
 }
 
@@ -267,5 +277,87 @@ impl Listener {
     #[must_use]
     pub fn is_inbound(&self) -> bool {
         matches!(self.kind, ListenerKind::Inbound(_) | ListenerKind::InterceptedInbound(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const DAY: SystemTime = SystemTime::UNIX_EPOCH;
+    const GET: Asked<'_> = Asked::Request { method: "GET", path: "/healthz", is_bare: true };
+
+    fn before() -> SystemTime {
+        DAY - Duration::from_millis(1)
+    }
+
+    fn port(protocol: Protocol, exceptions: Exceptions) -> Inbound {
+        Inbound {
+            app: ClusterName::new("inbound/8080"),
+            protocol,
+            app_protocol: AppProtocol::Auto,
+            peer: PeerKind::Outrider,
+            allow: Vec::new(),
+            exceptions,
+        }
+    }
+
+    fn probes() -> Exceptions {
+        Exceptions { probes: vec!["/healthz".to_owned()], ..Exceptions::default() }
+    }
+
+    #[test]
+    fn a_port_without_exceptions_permits_nothing() {
+        let port = port(Protocol::Detect, Exceptions::default());
+        for exception in Exception::ALL {
+            assert!(!port.permits(exception, GET, DAY) && !port.permits(exception, Asked::Bytes, DAY));
+        }
+        assert!(port.exceptions.is_none() && !port.exceptions.is_any_open(DAY));
+    }
+
+    #[test]
+    fn plaintext_is_over_when_its_day_begins() {
+        let exceptions = Exceptions { plaintext_until: Some(DAY), ..Exceptions::default() };
+        for (protocol, bytes) in [(Protocol::Detect, true), (Protocol::Tcp, true), (Protocol::Http, false)] {
+            let port = port(protocol, exceptions.clone());
+            assert!(port.permits(Exception::Plaintext, GET, before()));
+            assert_eq!(port.permits(Exception::Plaintext, Asked::Bytes, before()), bytes, "{protocol:?}");
+            assert!(!port.permits(Exception::Plaintext, GET, DAY));
+            assert!(!port.permits(Exception::Plaintext, Asked::Bytes, DAY));
+            // Who has come with the app's TLS is not let in as somebody else.
+            assert!(!port.permits(Exception::AppTls, Asked::Bytes, before()));
+        }
+        assert!(exceptions.is_any_open(before()) && !exceptions.is_any_open(DAY));
+        let with_probes = Exceptions { probes: probes().probes, ..exceptions };
+        assert!(with_probes.is_any_open(DAY) && !with_probes.is_open(Exception::Plaintext, DAY));
+    }
+
+    #[test]
+    fn a_probe_is_a_bare_get_or_head_of_exactly_that_path() {
+        let port = port(Protocol::Detect, probes());
+        let asks = |method, path, is_bare| {
+            port.permits(Exception::Probe, Asked::Request { method, path, is_bare }, DAY)
+        };
+        assert!(asks("GET", "/healthz", true) && asks("HEAD", "/healthz", true));
+        for (method, path, is_bare) in [
+            ("POST", "/healthz", true),
+            ("get", "/healthz", true),
+            ("GET", "/healthz", false),
+            ("GET", "/healthz/", true),
+            ("GET", "/Healthz", true),
+            ("GET", "/", true),
+            ("GET", "", true),
+        ] {
+            assert!(!asks(method, path, is_bare), "{method} {path} {is_bare}");
+        }
+        assert!(!port.permits(Exception::Probe, Asked::Bytes, DAY));
+        assert!(!port.permits(Exception::AppTls, GET, DAY), "its requests are not ours to see");
+    }
+
+    #[test]
+    fn labels_follow_their_discriminants() {
+        assert!(Exception::ALL.into_iter().enumerate().all(|(index, it)| it as usize == index));
     }
 }

@@ -202,9 +202,11 @@ impl Net for HandoverNet {
     }
 
     async fn connect(&self, address: SocketAddr, purpose: Purpose, timeout: Duration) -> io::Result<Tracked> {
-        let begun = self.marks.begin(address, purpose, &self.ports)?;
-        let entry = self.tracker.as_ref().and_then(|tracker| tracker.enter(&begun, address, purpose));
-        let tracked = Tracked::new(begun, entry);
+        let begin = || self.marks.begin(address, purpose, &self.ports);
+        let tracked = match &self.tracker {
+            Some(tracker) => tracker.enter(address, purpose, begin)?,
+            None => Tracked::new(begin()?),
+        };
         established(tracked.socket(), timeout).await?;
         Ok(tracked)
     }
@@ -239,13 +241,13 @@ impl Listener for HandoverListener {
         })
         .await?;
         set_options(&stream)?;
-        Ok((Tracked::new(stream, None), canonical(peer)))
+        Ok((Tracked::new(stream), canonical(peer)))
     }
 
     fn accept_now(&self) -> io::Result<Option<(Tracked, SocketAddr)>> {
         for socket in &self.sockets {
             if let Some((stream, peer)) = socket.accept_now()? {
-                return Ok(Some((Tracked::new(stream, None), peer)));
+                return Ok(Some((Tracked::new(stream), peer)));
             }
         }
         Ok(None)

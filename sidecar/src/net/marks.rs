@@ -65,6 +65,16 @@ impl Marks {
         Ok(())
     }
 
+    /// A connection of the process itself, to whatever the data path has nothing to do with; gives up after `timeout`.
+    ///
+    /// # Errors
+    /// As [`Net::connect`](super::Net::connect).
+    pub async fn dial(self, to: SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
+        let begun = self.begin(to, Purpose::Any, &ClientPorts::default())?;
+        established(&begun, timeout).await?;
+        Ok(begun)
+    }
+
     /// Begins a connection: it is under way, and has its address at this end.
     pub(super) fn begin(
         self,

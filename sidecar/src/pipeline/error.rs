@@ -34,8 +34,9 @@ pub enum ProxyError {
         /// What was asked for, shortened.
         authority: String,
     },
-    /// The caller may not call here any more: the list of those who may has changed since it connected.
-    #[error("this caller may not call here any more")]
+    /// The caller may not call here any more, for the list of those who may has changed since it connected; or it proved
+    /// nothing, and no exception permits what it asks for.
+    #[error("this caller may not ask for this here")]
     NotAllowed,
     /// The cluster has no endpoints.
     #[error("no endpoint in cluster {cluster}")]

@@ -28,19 +28,15 @@ pub(super) fn marks(intercept: Option<&InterceptSettings>) -> anyhow::Result<Mar
 
 /// The same as the settings have it, for a process of the user `own`.
 fn wanted(intercept: &InterceptSettings, own: u32) -> anyhow::Result<Marks> {
-    let mark = match intercept.own {
-        Own::Mark(mark) => Some(mark),
-        Own::Uid(uid) => {
-            ensure!(
-                own == uid,
-                "intercept.uid is {uid} and this process runs as user {own}: its own connections would be \
-                 intercepted; run it as {uid}, or set intercept.uid"
-            );
-            None
-        }
-    };
+    if let Own::Uid(uid) = intercept.own {
+        ensure!(
+            own == uid,
+            "intercept.uid is {uid} and this process runs as user {own}: its own connections would be \
+             intercepted; run it as {uid}, or set intercept.uid"
+        );
+    }
     let transparent_port = (intercept.mode == Mode::Tproxy).then_some(intercept.inbound.port);
-    Ok(Marks { mark, app_dscp: Some(APP_DSCP), transparent_port })
+    Ok(Marks { mark: intercept.own.mark(), app_dscp: Some(APP_DSCP), transparent_port })
 }
 
 fn explained(forbidden: Forbidden) -> anyhow::Error {
@@ -49,7 +45,7 @@ fn explained(forbidden: Forbidden) -> anyhow::Error {
         Forbidden::Transparent(_) => ("intercept.mode: tproxy", "intercept.mode: redirect"),
     };
     anyhow::anyhow!(
-        "{key}: {forbidden}; give it that capability (docs/config.md#intercept), or set {instead}"
+        "{key}: {forbidden}; give it that capability (docs/intercept.md#rights), or set {instead}"
     )
 }
 
@@ -58,28 +54,16 @@ mod tests {
     use std::io;
 
     use super::*;
-    use crate::model::intercept::{InboundRules, OutboundRules};
-
-    fn settings(mode: Mode, own: Own) -> InterceptSettings {
-        let (except_ports, except_cidrs) = (Vec::new, Vec::new);
-        let outbound = OutboundRules {
-            port: 4340,
-            except_ports: except_ports(),
-            except_cidrs: except_cidrs(),
-            except_uids: Vec::new(),
-        };
-        let inbound = InboundRules { port: 4343, except_ports: except_ports(), except_cidrs: except_cidrs() };
-        InterceptSettings { mode, own, outbound, inbound }
-    }
+    use crate::model::fixture;
 
     #[test]
     fn a_process_of_another_user_than_the_rules_leave_alone_does_not_start() {
-        let by_uid = settings(Mode::Redirect, Own::Uid(4343));
+        let by_uid = fixture::intercept(Mode::Redirect, Own::Uid(4343));
         let marks = wanted(&by_uid, 4343).unwrap();
         assert_eq!(marks, Marks { mark: None, app_dscp: Some(APP_DSCP), transparent_port: None });
         let error = wanted(&by_uid, 0).unwrap_err().to_string();
         assert!(error.contains("intercept.uid is 4343") && error.contains("runs as user 0"), "{error}");
-        let by_mark = wanted(&settings(Mode::Tproxy, Own::Mark(7)), 0).unwrap();
+        let by_mark = wanted(&fixture::intercept(Mode::Tproxy, Own::Mark(7)), 0).unwrap();
         assert_eq!((by_mark.mark, by_mark.transparent_port), (Some(7), Some(4343)));
     }
 

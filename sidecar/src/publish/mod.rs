@@ -290,7 +290,10 @@ fn addresses(clusters: &IndexMap<ClusterName, Arc<Cluster>>) -> Addresses {
             addresses.services.entry(*address).or_insert_with(|| name.clone());
         }
         for endpoint in &cluster.endpoints {
-            let known = addresses.endpoints.entry(endpoint.address());
+            let address = endpoint.address();
+            // The kernel says IPv4 as such, however it is written here.
+            let dialled = SocketAddr::new(address.ip().to_canonical(), address.port());
+            let known = addresses.endpoints.entry(dialled);
             known.or_insert_with(|| (name.clone(), Arc::clone(endpoint)));
         }
     }

@@ -3,7 +3,7 @@ use std::{borrow::Cow, time::Instant};
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{ClusterSettings, fixture};
+use crate::model::{ClusterSettings, EndpointSettings, fixture, runtime::EndpointRuntime};
 
 /// A snapshot of mesh clusters with these keys, and the own app's cluster `inbound/http`, which a faulty
 /// configuration has given the key `app`.
@@ -137,6 +137,58 @@ fn no_authority_leads_to_the_own_app() {
         assert!(find(&snapshot, authority, None).is_none(), "{authority}");
     }
     assert!(find(&snapshot, "other", Some(&ClusterName::new("inbound/http"))).is_none());
+}
+
+/// Who is at an address: a cluster, and the endpoint if it is that alone.
+fn at<'a>(snapshot: &'a Snapshot, address: &str) -> Option<(&'a str, Option<SocketAddr>)> {
+    match at_address(snapshot, address.parse().unwrap()) {
+        AtAddress::Service(cluster) => Some((cluster.name().as_str(), None)),
+        AtAddress::Endpoint(cluster, endpoint) => Some((cluster.name().as_str(), Some(endpoint.address()))),
+        AtAddress::Unknown => None,
+    }
+}
+
+#[test]
+fn a_service_with_its_port_is_found_before_its_address_alone_and_both_before_an_endpoint() {
+    let mut snapshot = snapshot(&[("a", "any"), ("b", "exact"), ("c", "pods")]);
+    let services =
+        [("10.96.0.10", None, "any"), ("10.96.0.10", Some(80), "exact"), ("fd96::10", Some(80), "exact")];
+    for (ip, port, name) in services {
+        let address = ServiceAddress { ip: ip.parse().unwrap(), port };
+        snapshot.addresses.services.insert(address, ClusterName::new(name));
+    }
+    // An endpoint that has a service's address as well.
+    for address in ["10.0.0.0:1", "10.96.0.10:80", "[fd00::7]:8080"] {
+        let endpoint = Arc::new(Endpoint {
+            settings: EndpointSettings { address: address.parse().unwrap(), spiffe_ids: Arc::from([]) },
+            runtime: Arc::new(EndpointRuntime::new(Instant::now())),
+            client: None,
+        });
+        let at = (ClusterName::new("pods"), endpoint);
+        snapshot.addresses.endpoints.insert(address.parse().unwrap(), at);
+    }
+    for (address, found) in [
+        ("10.96.0.10:80", Some(("exact", None))),
+        ("10.96.0.10:81", Some(("any", None))),
+        ("[fd96::10]:80", Some(("exact", None))),
+        ("[fd96::10]:81", None),
+        ("10.0.0.0:1", Some(("pods", Some("10.0.0.0:1")))),
+        ("10.0.0.0:2", None),
+        ("10.0.0.1:1", None),
+        ("[fd00::7]:8080", Some(("pods", Some("[fd00::7]:8080")))),
+        ("[fd00::7]:80", None),
+    ] {
+        let found = found.map(|(name, endpoint)| (name, endpoint.map(|text: &str| text.parse().unwrap())));
+        assert_eq!(at(&snapshot, address), found, "{address}");
+    }
+}
+
+#[test]
+fn an_address_of_a_cluster_that_is_gone_leads_nowhere() {
+    let mut snapshot = snapshot(&[]);
+    let address = ServiceAddress { ip: "10.96.0.10".parse().unwrap(), port: None };
+    snapshot.addresses.services.insert(address, ClusterName::new("gone"));
+    assert_eq!(at(&snapshot, "10.96.0.10:80"), None);
 }
 
 #[test]

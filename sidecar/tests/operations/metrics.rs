@@ -84,6 +84,13 @@ fn the_exposition_says_what_the_counters_say() {
     assert_eq!(value(&samples, "outrider_peer_requests_total", &web), 5.0);
     let plaintext = [("listener", "api"), ("reason", "plaintext")];
     assert_eq!(value(&samples, "outrider_listener_refused_total", &plaintext), 1.0);
+    let probes = [("listener", "intercept-inbound"), ("exception", "probe")];
+    assert_eq!(value(&samples, "outrider_inbound_exceptions_total", &probes), 2.0);
+    let sent = [probes[0], probes[1], ("way", "sent")];
+    assert_eq!(value(&samples, "outrider_inbound_exception_bytes_total", &sent), 300.0);
+    assert!(samples.iter().all(|sample| {
+        sample.name != "outrider_inbound_exceptions_total" || sample.labels["listener"] != "api"
+    }));
     let server_first = [("listener", "api"), ("protocol", "opaque"), ("how", "server")];
     assert_eq!(value(&samples, "outrider_detections_total", &server_first), 1.0);
     let detected = |bound| {

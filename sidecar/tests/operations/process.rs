@@ -51,6 +51,9 @@ clusters:
   - {name: legacy, tls: none, endpoints: [{address: '192.0.2.7:80'}]}
 ";
 
+/// The exception `probe`.
+const PROBE: usize = outrider::model::listener::Exception::Probe as usize;
+
 /// A process of which only the facts exist.
 pub(crate) fn state(log: Option<log::Control>) -> Arc<State> {
     let clock = Clock::system();
@@ -62,6 +65,9 @@ pub(crate) fn state(log: Option<log::Control>) -> Arc<State> {
     api.active.store(2, Ordering::Relaxed);
     api.refuse(Refusal::Plaintext);
     api.count_unrouted(ResponseFlag::NR);
+    let intercepted = &config.listeners["intercept-inbound"].runtime;
+    intercepted.exceptions[PROBE].connections.store(2, Ordering::Relaxed);
+    intercepted.exceptions[PROBE].sent_bytes.store(300, Ordering::Relaxed);
     api.detections.record(Some(Spoken::Opaque), How::Server, Duration::from_micros(700));
     let web = api.peers.of(&id("web"));
     web.requests.fetch_add(5, Ordering::Relaxed);

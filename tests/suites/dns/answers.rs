@@ -22,13 +22,23 @@ const TIMEOUT: Duration = Duration::from_millis(400);
 const ANY: DnsRecords = DnsRecords::Addresses { family: Family::Any, port: 80 };
 const V4: DnsRecords = DnsRecords::Addresses { family: Family::V4, port: 80 };
 
-/// Asks these servers, twice each, once.
 async fn look(servers: &[&DnsServer], name: &str, records: DnsRecords) -> Look {
+    look_with_mark(servers, name, records, None).await
+}
+
+/// Asks these servers, twice each, once, over connections with that mark.
+pub(crate) async fn look_with_mark(
+    servers: &[&DnsServer],
+    name: &str,
+    records: DnsRecords,
+    mark: Option<u32>,
+) -> Look {
     let resolver = Arc::new(ResolverSettings {
         servers: servers.iter().map(|server| server.address()).collect(),
         timeout: TIMEOUT,
         attempts: 2,
         start_timeout: Duration::ZERO,
+        mark,
     });
     let settings = DnsSettings {
         name: name.to_owned(),

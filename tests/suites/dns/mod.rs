@@ -5,4 +5,5 @@ mod answers;
 mod mesh;
 mod server;
 
-pub(crate) use server::{Answer, DnsServer};
+pub(crate) use answers::look_with_mark;
+pub(crate) use server::{Answer, DnsServer, address};

@@ -2,6 +2,7 @@
 
 use std::{
     ffi::OsString,
+    fs,
     io::Write as _,
     path::{Path, PathBuf},
     process::{Output, Stdio},
@@ -58,6 +59,9 @@ fn find(need: &str) -> Option<PathBuf> {
 fn on_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(SERVER_FOLDERS.map(PathBuf::from));
+    // Debian keeps those of PostgreSQL by version.
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let folders = folders.chain(versions.map(|version| version.path().join("bin")));
     folders.map(|folder| folder.join(name)).find(|program| program.is_file())
 }
 
@@ -74,13 +78,13 @@ fn script(name: &str) -> PathBuf {
 
 /// A program with its arguments; scripts (`x.py`, `x.js`) with what runs them and where their libraries are.
 #[derive(Clone, Debug)]
-pub(super) struct Call {
-    pub(super) program: PathBuf,
-    pub(super) arguments: Vec<OsString>,
+pub(crate) struct Call {
+    pub(crate) program: PathBuf,
+    pub(crate) arguments: Vec<OsString>,
 }
 
 impl Call {
-    pub(super) fn new<A: Into<OsString>>(name: &str, arguments: impl IntoIterator<Item = A>) -> Self {
+    pub(crate) fn new<A: Into<OsString>>(name: &str, arguments: impl IntoIterator<Item = A>) -> Self {
         let (program, first) = if name.ends_with(".py") {
             let own = folder().join("venv/bin/python");
             (if own.exists() { own } else { found("python3") }, vec![script(name).into_os_string()])

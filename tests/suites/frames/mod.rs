@@ -21,12 +21,12 @@ use crate::harness::{
     soon,
 };
 
-const OPAQUE: &[u8] = b"kind=opaque";
-const UNDECIDED: &[u8] = b"kind=undecided";
+pub(super) const OPAQUE: &[u8] = b"kind=opaque";
+pub(super) const UNDECIDED: &[u8] = b"kind=undecided";
 
 /// A frame, as `relay/frame.rs` draws it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Frame {
+pub(super) enum Frame {
     Open(Vec<u8>),
     Accepted,
     Data(Vec<u8>),
@@ -37,15 +37,15 @@ enum Frame {
 }
 
 impl Frame {
-    fn open(parameters: &[u8]) -> Self {
+    pub(super) fn open(parameters: &[u8]) -> Self {
         Self::Open(parameters.to_vec())
     }
 
-    fn data(bytes: &[u8]) -> Self {
+    pub(super) fn data(bytes: &[u8]) -> Self {
         Self::Data(bytes.to_vec())
     }
 
-    fn refused(reason: &str) -> Self {
+    pub(super) fn refused(reason: &str) -> Self {
         Self::NotProcessed(reason.as_bytes().to_vec())
     }
 
@@ -65,12 +65,12 @@ impl Frame {
 }
 
 /// Writes frames at once.
-async fn send<S: AsyncWrite + Unpin>(stream: &mut S, frames: &[Frame]) {
+pub(super) async fn send<S: AsyncWrite + Unpin>(stream: &mut S, frames: &[Frame]) {
     stream.write_all(&frames.iter().flat_map(Frame::bytes).collect::<Vec<_>>()).await.unwrap();
 }
 
 /// The next frame; `None` at the connection's end, however it ended.
-async fn next<S: AsyncRead + Unpin>(stream: &mut S) -> Option<Frame> {
+pub(super) async fn next<S: AsyncRead + Unpin>(stream: &mut S) -> Option<Frame> {
     soon("the next frame", async {
         let mut header = [0; 3];
         stream.read_exact(&mut header).await.ok()?;
@@ -92,7 +92,7 @@ async fn next<S: AsyncRead + Unpin>(stream: &mut S) -> Option<Frame> {
 }
 
 /// Asserts which frames come next.
-async fn expect<S: AsyncRead + Unpin>(stream: &mut S, frames: &[Frame]) {
+pub(super) async fn expect<S: AsyncRead + Unpin>(stream: &mut S, frames: &[Frame]) {
     for (turn, frame) in frames.iter().enumerate() {
         assert_eq!(next(stream).await.as_ref(), Some(frame), "frame {turn}");
     }

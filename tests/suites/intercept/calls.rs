@@ -64,7 +64,7 @@ fn a_server_that_speaks_first_reaches_its_client_though_nobody_declared_it() {
 fn rules_that_are_applied_twice_are_the_same_rules() {
     let Some(pods) = Pods::start(&[pod("web"), pod("users")]) else { return };
     let _server = pods.service("users", 80);
-    let rules = || pods.as_root("web", ["nft", "list", "ruleset"]);
+    let rules = || pods.as_root("web", ["nft", "--stateless", "list", "ruleset"]);
     let before = rules();
     assert!(before.contains("redirect to :4340"), "{before}");
     pods.as_root("web", ["outrider", "intercept", "apply", "--config", "/run/outrider/outrider.yaml"]);

@@ -4,6 +4,7 @@ use std::{
     ffi::{OsStr, OsString},
     fs::{self, File},
     io::{BufRead as _, BufReader, Read as _},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio},
     time::Instant,
@@ -146,9 +147,27 @@ impl Pods {
         pod: &str,
         command: impl IntoIterator<Item = A>,
     ) -> Background {
+        self.start_as(&[], pod, command)
+    }
+
+    /// The same as root.
+    pub(super) fn background_as_root<A: AsRef<OsStr>>(
+        &self,
+        pod: &str,
+        command: impl IntoIterator<Item = A>,
+    ) -> Background {
+        self.start_as(&["--root"], pod, command)
+    }
+
+    fn start_as<A: AsRef<OsStr>>(
+        &self,
+        options: &[&str],
+        pod: &str,
+        command: impl IntoIterator<Item = A>,
+    ) -> Background {
         let log = self.folder.path().join(pod).join("app.log");
         let log = File::options().create(true).append(true).open(log).expect("a log file");
-        let mut exec = self.inside(&[], pod);
+        let mut exec = self.inside(options, pod);
         exec.args(command).stdout(log.try_clone().expect("a handle")).stderr(log);
         Background { child: exec.spawn().expect("bash") }
     }
@@ -229,6 +248,13 @@ impl Pods {
              chown --reference={pod}/app -R {out}"
         );
         self.text("node", ["sh", "-ec", &script]);
+    }
+
+    /// Puts a file into the folder in which a pod's apps run.
+    pub(super) fn place(&self, pod: &str, name: &str, text: &str) {
+        let path = self.folder.path().join(pod).join("app").join(name);
+        fs::write(&path, text).expect("written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("it is ours");
     }
 
     fn show_logs(&self) {
@@ -374,7 +400,7 @@ fn has_ipv6() -> bool {
     Path::new("/proc/sys/net/ipv6/conf/all").exists()
 }
 
-fn any() -> &'static str {
+pub(super) fn any() -> &'static str {
     if has_ipv6() { "[::]" } else { "0.0.0.0" }
 }
 

@@ -7,14 +7,19 @@ use std::{
     path::Path,
 };
 
+use hickory_resolver::proto::rr::RecordType;
 use outrider::{
     admin,
+    model::dns::{DnsRecords, Family},
     net::{HandoverNet, Listener, Marks, Net, Offers, Purpose, Stream, Tracked},
 };
 use tokio::{io::AsyncReadExt, task::JoinHandle};
 
 use super::namespace::{Host, claim, has, ip, nft, packets, sysctl};
-use crate::processes::DEADLINE;
+use crate::{
+    dns::{Answer, DnsServer, address, look_with_mark},
+    processes::DEADLINE,
+};
 
 /// Where what leaves is brought to.
 const OUTBOUND: u16 = 4340;
@@ -145,6 +150,22 @@ fn every_packet_of_ours_carries_the_mark_and_nobody_elses_does() {
         let _app = TcpListener::bind("10.42.0.1:8080").expect("bound");
         drop(TcpStream::connect("10.42.0.1:8080").expect("connected"));
         assert!(packets("t", "others") > 0);
+    });
+}
+
+#[test]
+fn questions_to_dns_servers_over_tcp_carry_the_mark() {
+    claim(&[], async || {
+        nft("table inet t { counter ours { } ; counter others { } ; chain c { type filter hook output priority 0;
+             tcp flags & (syn|ack) == syn meta mark 4343 counter name ours accept ;
+             tcp flags & (syn|ack) == syn counter name others ; } ; }");
+        let server = DnsServer::start().await;
+        let truth = vec![address("orders.test.", 60, "10.0.0.1")];
+        server.says("orders.test.", RecordType::A, Answer::TooLong(truth));
+        let records = DnsRecords::Addresses { family: Family::V4, port: 80 };
+        let found = look_with_mark(&[&server], "orders.test.", records, Some(MARK)).await;
+        assert!(found.parts[0].answer.is_ok(), "{found:?}");
+        assert_eq!((packets("t", "ours"), packets("t", "others")), (1, 0));
     });
 }
 

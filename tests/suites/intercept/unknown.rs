@@ -31,6 +31,9 @@ fn unknown_destinations_are_refused_where_the_configuration_says_so() {
     }
     let said = pods.exec("web", ["bash", "-c", "exec 3<>/dev/tcp/outside.pod/25; echo hello >&3; cat <&3"]);
     assert!(!said.status.success() && said.stdout.is_empty(), "{said:?}");
+    // Whoever waits for the server to speak first is not kept waiting for nobody.
+    let said = pods.exec("web", ["timeout", "10", "bash", "-c", "exec 3<>/dev/tcp/outside.pod/25; cat <&3"]);
+    assert_eq!((said.status.code(), said.stdout.is_empty()), (Some(1), true), "{said:?}");
     let passed = capture.end();
     assert!(!passed.iter().any(|passed| passed.is_of(2)), "{passed:?}");
     assert!(pods.curl("web", "http://users/").contains("spiffe://pods.outrider/web"), "the rest goes on");

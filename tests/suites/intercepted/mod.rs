@@ -7,6 +7,7 @@ mod peers;
 mod plaintext;
 mod probes;
 mod taken_away;
+mod within;
 
 use std::{
     net::SocketAddr,

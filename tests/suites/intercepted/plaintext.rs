@@ -196,7 +196,7 @@ async fn a_port_for_bytes_carries_requests_as_they_are() {
 }
 
 #[tokio::test]
-async fn a_preface_may_come_in_two_parts() {
+async fn a_preface_may_come_in_parts() {
     let app = HttpApp::echo().await;
     let pod = Pod::new(app.address(), PERMISSIVE).await;
     let (near, far) = tokio::io::duplex(64 * 1024);
@@ -204,11 +204,13 @@ async fn a_preface_may_come_in_two_parts() {
     tokio::spawn(async move {
         use tokio::io::AsyncReadExt as _;
         let mut far = far;
-        let mut part = [0; 7];
-        far.read_exact(&mut part).await.unwrap();
-        sidecar.write_all(&part).await.unwrap();
-        // What is read of it is not a whole preface.
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        let mut preface = [0; 24];
+        far.read_exact(&mut preface).await.unwrap();
+        // As many packets, of which some at least are read one by one.
+        for byte in preface {
+            sidecar.write_u8(byte).await.unwrap();
+            tokio::task::yield_now().await;
+        }
         drop(tokio::io::copy_bidirectional(&mut far, &mut sidecar).await);
     });
     let response = Client::over(near, Version::HTTP_2).await.get("/").await.unwrap();

@@ -7,7 +7,11 @@ use outrider::{clock::Clock, model::runtime::Refusal};
 use tokio::io::AsyncWriteExt;
 
 use super::{PERMISSIVE, Pod, echo, is_reset, port, ports, talk};
-use crate::harness::{HttpApp, body, client::field, eventually};
+use crate::harness::{
+    HttpApp, TcpApp, body,
+    client::{self, field},
+    eventually, soon,
+};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -33,6 +37,31 @@ async fn a_reload_takes_an_exception_away_from_connections_that_came_by_it() {
     stream.write_all(b"\0").await.unwrap();
     is_reset(stream).await;
     pod.refused(1, Refusal::Plaintext).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_has_left_http_does_not_outlive_its_exception_for_long() {
+    let app = TcpApp::start(async |mut stream| {
+        drop(client::read_head(&mut stream).await);
+        let switch = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n";
+        stream.write_all(switch).await.unwrap();
+        let (mut read, mut write) = stream.split();
+        drop(tokio::io::copy(&mut read, &mut write).await);
+    })
+    .await;
+    let of = |keys: &str| {
+        format!("{}\ndrain: {{idle_grace: 1s, deadline: 1s}}", ports(&[port(app.address(), keys)]))
+    };
+    let mut pod = Pod::with(&of(PERMISSIVE)).await;
+    let mut stream = pod.dial(app.address()).await;
+    let wish = b"GET / HTTP/1.1\r\nHost: orders\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n";
+    stream.write_all(wish).await.unwrap();
+    let (head, _is_whole) = soon("an answer", client::read_head(&mut stream)).await;
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    talk(&mut stream, b"on and on").await;
+    pod.reload(&of("probes: [/healthz]")).await;
+    talk(&mut stream, b"and on").await;
+    drop(super::ending(&mut stream).await);
 }
 
 #[tokio::test]

@@ -21,6 +21,7 @@ use crate::{
         cluster::EndpointSource,
         flag::ResponseFlag,
         handshake::TlsFailure,
+        listener::Exception,
         runtime::{ListenerRuntime, PeerCount, Refusal, RequestCounts, TlsFacts},
         status::{LookupOutcome, Lookups, Progress},
     },
@@ -192,12 +193,19 @@ fn listener(settings: &Listener, runtime: &ListenerRuntime) -> Value {
         "accept_errors": count(&runtime.accept_errors),
         "refused": labelled(Refusal::ALL.map(Refusal::label), &runtime.refused),
         "unrouted": flags(&runtime.unrouted),
+        "exceptions": exceptions(runtime),
         "peers": peers,
     })
 }
 
 fn labelled<const N: usize>(labels: [&str; N], counts: &[AtomicU64; N]) -> Map<String, Value> {
     labels.iter().zip(counts).map(|(label, value)| ((*label).to_owned(), count(value))).collect()
+}
+
+/// Connections let in without mutual TLS.
+fn exceptions(runtime: &ListenerRuntime) -> Map<String, Value> {
+    let labels = Exception::ALL.map(|exception| exception.label().to_owned());
+    labels.into_iter().zip(runtime.exceptions.iter().map(|counts| count(&counts.connections))).collect()
 }
 
 fn peer(name: &str, counts: &PeerCount) -> Value {

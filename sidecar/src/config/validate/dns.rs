@@ -28,8 +28,12 @@ pub(super) struct Surroundings<'a> {
     pub(super) resolver: Arc<ResolverSettings>,
 }
 
-/// The top-level section.
-pub(super) fn resolver(raw: Option<&Spanned<raw::Resolver>>, faults: &mut Faults) -> Arc<ResolverSettings> {
+/// The top-level section; with the mark of our connections, if they have one.
+pub(super) fn resolver(
+    raw: Option<&Spanned<raw::Resolver>>,
+    mark: Option<u32>,
+    faults: &mut Faults,
+) -> Arc<ResolverSettings> {
     let empty = raw::Resolver::default();
     let place = section(raw, "dns");
     let raw = raw.map_or(&empty, |raw| &raw.value);
@@ -40,6 +44,7 @@ pub(super) fn resolver(raw: Option<&Spanned<raw::Resolver>>, faults: &mut Faults
         timeout: quantity(raw.timeout.as_ref(), &defaults::DNS_TIMEOUT, &place, faults),
         attempts: to_u32(attempts),
         start_timeout: quantity(raw.start_timeout.as_ref(), &defaults::DNS_START_TIMEOUT, &place, faults),
+        mark,
     })
 }
 

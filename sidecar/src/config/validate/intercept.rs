@@ -26,7 +26,7 @@ use crate::{
             AppProtocol, Balance, Caps, ClusterName, ClusterSettings, EndpointSource, RetryPolicy, Timeouts,
         },
         file::{Faults, Place, quoted, report_odd_keys},
-        intercept::{InboundRules, InterceptSettings, Mode, OutboundRules, Own},
+        intercept::{InboundRules, InterceptSettings, MARK_MAX, Mode, OutboundRules, Own, TPROXY_MARK},
         listener::{Inbound, InterceptedInbound, Listener, ListenerKind},
         transport::Transport,
     },
@@ -64,10 +64,6 @@ pub(super) fn intercept(
     let outbound_rules = outbound_rules(&outbound, &outbound_place, faults);
     let unknown = choice(outbound.unknown.as_ref(), &defaults::UNKNOWN, &outbound_place, faults);
     let inbound_rules = inbound_rules(&inbound, &inbound_place, faults);
-    if inbound_rules.port == outbound_rules.port {
-        let problem = format!("is {} as well as that of outbound", inbound_rules.port);
-        faults.add(&inbound_place.key("port"), problem, "give each direction its own port");
-    }
     let (ports, mut clusters) = ports(&inbound, (&inbound_place, mode), trust_domain, faults);
     clusters.push(passthrough());
     let [outbound_name, inbound_name] = LISTENERS.map(Arc::from);
@@ -108,6 +104,11 @@ fn own(raw: &raw::Intercept, place: &Place, faults: &mut Faults) -> Own {
     if let Some(text) = other {
         let problem = format!("has no meaning with own: {}", if by_mark { "mark" } else { "uid" });
         faults.add(&place.key(key).at(text), problem, "leave one of the two out");
+    }
+    if let Some(text) = raw.mark.as_ref().filter(|_| (TPROXY_MARK..=MARK_MAX).contains(&mark)) {
+        let problem = format!("{mark} is one of those that the rules use themselves");
+        let remedy = format!("choose one outside {TPROXY_MARK}..={MARK_MAX}");
+        faults.add(&place.key("mark").at(text), problem, remedy);
     }
     if by_mark { Own::Mark(mark) } else { Own::Uid(uid) }
 }
@@ -150,14 +151,15 @@ type Kind = (&'static str, &'static str);
 const PORT: Kind = ("a port", "write it as 6379");
 const CIDR: Kind = ("an address or a range", "write it as 10.0.0.0/8, 192.0.2.7 or fd00::/8");
 
-fn to_port(text: &str) -> Option<u16> {
+pub(super) fn to_port(text: &str) -> Option<u16> {
     text.parse().ok().filter(|_| is_port(text))
 }
 
-/// A range by its first address: host bits that stand there are taken for a slip of the pen.
+/// A range by its first address: host bits that stand there are taken for a slip of the pen. IPv4 in the clothes of IPv6
+/// is in no packet, so that nothing would be left alone.
 fn to_cidr(text: &str) -> Option<IpNet> {
     let net = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))?;
-    (net.trunc() == net).then_some(net)
+    (net.trunc() == net && net.addr().to_canonical() == net.addr()).then_some(net)
 }
 
 /// The entries of a list, each at most once.

@@ -32,7 +32,8 @@ pub(super) fn settings(file: &raw::File, folder: &Path) -> Result<Settings, Vec<
     let outbound = listeners::outbound(file, &mut faults);
     let trust_domain = bootstrap.as_ref().map(|bootstrap| &bootstrap.trust_domain);
     let intercept = intercept::intercept(file, trust_domain, &mut faults);
-    let resolver = dns::resolver(file.dns.as_ref(), &mut faults);
+    let mark = intercept.as_ref().and_then(|intercept| intercept.settings.own.mark());
+    let resolver = dns::resolver(file.dns.as_ref(), mark, &mut faults);
     let clusters = clusters::clusters(file, &dns::Surroundings { folder, resolver }, &mut faults);
     if file.inbound.as_ref().is_none_or(|list| list.value.is_empty())
         && file.outbound.as_ref().is_none_or(|list| list.value.is_empty())

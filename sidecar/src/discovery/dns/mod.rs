@@ -20,6 +20,7 @@
 mod answer;
 mod judge;
 mod resolver;
+mod runtime;
 mod schedule;
 mod servers;
 

@@ -14,7 +14,6 @@ use hickory_resolver::{
     config::{ConnectionConfig, NameServerConfig, ResolverOpts},
     net::{
         DnsError, NetError,
-        runtime::TokioRuntimeProvider,
         xfer::{DnsHandle, FirstAnswer},
     },
     proto::{
@@ -24,7 +23,7 @@ use hickory_resolver::{
     system_conf,
 };
 
-use super::Failure;
+use super::{Failure, runtime::Runtime};
 use crate::model::dns::ResolverSettings;
 
 /// Where the system says whom to ask.
@@ -45,17 +44,17 @@ pub(super) struct Servers {
 
 /// One server. Each has a pool of its own: with several in one, the first bad answer would end the question.
 struct Server {
-    pool: NameServerPool<TokioRuntimeProvider>,
+    pool: NameServerPool<Runtime>,
 }
 
 impl Servers {
     fn new(
         servers: &[SocketAddr],
-        timeout: Duration,
+        settings: &ResolverSettings,
         search: Vec<Name>,
         ndots: usize,
     ) -> Result<Self, Failure> {
-        let servers: Result<_, _> = servers.iter().map(|address| Server::new(*address, timeout)).collect();
+        let servers: Result<_, _> = servers.iter().map(|address| Server::new(*address, settings)).collect();
         Ok(Self { servers: servers?, search, ndots })
     }
 
@@ -97,9 +96,9 @@ impl Servers {
 }
 
 impl Server {
-    fn new(address: SocketAddr, timeout: Duration) -> Result<Self, Failure> {
+    fn new(address: SocketAddr, settings: &ResolverSettings) -> Result<Self, Failure> {
         let mut options = ResolverOpts::default();
-        options.timeout = timeout;
+        options.timeout = settings.timeout;
         let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
             connection.port = address.port();
             connection
@@ -107,7 +106,7 @@ impl Server {
         let server = NameServerConfig::new(address.ip(), true, connections.into());
         let tls = TlsConfig::new().map_err(|error| Failure::Other(error.to_string()))?;
         let context = Arc::new(PoolContext::new(options, tls));
-        Ok(Self { pool: NameServerPool::from_config([server], context, TokioRuntimeProvider::default()) })
+        Ok(Self { pool: NameServerPool::from_config([server], context, Runtime::new(settings.mark)) })
     }
 
     /// One question: over UDP, and over TCP if the answer is too long for that.
@@ -184,7 +183,7 @@ impl Directory {
 
     /// Servers of the settings; names are absolute then.
     fn listed(&self) -> Result<Servers, Failure> {
-        Servers::new(&self.settings.servers, self.settings.timeout, Vec::new(), 0)
+        Servers::new(&self.settings.servers, &self.settings, Vec::new(), 0)
     }
 
     fn read(&self) -> Result<String, Failure> {
@@ -206,7 +205,7 @@ impl Directory {
             .map(|server| SocketAddr::new(server.ip, 53))
             .collect();
         let search = config.search().iter().take(MAX_SEARCH).cloned().collect();
-        Servers::new(&servers, self.settings.timeout, search, options.ndots)
+        Servers::new(&servers, &self.settings, search, options.ndots)
     }
 }
 
@@ -222,6 +221,7 @@ mod tests {
             timeout: Duration::from_secs(1),
             attempts: 1,
             start_timeout: Duration::ZERO,
+            mark: None,
         };
         Directory::new(Arc::new(settings), file.to_path_buf())
     }

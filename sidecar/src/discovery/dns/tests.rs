@@ -76,6 +76,7 @@ fn settings() -> DnsSettings {
             timeout: Duration::from_secs(5),
             attempts: 2,
             start_timeout: Duration::from_secs(15),
+            mark: None,
         }),
     }
 }

@@ -26,7 +26,7 @@ use crate::{
         Snapshot,
         closed::{Shed, Who},
         detection::How,
-        listener::{Asked, Exception, Inbound, Protocol},
+        listener::{Exception, Inbound, Protocol},
         runtime::Refusal,
         wire,
     },
@@ -44,7 +44,7 @@ use crate::{
 /// A client that is silent for so long may be waiting for an app that speaks first. One that speaks first itself has
 /// its bytes right behind the handshake of TCP.
 const SILENCE: Duration = Duration::from_millis(1);
-/// How often bytes that are carried by an exception are judged again: as often as trust in peers is.
+/// How often a connection that came by an exception is judged again, whatever it carries: as often as trust in peers is.
 const JUDGE_INTERVAL: Duration = Duration::from_secs(1);
 /// How much is read to see whom a `ClientHello` is for, in bytes; a longer one is not. Ours take 2 KiB, with everything
 /// that TLS libraries offer.
@@ -112,9 +112,15 @@ pub(super) async fn serve<N: Net>(
     match http {
         Some(wire) => {
             bare.cancel();
-            http_connection::serve(worker, Arc::new(door), stream, wire).await;
+            let door = Arc::new(door);
+            let served = http_connection::serve(Arc::clone(&worker), Arc::clone(&door), stream, wire);
+            tokio::select! {
+                biased;
+                () = served => {}
+                () = outstayed(&worker, &door, exception) => {}
+            }
         }
-        None => bare.carry(&worker, &door, stream, taken_away(&worker, &door)).await,
+        None => bare.carry(&worker, &door, stream, taken_away(&worker, &door, exception)).await,
     }
 }
 
@@ -131,15 +137,24 @@ fn plain_door(
     }
 }
 
-/// Resolves when the exception that bytes came in by holds no more.
-async fn taken_away<N: Net>(worker: &Worker<N>, door: &Door) {
-    loop {
-        tokio::time::sleep(JUDGE_INTERVAL).await;
+/// Resolves when the exception that a connection came in by holds no more.
+async fn taken_away<N: Net>(worker: &Worker<N>, door: &Door, exception: Exception) {
+    let is_open = || {
         let snapshot = door.load(&worker.snapshots);
-        if door.admit(&snapshot, Asked::Bytes, || worker.clock.wall()).is_err() {
-            return;
-        }
+        let now = worker.clock.wall();
+        door.inbound(&snapshot).is_some_and(|inbound| inbound.exceptions.is_open(exception, now))
+    };
+    while is_open() {
+        tokio::time::sleep(JUDGE_INTERVAL).await;
     }
+}
+
+/// Resolves when that is so, and what was under way has had as long as in a drain. What begins after it is answered with
+/// 403; but a connection that has left HTTP begins nothing.
+async fn outstayed<N: Net>(worker: &Worker<N>, door: &Door, exception: Exception) {
+    taken_away(worker, door, exception).await;
+    let deadline = door.load(&worker.snapshots).config.settings.drain.deadline;
+    tokio::time::sleep(deadline).await;
 }
 
 /// What is known of a connection.

@@ -35,10 +35,12 @@ fn original<N: Net>(
 ) -> Result<SocketAddr, Refusal> {
     let listener = accepted.listener(snapshot);
     let local = stream.local_address();
+    // The kernel answers the same for a connection that nobody has redirected: its own address.
+    let redirected = || stream.original_destination().filter(|original| Some(*original) != local);
     let original = match listener.intercepts().ok_or(Refusal::NotRedirected)? {
-        // The kernel answers the same for a connection that nobody has redirected: its own address.
-        Mode::Redirect => stream.original_destination().filter(|original| Some(*original) != local),
-        Mode::Tproxy => local.filter(|local| local.port() != listener.address.port()),
+        Mode::Redirect => redirected(),
+        // What we send to ourselves as to any endpoint is redirected here, too.
+        Mode::Tproxy => local.filter(|local| local.port() != listener.address.port()).or_else(redirected),
     };
     let original = original.ok_or(Refusal::NotRedirected)?;
     let made = worker.connector.dialer.net.made(address, original);

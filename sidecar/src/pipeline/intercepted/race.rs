@@ -40,8 +40,8 @@ const START_CLIENT_FIRST: Duration = Duration::from_millis(20);
 const MORE_WITHIN: Duration = Duration::from_millis(250);
 /// While a server has said nothing, there is nothing to wait for an end of.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
-/// A client that has said nothing may still do so for this long after its server was found not to be there: one that
-/// speaks HTTP is told why. Then its connection is reset, as the server's would have been.
+/// A client that has said nothing may still do so for this long after its server was found not to be there, or not to be
+/// allowed: one that speaks HTTP is told why. Then its connection is reset, as the server's would have been.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// What a connection turned out to carry.
@@ -66,11 +66,15 @@ pub(super) async fn race<N: Net>(
     destination: Option<&Destination>,
 ) -> Option<Found<N>> {
     let mut first = BytesMut::new();
-    let mut way = Way::Later(destination.map(|destination| worker.now() + start(destination)));
+    let mut way = match destination {
+        Some(destination) => Way::Later(worker.now() + start(destination)),
+        None => Way::Nowhere(worker.now() + AFTER_FAILURE),
+    };
     let mut watcher = door.drain().watcher();
     let mut patience = None;
     let over = worker.now() + door.load(&worker.snapshots).config.settings.limits.idle_timeout;
     let (spoken, how) = loop {
+        let is_silent = first.is_empty();
         tokio::select! {
             biased;
             is_more = read(stream, &mut first) => {
@@ -85,7 +89,7 @@ pub(super) async fn race<N: Net>(
                 patience = Some(worker.now() + MORE_WITHIN);
             }
             () = reached(patience) => break (Spoken::Opaque, How::Timeout),
-            decided = way.advance(worker, destination) => {
+            decided = way.advance(worker, destination, is_silent) => {
                 if let Some(how) = decided {
                     break (Spoken::Opaque, how);
                 }
@@ -106,8 +110,10 @@ pub(super) async fn race<N: Net>(
 
 /// The way to the server, as far as it is.
 enum Way<N: Net> {
-    /// It is not wanted before that time; `None`: not at all.
-    Later(Option<Instant>),
+    /// It is not wanted before that time.
+    Later(Instant),
+    /// There is nobody to connect to; the client may still name somebody until then.
+    Nowhere(Instant),
     Opening(Opening<N>),
     /// With what the server has said so far.
     Open(Undecided<N>, BytesMut),
@@ -121,9 +127,14 @@ type Opening<N> = Pin<Box<dyn Future<Output = Result<Undecided<N>, ProxyError>> 
 
 impl<N: Net> Way<N> {
     /// Goes one step on; `Some` if that decides for an opaque stream. Cancel-safe.
-    async fn advance(&mut self, worker: &Arc<Worker<N>>, destination: Option<&Destination>) -> Option<How> {
+    async fn advance(
+        &mut self,
+        worker: &Arc<Worker<N>>,
+        destination: Option<&Destination>,
+        is_client_silent: bool,
+    ) -> Option<How> {
         match (&mut *self, destination) {
-            (Self::Later(Some(at)), Some(destination)) => {
+            (Self::Later(at), Some(destination)) => {
                 tokio::time::sleep_until((*at).into()).await;
                 let (worker, destination) = (Arc::clone(worker), destination.clone());
                 *self = Self::Opening(Box::pin(async move { Undecided::open(&worker, destination).await }));
@@ -149,25 +160,28 @@ impl<N: Net> Way<N> {
                     ServerVerdict::Opaque => Some(How::Server),
                     ServerVerdict::More => None,
                     ServerVerdict::Http => {
-                        if let Self::Open(undecided, said) = std::mem::replace(self, Self::Later(None)) {
+                        let before = std::mem::replace(self, Self::Nowhere(worker.now()));
+                        if let Self::Open(undecided, said) = before {
                             *self = Self::OfHttp(undecided, said);
                         }
                         None
                     }
                 }
             }
-            (Self::Failed(_, at), _) => {
+            (Self::Failed(_, at) | Self::Nowhere(at), _) if is_client_silent => {
                 tokio::time::sleep_until((*at).into()).await;
                 Some(How::Timeout)
             }
-            (Self::Later(_) | Self::OfHttp(..), _) => std::future::pending().await,
+            (Self::Later(_) | Self::OfHttp(..) | Self::Failed(..) | Self::Nowhere(_), _) => {
+                std::future::pending().await
+            }
         }
     }
 
     /// For an opaque stream: the way, and what the server has said; or why there is none. `None` if nobody has begun yet.
     async fn taken(self) -> Option<OpenWay<N>> {
         match self {
-            Self::Later(_) => None,
+            Self::Later(_) | Self::Nowhere(_) => None,
             Self::Opening(opening) => Some(opening.await.map(|undecided| (undecided, Bytes::new()))),
             Self::Open(undecided, said) | Self::OfHttp(undecided, said) => {
                 Some(Ok((undecided, said.freeze())))

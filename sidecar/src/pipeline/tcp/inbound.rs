@@ -58,7 +58,7 @@ where
                 is_refused = false;
                 match (StreamKind::read(&parameters), carries_http(worker, door)) {
                     (Ok(kind), true) => match Box::pin(within::serve(worker, door, session, kind)).await {
-                        Some(back) => session = back,
+                        Some(back) => (session, is_refused) = (back.session, back.is_refused),
                         None => return,
                     },
                     (kind, _) => match inward_framed(worker, door, &mut session, (kind, &cut)).await {

@@ -3,8 +3,13 @@
 
 use std::{io, sync::Arc, time::Duration};
 
+use bytes::BytesMut;
+
 use crate::{
+    buffer,
+    detect::{self, Spoken, Verdict},
     drain::Phase,
+    model::flag::ResponseFlag,
     net::{Net, Stream},
     pipeline::{
         door::{Door, From},
@@ -13,45 +18,142 @@ use crate::{
     },
     relay::{
         frame::{Kind, StreamKind},
-        session::{Duplex, Inner, Session},
+        session::{Duplex, Inner, Session, Source},
     },
+    telemetry::record::RequestRecord,
 };
 
+/// What a caller sends together with the opening of a stream is here within this. Long before it gives up on an answer
+/// (`connect_timeout`).
+const EARLY_WITHIN: Duration = Duration::from_millis(5);
+/// Why such a port does not take a stream.
+const NOT_HTTP: &[u8] = b"not_http";
 /// Time for the caller to end its side when ours has ended. Over it the connection is not worth the wait.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// Serves one stream, which was not accepted yet; the session again, if it is good for another. The app is connected to
-/// for each request, so there is nothing to hear from it before.
+/// A session after a stream.
+pub(super) struct Back<S> {
+    pub(super) session: Session<S>,
+    /// The stream was refused: the caller may have sent some of it.
+    pub(super) is_refused: bool,
+}
+
+/// Serves one stream, which was not accepted yet, if it is HTTP; the session again, if it is good for another. The app is
+/// connected to for each request, so there is nothing to hear from it before.
 pub(super) async fn serve<N: Net, S: Stream>(
     worker: &Arc<Worker<N>>,
     door: &Door,
     mut session: Session<S>,
     kind: StreamKind,
-) -> Option<Session<S>> {
-    session.accept(kind).await.ok()?;
-    let limit = door.load(&worker.snapshots).config.settings.limits.idle_timeout;
-    let mut watcher = door.drain().watcher();
-    let first = tokio::select! {
-        biased;
-        first = tokio::time::timeout(limit, session.next()) => first,
-        () = watcher.reached(Phase::Closing) => return None,
+) -> Option<Back<S>> {
+    let mut first = BytesMut::new();
+    // Who knows already that it is none of ours is not told that the app takes it.
+    let early = match kind {
+        StreamKind::Opaque => tokio::time::timeout(EARLY_WITHIN, tell(&mut session, &mut first)).await.ok(),
+        StreamKind::Undecided => None,
     };
-    match first {
-        Ok(Ok(Some((Kind::Data, _)))) => {}
-        Ok(Ok(Some((Kind::Fin, _)))) => {
-            session.control(Kind::Fin, &[]).await.ok()?;
-            return Some(session);
-        }
-        Ok(Ok(Some((Kind::Cancel, _)))) if kind == StreamKind::Undecided => {
-            session.cancelled(false).await.ok()?;
-            return Some(session);
-        }
-        Ok(_) | Err(_) => return None,
+    if matches!(early, Some(Told::Other)) {
+        refused(worker, door);
+        session.control(Kind::NotProcessed, NOT_HTTP).await.ok()?;
+        return Some(Back { session, is_refused: true });
     }
+    session.accept(kind).await.ok()?;
+    let told = match early {
+        Some(told) => told,
+        None => wait(worker, door, &mut session, &mut first).await?,
+    };
+    let wire = match told {
+        Told::Http(wire) => wire,
+        Told::Nothing => {
+            session.control(Kind::Fin, &[]).await.ok()?;
+            return Some(Back { session, is_refused: false });
+        }
+        Told::Cancelled => {
+            session.cancelled(false).await.ok()?;
+            return Some(Back { session, is_refused: false });
+        }
+        Told::Other => {
+            refused(worker, door);
+            drop(session.control(Kind::Rst, &[]).await);
+            return None;
+        }
+        Told::Broken => return None,
+    };
     let (stream, lent) = Duplex::new(session);
-    http_connection::serve(Arc::clone(worker), Arc::new(of_app(door)), stream, Wire::Sniffed).await;
+    let door = Arc::new(of_app(door));
+    http_connection::serve_begun(Arc::clone(worker), door, stream, first.freeze(), wire).await;
     let served = lent.back()?;
-    tokio::time::timeout(LINGER, end(served)).await.ok()?.ok()
+    let session = tokio::time::timeout(LINGER, end(served)).await.ok()?.ok()?;
+    Some(Back { session, is_refused: false })
+}
+
+/// What a stream is.
+enum Told {
+    Http(Wire),
+    /// Not HTTP.
+    Other,
+    /// It has ended and said nothing.
+    Nothing,
+    /// Its caller has no use for it.
+    Cancelled,
+    /// It was aborted, or its connection was.
+    Broken,
+}
+
+/// Reads on until it is clear what a stream is. Cancel-safe.
+async fn tell<S: Stream>(session: &mut Session<S>, first: &mut BytesMut) -> Told {
+    loop {
+        match detect::client(first, detect::MAX_BYTES) {
+            Verdict::Decided(Spoken::Http1) => return Told::Http(Wire::Http1),
+            Verdict::Decided(Spoken::Http2) => return Told::Http(Wire::Sniffed),
+            Verdict::Decided(Spoken::Tls | Spoken::Opaque) => return Told::Other,
+            Verdict::More => {}
+        }
+        match buffer::append(&mut Source(session), first, detect::MAX_BYTES).await {
+            Ok(1..) => {}
+            Ok(_) if first.is_empty() => return Told::Nothing,
+            Ok(_) => return Told::Other,
+            Err(_) if session.is_cancelled() => return Told::Cancelled,
+            Err(_) => return Told::Broken,
+        }
+    }
+}
+
+/// Waits for a stream that was accepted to say what it is: as long as a connection may be idle, and then as long as a head
+/// may take. `None`: not any more.
+async fn wait<N: Net, S: Stream>(
+    worker: &Worker<N>,
+    door: &Door,
+    session: &mut Session<S>,
+    first: &mut BytesMut,
+) -> Option<Told> {
+    let limits = Arc::clone(&door.load(&worker.snapshots).config.settings.limits);
+    let mut watcher = door.drain().watcher();
+    if first.is_empty() {
+        let mut source = Source(session);
+        let heard = buffer::append(&mut source, first, detect::MAX_BYTES);
+        let heard = tokio::select! {
+            biased;
+            heard = tokio::time::timeout(limits.idle_timeout, heard) => heard.ok()?,
+            () = watcher.reached(Phase::Closing) => return None,
+        };
+        match heard {
+            Ok(1..) => {}
+            Ok(_) => return Some(Told::Nothing),
+            Err(_) if session.is_cancelled() => return Some(Told::Cancelled),
+            Err(_) => return None,
+        }
+    }
+    tokio::time::timeout(limits.header_read_timeout, tell(session, first)).await.ok()
+}
+
+/// Counts a stream that is not HTTP.
+fn refused<N: Net>(worker: &Worker<N>, door: &Door) {
+    door.count_request();
+    let mut record = RequestRecord::new(Arc::clone(door.counts()), worker.now());
+    record.set_flag(ResponseFlag::DPE);
+    record.finish();
+    tracing::debug!(listener = door.accepted.name(), "a stream that is not HTTP was refused");
 }
 
 /// What the peer's app says itself: its sidecar has not looked at it, so nothing in it is a sidecar's word.

@@ -15,7 +15,7 @@ use tokio::{
 
 use super::upgrades::{Side, Told, call_http1, call_http2};
 use crate::harness::{
-    HttpApp, Sidecar, TcpApp, TestCa, TestMesh,
+    Sidecar, TcpApp, TestCa, TestMesh,
     app::nobody,
     body, eventually,
     peer::{TlsPeer, server_config},
@@ -195,25 +195,6 @@ async fn a_cluster_is_found_by_host_and_port_before_the_host() {
             assert_eq!([count("a"), count("b")], after, "{destination}");
         }
     }
-}
-
-#[tokio::test]
-async fn requests_in_a_tunnel_to_a_port_for_requests_are_served_and_nothing_else() {
-    let (mesh, app) = (TestMesh::new(), HttpApp::echo().await);
-    let orders = mesh.callee("orders", app.address(), "").await;
-    let web = mesh.caller(&[orders.address()], "").await;
-    for version in VERSIONS {
-        let mut side = open(&web, version).await;
-        side.write(b"GET /inside HTTP/1.1\r\nHost: orders\r\nConnection: close\r\n\r\n").await.unwrap();
-        let answer = soon("the answer", side.read_to_end()).await.unwrap();
-        assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
-        side.finish().await;
-        let mut side = open(&web, version).await;
-        side.write(b"\x16\x03\x01\x00\x74\x01\x00\x00\r\n\r\n").await.unwrap();
-        let answer = soon("the end", side.read_to_end()).await.unwrap_or_default();
-        assert!(!answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
-    }
-    assert_eq!(app.count(), 2);
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use http::Method;
 
 use super::*;
 use crate::harness::{
-    Client,
+    Client, HttpApp,
     client::{exchange, request},
     peer::{self, ALPN_H2},
 };
@@ -21,7 +21,13 @@ fn answered(answer: &[u8]) -> (String, Option<String>) {
 async fn an_upstream_that_is_not_there_is_a_503_with_its_reason() {
     let mesh = TestMesh::new();
     let dead_app = mesh.callee("orders", nobody(), "protocol: tcp").await;
-    for (endpoint, reason) in [(nobody(), "connect_failed"), (dead_app.address(), "not_processed")] {
+    let only_http = mesh.callee("orders", nobody(), "").await;
+    for (endpoint, reason) in [
+        (nobody(), "connect_failed"),
+        (dead_app.address(), "not_processed"),
+        // Its listener takes requests only.
+        (only_http.address(), "not_processed"),
+    ] {
         let web = mesh.caller(&[endpoint], "").await;
         for version in VERSIONS {
             let (told, _side) = ask(web.address(), version, "orders:80").await;

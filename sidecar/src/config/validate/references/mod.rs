@@ -3,6 +3,8 @@
 //! It looks at the file as it stands rather than at what came out of it, so that one faulty cluster does not make
 //! every reference to it look faulty too.
 
+mod intercepted;
+
 use std::{
     collections::HashMap,
     net::{Ipv6Addr, SocketAddr},
@@ -35,6 +37,7 @@ pub(super) fn check(file: &raw::File, faults: &mut Faults) {
     check_authorities(file, faults);
     check_addresses(file, faults);
     check_default_clusters(file, faults);
+    intercepted::check(file, &listening, faults);
 }
 
 fn inbound(file: &raw::File) -> impl Iterator<Item = (&raw::Inbound, Place)> {

@@ -1,3 +1,5 @@
+mod addresses;
+
 use outrider_certs::trust_bundle::TrustBundles;
 
 use super::*;
@@ -14,6 +16,7 @@ use crate::{
         Settings,
         cluster::{AppProtocol, EndpointSource},
         fixture,
+        intercept::{Mode, Own},
         settings::Limits,
         transport::{HttpVersion, PeerKind, Transport},
     },
@@ -36,11 +39,22 @@ fn fixed(name: &str, endpoints: &[EndpointSettings]) -> Arc<ClusterSettings> {
 
 /// What follows from static clusters alone; marks what is gone, as the loop does.
 fn next(previous: &Snapshot, clusters: &[Arc<ClusterSettings>]) -> Snapshot {
+    next_of(previous, clusters, fixture::config(clusters))
+}
+
+/// The same where connections are intercepted.
+fn intercepted(previous: &Snapshot, clusters: &[Arc<ClusterSettings>]) -> Snapshot {
+    let mut settings = fixture::config(clusters);
+    settings.bootstrap.intercept = Some(fixture::intercept(Mode::Redirect, Own::Uid(1)));
+    next_of(previous, clusters, settings)
+}
+
+fn next_of(previous: &Snapshot, clusters: &[Arc<ClusterSettings>], settings: Settings) -> Snapshot {
     let clock = Clock::simulated(epoch(), 7);
     let mut discovery = Discovery::new(Arc::new(Programmable::new()), &clock);
     discovery.reconcile(clusters);
     let lists = discovery.lists();
-    let config = Arc::new(previous.config.next(Arc::new(fixture::config(clusters))));
+    let config = Arc::new(previous.config.next(Arc::new(settings)));
     let public = public_files(&clock);
     let facts = Facts { config: &config, lists: &lists.borrow(), public: &public, identity: None };
     let next = build(previous, &facts, clock.now());

@@ -1,5 +1,7 @@
 //! What the whole of `config` promises: sound files become settings, and every fault of the others is named.
 
+mod intercept;
+
 use std::{net::SocketAddr, path::Path, time::Duration};
 
 use super::*;
