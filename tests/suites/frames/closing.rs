@@ -221,7 +221,7 @@ async fn a_half_closed_stream_ends_when_the_other_half_is_silent_for_too_long() 
 
 #[tokio::test]
 async fn a_pause_of_the_reader_ends_a_stream_only_where_the_configuration_says_so() {
-    const BLOCK: [u8; 64 * 1024] = [7; 64 * 1024];
+    static BLOCK: [u8; 64 * 1024] = [7; 64 * 1024];
     // Floods whoever says `f`, and never reads.
     let app = TcpApp::start(async |mut stream| {
         if stream.read_u8().await.unwrap() == b'f' {
