@@ -42,6 +42,8 @@ pub(crate) fn say(line: &str) {
 fn find(need: &str) -> Option<PathBuf> {
     match need.split_once(':') {
         Some(("python", module)) => {
+            // Another user's may be out of reach.
+            folder().join("venv/bin/python").metadata().ok()?;
             let libraries = folder().join("venv/lib").read_dir().ok()?.flatten();
             libraries
                 .map(|python| python.path().join("site-packages").join(module))

@@ -24,11 +24,17 @@ fn redis_answers_one_by_one_and_in_a_pipeline_and_publishes_after_a_silence() {
         redis PUBLISH news words >/dev/null
         await grep -q '^words$' heard
     "#;
+    // What it is told and tells is on no wire.
+    let capture = scene.pods().capture("value:");
     scene.found_to_be(&["opaque client"], || {
         for host in services() {
             scene.shell(script, &[&host, &port]);
         }
     });
+    let seen: Vec<_> = capture.end().into_iter().filter(|passed| passed.is_of(0)).collect();
+    // Connections between sidecars may be older.
+    assert!(seen.iter().any(|passed| passed.kind != "plain"), "{seen:?}");
+    assert!(seen.iter().all(|passed| passed.kind != "plain" && passed.found == 0), "{seen:?}");
 }
 
 #[test]
