@@ -79,18 +79,6 @@ async fn http_in_opaque_streams_is_served_as_the_apps_own_word_and_not_its_sidec
 }
 
 #[tokio::test]
-async fn what_is_not_http_does_not_pass_a_port_for_http() {
-    let app = HttpApp::named("orders").await;
-    let orders = Orders::start(&app, "http").await;
-    for bytes in [&b"\0binary"[..], b"\x16\x03\x01\0\xa5\x01", b"220 ready\r\n"] {
-        let mut web = orders.dial(ALPN_TCP).await;
-        send(&mut web, &[Frame::open(OPAQUE), Frame::data(bytes), Frame::Fin]).await;
-        expect(&mut web, &[Frame::NotProcessed(b"not_http".to_vec())]).await;
-    }
-    assert_eq!(app.connections(), 0);
-}
-
-#[tokio::test]
 async fn a_port_for_http_takes_part_in_what_is_not_decided() {
     let app = HttpApp::named("orders").await;
     let orders = Orders::start(&app, "http").await;
