@@ -146,6 +146,8 @@ fn proxied(plan: &Plan) -> String {
         fib daddr type != local accept
         ip daddr 127.0.0.0/8 drop
         ct state invalid,untracked counter name {STRAY} drop
+        # What the network sends into our connections to the app.
+        ct mark {TPROXY_MARK:#x} counter name {STRAY} drop
         ct direction reply accept
         jump excepted
         meta l4proto tcp tproxy to :{port} accept

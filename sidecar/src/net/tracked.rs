@@ -15,6 +15,7 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
+    time::Duration,
 };
 
 use tokio::{
@@ -157,6 +158,10 @@ impl AsyncWrite for Tracked {
 impl Stream for Tracked {
     fn reset_on_close(&self) {
         self.socket.reset_on_close();
+    }
+
+    fn set_user_timeout(&self, limit: Duration) {
+        self.socket.set_user_timeout(limit);
     }
 
     fn waiting(&self) -> Waiting {

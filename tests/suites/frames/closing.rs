@@ -2,6 +2,7 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
+use outrider::model::flag::ResponseFlag;
 use socket2::SockRef;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -108,9 +109,9 @@ async fn all_orders(web: &Sidecar, ports: &[u16]) {
 }
 
 /// The sidecar of `web` with an opaque listener to services without TLS.
-async fn bare_caller(mesh: &TestMesh, app: SocketAddr) -> Sidecar {
+async fn bare_caller(mesh: &TestMesh, app: SocketAddr, keys: &str) -> Sidecar {
     let yaml = format!(
-        "outbound: [{{name: out, listen: '127.0.0.1:0', protocol: tcp, cluster: orders}}]\n\
+        "{keys}\noutbound: [{{name: out, listen: '127.0.0.1:0', protocol: tcp, cluster: orders}}]\n\
          clusters: [{{name: orders, tls: none, endpoints: [{{address: '{app}'}}]}}]"
     );
     mesh.start("web", &yaml).await
@@ -128,7 +129,7 @@ async fn streams_between_sidecars_that_end_in_every_order_leave_no_half_closed_s
 #[tokio::test]
 async fn bare_streams_that_end_in_every_order_leave_no_half_closed_sockets() {
     let (mesh, app) = (TestMesh::new(), moody().await);
-    let web = bare_caller(&mesh, app.address()).await;
+    let web = bare_caller(&mesh, app.address(), "").await;
     all_orders(&web, &[web.address().port(), app.address().port()]).await;
     eventually("nothing is under way", || web.app().drains.in_flight() == 0).await;
 }
@@ -151,7 +152,7 @@ async fn a_bare_stream_may_be_half_closed_by_either_side() {
     })
     .await;
     let (mesh, mut answer) = (TestMesh::new(), String::new());
-    let web = bare_caller(&mesh, app.address()).await;
+    let web = bare_caller(&mesh, app.address(), "").await;
 
     let mut stream = TcpStream::connect(web.address()).await.unwrap();
     stream.write_all(b"h").await.unwrap();
@@ -184,7 +185,7 @@ async fn a_reset_passes_a_bare_stream_either_way_as_a_reset() {
     })
     .await;
     let mesh = TestMesh::new();
-    let web = bare_caller(&mesh, app.address()).await;
+    let web = bare_caller(&mesh, app.address(), "").await;
 
     let mut stream = TcpStream::connect(web.address()).await.unwrap();
     stream.write_all(b"r").await.unwrap();
@@ -215,5 +216,36 @@ async fn a_half_closed_stream_ends_when_the_other_half_is_silent_for_too_long() 
     stream.shutdown().await.unwrap();
     let ended = soon("the stream is reset", stream.read_to_end(&mut Vec::new())).await;
     assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
-    assert_eq!(web.flagged(outrider::model::flag::ResponseFlag::SI), 1);
+    assert_eq!(web.flagged(ResponseFlag::SI), 1);
+}
+
+#[tokio::test]
+async fn a_pause_of_the_reader_ends_a_stream_only_where_the_configuration_says_so() {
+    static BLOCK: [u8; 64 * 1024] = [7; 64 * 1024];
+    // Floods whoever says `f`, and never reads.
+    let app = TcpApp::start(async |mut stream| {
+        if stream.read_u8().await.unwrap() == b'f' {
+            while stream.write_all(&BLOCK).await.is_ok() {}
+        }
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let mesh = TestMesh::new();
+    let impatient = bare_caller(&mesh, app.address(), "limits: {tcp_user_timeout: 1s}").await;
+    let patient = bare_caller(&mesh, app.address(), "").await;
+    let mut readers = Vec::new();
+    for web in [&patient, &impatient] {
+        let mut reader = TcpStream::connect(web.address()).await.unwrap();
+        reader.write_all(b"f").await.unwrap();
+        readers.push(reader);
+    }
+    let mut writer = TcpStream::connect(impatient.address()).await.unwrap();
+    soon("the one that the app does not read is cut", async {
+        while writer.write_all(&BLOCK).await.is_ok() {}
+    })
+    .await;
+    let cut = ResponseFlag::UC;
+    eventually("the one that the client does not read is cut, too", || impatient.flagged(cut) == 2).await;
+    assert_eq!(patient.flagged(cut), 0);
+    soon("the patient one goes on", readers[0].read_exact(&mut vec![0; 1 << 20])).await.unwrap();
 }

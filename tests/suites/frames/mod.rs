@@ -4,8 +4,8 @@ mod callee;
 mod caller;
 mod closing;
 mod hostile;
+mod kept;
 mod undecided;
-mod within;
 
 use std::net::SocketAddr;
 

@@ -123,7 +123,7 @@ fn a_service_may_call_itself_through_its_own_sidecar() {
         for mode in ["redirect", "tproxy"] {
             let rest = format!(
                 "intercept: {{mode: {mode}, {}, inbound: {{ports: [{{port: {http}, protocol: http}}]}}}}\n\
-                 clusters: [{{name: {CALLED}, spiffe_ids: [\"{id}\"], addresses: [\"10.96.0.10:80\"], \
+                 clusters: [{{name: {CALLED}, spiffe_ids: [\"{id}\"], addresses: [\"10.96.0.10:80\"], protocol: http, \
                  endpoints: [{{address: \"10.43.0.1:{http}\"}}]}}]\n",
                 own()
             );

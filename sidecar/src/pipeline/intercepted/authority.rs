@@ -1,6 +1,6 @@
 //! Whom a connection names, where its address says nothing.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use http::{Uri, header::HOST};
@@ -31,7 +31,7 @@ enum Look {
     Name(String),
 }
 
-/// Reads the head of an HTTP/1 request. `None` if the connection ends before, or takes too long.
+/// Reads the head of an HTTP/1 request. `None` if the connection breaks before.
 pub(super) async fn of_request<N: Net>(
     worker: &Arc<Worker<N>>,
     door: &Door,
@@ -77,17 +77,21 @@ async fn named<N: Net>(
         loop {
             match look(&bytes) {
                 Look::More if bytes.len() < max_bytes => {
-                    if !read(stream, &mut bytes).await {
-                        return None;
+                    // What ends, or takes too long, is carried on as it is.
+                    if !read(stream, &mut bytes).await? {
+                        return Ok::<_, io::Error>(None);
                     }
                 }
-                Look::More | Look::Nobody => return Some(None),
-                Look::Name(name) => return Some(Some(name)),
+                Look::More | Look::Nobody => return Ok(None),
+                Look::Name(name) => return Ok(Some(name)),
             }
         }
     };
     let limit = limits(worker, door).header_read_timeout;
-    let name = tokio::time::timeout(limit, reading).await.ok()??;
+    let name = match tokio::time::timeout(limit, reading).await {
+        Ok(read) => read.ok()?,
+        Err(_elapsed) => None,
+    };
     let snapshot = door.load(&worker.snapshots);
     let cluster = name.and_then(|name| route::find(&snapshot, &name, None));
     let destination = cluster.map(|cluster| Destination::new(cluster, &snapshot));

@@ -80,6 +80,12 @@ async fn detected<N: Net>(
     let mut destination = destination(worker, &door);
     let Found { mut first, spoken, how, mut way } =
         race(worker, &door, &mut stream, destination.as_ref().ok()).await?;
+    // It may have been silent for long: what holds now counts, and a way to elsewhere does not.
+    let before = std::mem::replace(&mut destination, self::destination(worker, &door));
+    let same = |(now, before): (&Destination, &Destination)| now.cluster.name() == before.cluster.name();
+    if !destination.as_ref().ok().zip(before.as_ref().ok()).is_some_and(same) {
+        way = None;
+    }
     door.counts().detections.record(Some(spoken), how, worker.now().saturating_duration_since(begun));
     let snapshot = door.load(&worker.snapshots);
     let is_known = !matches!(route::at_address(&snapshot, original), AtAddress::Unknown);

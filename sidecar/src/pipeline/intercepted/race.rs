@@ -8,6 +8,7 @@
 //! heard as soon as it is connected to. What decides when that begins is how its cluster behaved the last time.
 
 use std::{
+    io,
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
@@ -38,6 +39,9 @@ const START_CLIENT_FIRST: Duration = Duration::from_millis(20);
 /// Bytes of one side that may still become HTTP's, or a handshake, are taken for opaque ones if no more come within
 /// this. Only a protocol whose first message is such a beginning, without an end of line, ever waits for it.
 const MORE_WITHIN: Duration = Duration::from_millis(250);
+/// An undecided stream on which both sides are silent for so long, where the client spoke first the last time, is given up:
+/// it is a connection that an app keeps in reserve, and would hold a request's place at both ends.
+const HELD_CLIENT_FIRST: Duration = Duration::from_secs(10);
 /// While a server has said nothing, there is nothing to wait for an end of.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 /// A client that has said nothing may still do so for this long after its server was found not to be there, or not to be
@@ -72,13 +76,13 @@ pub(super) async fn race<N: Net>(
     };
     let mut watcher = door.drain().watcher();
     let mut patience = None;
-    let over = worker.now() + door.load(&worker.snapshots).config.settings.limits.idle_timeout;
     let (spoken, how) = loop {
         let is_silent = first.is_empty();
         tokio::select! {
             biased;
             is_more = read(stream, &mut first) => {
-                if !is_more {
+                // A client that has broken off has nothing more to say to anybody.
+                if !is_more.ok()? {
                     break (Spoken::Opaque, How::SilentEnd);
                 }
                 if let Verdict::Decided(spoken) = detect::client(&first, detect::MAX_BYTES) {
@@ -95,14 +99,13 @@ pub(super) async fn race<N: Net>(
                 }
             }
             () = watcher.reached(Phase::Closing) => return None,
-            () = tokio::time::sleep_until(over.into()) => return None,
         }
     };
     if let Some(destination) = destination {
         learn(&destination.cluster, how);
     }
     let way = match spoken {
-        Spoken::Opaque | Spoken::Tls => way.taken().await,
+        Spoken::Opaque | Spoken::Tls => way.taken(first.is_empty()).await,
         Spoken::Http1 | Spoken::Http2 => None,
     };
     Some(Found { first: first.freeze(), spoken, how, way })
@@ -119,6 +122,8 @@ enum Way<N: Net> {
     Open(Undecided<N>, BytesMut),
     /// The same, of a server that only HTTP's clients can mean: they speak next.
     OfHttp(Undecided<N>, BytesMut),
+    /// Nobody had anything to say for so long that it was given up.
+    Unused,
     /// Why there is none, and how long the client may still say what for.
     Failed(ProxyError, Instant),
 }
@@ -148,10 +153,22 @@ impl<N: Net> Way<N> {
                 None
             }
             (Self::Open(undecided, said), _) => {
-                let speaks = undecided.server_spoke();
-                let limit = if said.is_empty() { FOREVER } else { MORE_WITHIN };
-                let Ok(Ok(bytes)) = tokio::time::timeout(limit, speaks).await else {
-                    return Some(How::Server);
+                let is_silent = said.is_empty();
+                let limit = match destination.and_then(|destination| destination.cluster.runtime.habit.get())
+                {
+                    _ if !is_silent => MORE_WITHIN,
+                    Some(Habit::ClientFirst) => HELD_CLIENT_FIRST,
+                    Some(Habit::ServerFirst) | None => FOREVER,
+                };
+                let bytes = match tokio::time::timeout(limit, undecided.server_spoke()).await {
+                    Ok(Ok(bytes)) => bytes,
+                    // Its failure is to reach the client as one.
+                    Ok(Err(_)) => return Some(How::SilentEnd),
+                    Err(_elapsed) if is_silent => {
+                        *self = Self::Unused;
+                        return None;
+                    }
+                    Err(_elapsed) => return Some(How::Server),
                 };
                 said.extend_from_slice(&bytes);
                 match detect::server(said) {
@@ -172,16 +189,18 @@ impl<N: Net> Way<N> {
                 tokio::time::sleep_until((*at).into()).await;
                 Some(How::Timeout)
             }
-            (Self::Later(_) | Self::OfHttp(..) | Self::Failed(..) | Self::Nowhere(_), _) => {
+            (Self::Later(_) | Self::OfHttp(..) | Self::Unused | Self::Failed(..) | Self::Nowhere(_), _) => {
                 std::future::pending().await
             }
         }
     }
 
     /// For an opaque stream: the way, and what the server has said; or why there is none. `None` if nobody has begun yet.
-    async fn taken(self) -> Option<OpenWay<N>> {
+    async fn taken(self, is_client_silent: bool) -> Option<OpenWay<N>> {
         match self {
-            Self::Later(_) | Self::Nowhere(_) => None,
+            Self::Later(_) | Self::Nowhere(_) | Self::Unused => None,
+            // A client that speaks after all is worth another try.
+            Self::Failed(..) if !is_client_silent => None,
             Self::Opening(opening) => Some(opening.await.map(|undecided| (undecided, Bytes::new()))),
             Self::Open(undecided, said) | Self::OfHttp(undecided, said) => {
                 Some(Ok((undecided, said.freeze())))
@@ -212,9 +231,9 @@ fn learn(cluster: &Cluster, how: How) {
     }
 }
 
-/// Reads on; whether there was anything. Nothing is held while there is nothing.
-pub(super) async fn read<S: AsyncRead + Unpin>(stream: &mut S, bytes: &mut BytesMut) -> bool {
-    matches!(buffer::append(stream, bytes, usize::MAX).await, Ok(1..))
+/// Reads on; whether there was anything before the end. Nothing is held while there is nothing.
+pub(super) async fn read<S: AsyncRead + Unpin>(stream: &mut S, bytes: &mut BytesMut) -> io::Result<bool> {
+    buffer::append(stream, bytes, usize::MAX).await.map(|read| read > 0)
 }
 
 /// Waits for that time, for ever if there is none.

@@ -1,6 +1,6 @@
 //! One opaque stream, from the app to a peer or from a peer to the app.
 //!
-//! Read [`outbound`] first. What the downstream says before the upstream has taken the stream is kept ([`early`]), so an
+//! Read [`mod@outbound`] first. What the downstream says before the upstream has taken the stream is kept ([`early`]), so an
 //! attempt that fails can be repeated at another endpoint. A stream whose first speaker is not known yet is
 //! [`Undecided`].
 

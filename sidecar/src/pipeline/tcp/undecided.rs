@@ -43,6 +43,8 @@ pub struct Undecided<N: Net> {
     destination: Destination,
     held: (InFlight, RequestSlot),
     half_open: Option<Duration>,
+    /// How the far side broke off. A connection tells it once.
+    broken: Option<io::ErrorKind>,
     /// When it was begun, and when it was open.
     times: (Instant, Instant),
 }
@@ -72,7 +74,7 @@ impl<N: Net> Undecided<N> {
         };
         let worker = Arc::clone(worker);
         let times = (begun, worker.now());
-        Ok(Self { far, worker, destination, held: (in_flight, slot), half_open, times })
+        Ok(Self { far, worker, destination, held: (in_flight, slot), half_open, broken: None, times })
     }
 
     /// Waits for the next bytes that the far app says; none are its end. Cancel-safe.
@@ -80,6 +82,14 @@ impl<N: Net> Undecided<N> {
     /// # Errors
     /// As the connection reports them: the stream cannot be used, but for telling the own app of its failure.
     pub async fn server_spoke(&mut self) -> io::Result<Bytes> {
+        let spoke = self.read().await;
+        if let Err(error) = &spoke {
+            self.broken = Some(error.kind());
+        }
+        spoke
+    }
+
+    async fn read(&mut self) -> io::Result<Bytes> {
         poll_fn(|cx| {
             let mut buffer = Buffer::take();
             let mut read = ReadBuf::new(buffer.bytes_mut().get_mut(..MAX_PAYLOAD_BYTES).unwrap_or_default());
@@ -109,8 +119,8 @@ impl<N: Net> Undecided<N> {
     /// It is an opaque stream: relays between it and the own app to the end. `client` and `server` are what has been read
     /// of the two sides so far.
     pub async fn into_opaque(self, door: &Door, stream: N::Stream, client: Bytes, server: Bytes) {
-        let Self { far, worker, destination, held: (in_flight, slot), half_open, times: (begun, open) } =
-            self;
+        let Self { far, worker, destination, held, half_open, broken, times: (begun, open) } = self;
+        let (in_flight, slot) = held;
         let mut record = RequestRecord::new(Arc::clone(door.counts()), begun);
         record.routed(Arc::clone(&destination.cluster.runtime));
         record.head_received(open);
@@ -125,8 +135,12 @@ impl<N: Net> Undecided<N> {
         };
         // It is there: only this takes it.
         let Some(way) = way else { return };
+        let ended = match broken {
+            Some(kind) => Some(Err(kind.into())),
+            None => has_ended.then_some(Ok(())),
+        };
         let up = Before { bytes: client, ..Before::default() };
-        let down = Before { bytes: server, ended: has_ended.then_some(Ok(())), is_closed: false };
+        let down = Before { bytes: server, ended, is_closed: false };
         Opened { way, in_flight, slot, half_open }.carry(&worker, stream, (up, down), record).await;
     }
 
