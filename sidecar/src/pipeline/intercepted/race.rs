@@ -140,7 +140,10 @@ impl<N: Net> Way<N> {
     ) -> Option<How> {
         match (&mut *self, destination) {
             (Self::Later(at), Some(destination)) => {
-                tokio::time::sleep_until((*at).into()).await;
+                // A timer is never quicker than a millisecond.
+                if *at > worker.now() {
+                    tokio::time::sleep_until((*at).into()).await;
+                }
                 let (worker, destination) = (Arc::clone(worker), destination.clone());
                 *self = Self::Opening(Box::pin(async move { Undecided::open(&worker, destination).await }));
                 None
