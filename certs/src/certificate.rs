@@ -119,6 +119,14 @@ pub(crate) fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'
     }
 }
 
+/// The last second in which a certificate is valid.
+///
+/// # Errors
+/// When `der` is not a certificate.
+pub fn not_after(der: &CertificateDer<'_>) -> Result<SystemTime, LeafError> {
+    Ok(Validity::of(&parse(der)?).not_after)
+}
+
 /// SHA-256 of a certificate's SubjectPublicKeyInfo: the form in which join
 /// tokens pin a root.
 ///

@@ -26,10 +26,24 @@ impl KeyPairAndCsr {
     /// # Errors
     /// When the operating system gives no randomness.
     pub fn generate(id: &SpiffeId) -> Result<Self, Error> {
+        Self::make(Some(id))
+    }
+
+    /// The same without a name: for who learns from the CA what it is called.
+    ///
+    /// # Errors
+    /// As [`KeyPairAndCsr::generate`].
+    pub fn generate_unnamed() -> Result<Self, Error> {
+        Self::make(None)
+    }
+
+    fn make(id: Option<&SpiffeId>) -> Result<Self, Error> {
         let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
-        params.subject_alt_names = vec![SanType::URI(id.as_str().try_into()?)];
+        if let Some(id) = id {
+            params.subject_alt_names = vec![SanType::URI(id.as_str().try_into()?)];
+        }
         let csr_pem = params.serialize_request(&pair)?.pem()?;
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(pair.serialize_der()));
         Ok(Self { key, csr_pem })

@@ -57,7 +57,8 @@ impl Ca {
         let shutdown = CancellationToken::new();
         let validity = Validity { default: hours(24), min: Duration::from_secs(60), max: hours(48) };
         let names = vec!["localhost".parse().unwrap()];
-        let options = Options { validity, limits, names, metrics_listener: Some(metrics_listener) };
+        let metrics_listener = Some(metrics_listener);
+        let options = Options { validity, limits, names, metrics_listener, ..Options::default() };
         let wall: Arc<dyn WallClock> = Arc::<TestClock>::clone(&clock);
         let task = tokio::spawn(ca::serve(listener, state, options, wall, shutdown.clone()));
         Self { folder, address, metrics, clock, shutdown, task }

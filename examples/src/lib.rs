@@ -6,18 +6,28 @@
 //! - [`service`]: one small HTTP service, used as `web`, `orders` and `inventory` (program `service`).
 //! - [`demo`]: starts a mesh of such services and sidecars, puts it under load, breaks parts of it, and reports
 //!   (program `demo`).
+//! - [`chaos`]: a service of three replicas under constant load, broken in every way we know, behind sidecars of ours or
+//!   pairs of Envoy (program `chaos`).
 //! - [`wiretap`]: what somebody on the wire sees (program `wiretap`), for the pods in `examples/pods`; as is `greeter`,
 //!   a program whose server speaks first.
+//! - [`otlp`]: takes traces and draws one as a waterfall; in the demo, and as the program `collector`.
 
 #![cfg_attr(
     test,
     allow(clippy::disallowed_methods, reason = "tests read clocks and start tasks as they like")
 )]
 
+pub mod chaos;
 pub mod client;
 pub mod demo;
 pub mod effects;
+pub mod folder;
+pub mod network;
+pub mod open_loop;
+pub mod otlp;
 pub mod service;
+pub mod serving;
+pub mod signals;
 pub mod wiretap;
 
 /// Says on standard error why a program ends, with all causes, and gives its exit code.

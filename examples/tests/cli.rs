@@ -49,8 +49,12 @@ impl Service {
     }
 
     fn terminate(&mut self) {
+        self.signal(Signal::TERM);
+    }
+
+    fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.process.id().try_into().expect("a small number")).expect("not zero");
-        kill_process(pid, Signal::TERM).expect("it is there");
+        kill_process(pid, signal).expect("it is there");
     }
 
     fn exit_status(&mut self) -> ExitStatus {
@@ -88,7 +92,7 @@ fn exchange(address: &str, head: &str) -> (u16, Value) {
 fn the_demo_explains_itself() {
     let output = demo().arg("--help").assert().success().get_output().stdout.clone();
     let help = String::from_utf8(output).expect("text");
-    for flag in ["--duration", "--rate", "--report", "--keep", "--dir", "--no-build"] {
+    for flag in ["--duration", "--rate", "--report", "--keep", "--dir", "--no-build", "--otlp"] {
         assert!(help.contains(flag), "{flag} is missing:\n{help}");
     }
     assert!(!help.contains("watchdog"), "internal flags stay internal");
@@ -101,6 +105,8 @@ fn the_demo_refuses_bad_flags_and_says_what_is_good() {
         (["--duration", "1s"], "6s to 1h"),
         (["--rate", "0"], "1..=20000"),
         (["--speed", "9"], "unexpected argument"),
+        (["--otlp", "localhost:4317"], "http://localhost:4318/v1/traces"),
+        (["--otlp-protocol", "grpc"], "--otlp"),
     ] {
         let output = demo().args(arguments).assert().failure().code(2).get_output().stderr.clone();
         let error = String::from_utf8(output).expect("text");
@@ -117,6 +123,21 @@ fn the_demo_leaves_a_folder_with_something_in_it_alone() {
     let error = String::from_utf8(output.stderr).expect("text");
     assert!(error.contains("give an empty folder"), "{error}");
     assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 1);
+}
+
+#[test]
+fn the_chaos_run_names_what_it_can_do_and_knows_nothing_else() {
+    let chaos = || Program::new(env!("CARGO_BIN_EXE_chaos"));
+    let output = chaos().arg("--list").assert().success().get_output().stdout.clone();
+    let list = String::from_utf8(output).expect("text");
+    for scenario in ["kill-app", "stop-sidecar", "restart-apps", "all-down", "storm", "streams", "partition"]
+    {
+        assert!(list.lines().any(|line| line.starts_with(scenario)), "{scenario} is missing:\n{list}");
+    }
+    let output =
+        chaos().args(["--scenario", "kill-app,kill-ap"]).assert().failure().get_output().stderr.clone();
+    let error = String::from_utf8(output).expect("text");
+    assert!(error.contains("kill-ap:") && error.contains("--list"), "{error}");
 }
 
 #[test]
@@ -138,6 +159,19 @@ fn a_service_answers_with_its_name_and_what_the_next_one_said() {
     assert_eq!(answer["upstream"]["replica"], "orders-7");
     assert_eq!(answer["upstream"]["path"], "/basket");
     assert_eq!(answer["upstream"]["upstream"], Value::Null);
+}
+
+#[test]
+fn a_service_is_ill_and_well_as_it_is_told() {
+    let web = Service::start(&["--name", "web"]);
+    for (signal, expected) in [(Signal::USR1, 503), (Signal::USR2, 200)] {
+        web.signal(signal);
+        let until = Instant::now() + DEADLINE;
+        while web.ask("GET / HTTP/1.1\r\nHost: web\r\n").0 != expected {
+            assert!(Instant::now() < until, "it does not answer {expected}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
 }
 
 #[test]

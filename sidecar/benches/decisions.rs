@@ -10,11 +10,14 @@ use std::{hint::black_box, path::Path, sync::Arc, time::Instant};
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderValue, Request, header};
 use outrider::{
-    balance::{self, Tried},
+    balance::{self, Ask, Tried},
     config, detect,
     headers::{forwarded, framing, hop_by_hop},
     model::{
-        Cluster, ClusterName, Endpoint, EndpointSettings, Generation, Settings, Snapshot,
+        Cluster, ClusterName, ClusterSettings, Endpoint, EndpointSettings, Generation, Settings, Snapshot,
+        balance::Balance,
+        forwarded::ForwardedSettings,
+        maglev::Maglev,
         runtime::{ClusterRuntime, EndpointRuntime},
     },
     resilience::retry_budget,
@@ -39,18 +42,15 @@ fn cluster(settings: &Settings, endpoints: u8, now: Instant) -> Arc<Cluster> {
     let endpoint = |index: u8| {
         let address = ([10, 0, 0, index], 1).into();
         Arc::new(Endpoint {
-            settings: EndpointSettings { address, spiffe_ids: Arc::from([]) },
+            settings: EndpointSettings::new(address, Arc::from([])),
             runtime: Arc::new(EndpointRuntime::new(now)),
             client: None,
         })
     };
-    Arc::new(Cluster {
-        settings: Arc::clone(settings.clusters.first().unwrap()),
-        limits: Arc::clone(&settings.limits),
-        endpoints: (0..endpoints).map(endpoint).collect(),
-        runtime: Arc::new(ClusterRuntime::new(now)),
-        public: None,
-    })
+    let first = Arc::clone(settings.clusters.first().unwrap());
+    let endpoints = (0..endpoints).map(endpoint).collect();
+    let runtime = Arc::new(ClusterRuntime::new(now));
+    Arc::new(Cluster::new(first, Arc::clone(&settings.limits), endpoints, runtime))
 }
 
 fn headers() -> HeaderMap {
@@ -67,15 +67,47 @@ fn headers() -> HeaderMap {
     fields.into_iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value))).collect()
 }
 
+/// The same cluster, balanced in another way, with weights from 1 to `weights`.
+fn balanced(cluster: &Cluster, balance: Balance, weights: u32) -> Cluster {
+    let settings = Arc::new(ClusterSettings { balance, ..ClusterSettings::clone(&cluster.settings) });
+    let endpoints = (0..).zip(&cluster.endpoints).map(|(index, endpoint)| {
+        let settings = EndpointSettings { weight: 1 + index % weights, ..endpoint.settings.clone() };
+        Arc::new(Endpoint { settings, runtime: Arc::clone(&endpoint.runtime), client: None })
+    });
+    let (limits, runtime) = (Arc::clone(&cluster.limits), Arc::clone(&cluster.runtime));
+    Cluster::new(settings, limits, endpoints.collect(), runtime)
+}
+
 fn balancing(c: &mut Criterion) {
     let (now, settings) = (Instant::now(), settings());
     for endpoints in [2, 100] {
         let cluster = cluster(&settings, endpoints, now);
-        let mut rng = fastrand::Rng::with_seed(1);
-        c.bench_function(&format!("balance/peak_ewma/{endpoints}"), |b| {
-            b.iter(|| balance::pick(black_box(&cluster), &Tried::default(), now, &mut rng));
-        });
+        let ways = [
+            ("peak_ewma", Balance::PeakEwma, 1),
+            ("peak_ewma weighted", Balance::PeakEwma, 7),
+            ("least_request", Balance::LeastRequest, 1),
+            ("round_robin", Balance::RoundRobin, 1),
+            ("round_robin weighted", Balance::RoundRobin, 7),
+            ("random weighted", Balance::Random, 7),
+            ("maglev", Balance::Maglev, 1),
+        ];
+        for (name, balance, weights) in ways {
+            let cluster = balanced(&cluster, balance, weights);
+            let (mut rng, tried) = (fastrand::Rng::with_seed(1), Tried::default());
+            c.bench_function(&format!("balance/{name}/{endpoints}"), |b| {
+                b.iter(|| {
+                    let affinity = (balance == Balance::Maglev).then(|| rng.u64(..));
+                    let ask = Ask { affinity, ..Ask::plain(&tried) };
+                    balance::pick(black_box(&cluster), ask, now, &mut rng)
+                });
+            });
+            c.bench_function(&format!("balance/lineup {name}/{endpoints}"), |b| {
+                b.iter(|| balance::lineup::build(black_box(&cluster), now));
+            });
+        }
     }
+    let cluster = balanced(&cluster(&settings, 100, now), Balance::Maglev, 1);
+    c.bench_function("balance/maglev table/100", |b| b.iter(|| Maglev::new(black_box(&cluster.endpoints))));
 }
 
 fn routing(c: &mut Criterion) {
@@ -107,7 +139,7 @@ fn fields(c: &mut Criterion) {
             |headers| {
                 hop_by_hop::strip_request(headers);
                 headers.remove(header::EXPECT);
-                forwarded::outbound(headers, &mut rng);
+                forwarded::outbound(headers, ForwardedSettings::default(), None, &mut rng);
             },
             criterion::BatchSize::SmallInput,
         );

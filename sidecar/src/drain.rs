@@ -14,9 +14,11 @@
 
 use std::{
     future::Future,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
+use futures_util::FutureExt as _;
 use tokio::sync::watch;
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
@@ -187,10 +189,12 @@ impl Drain {
     {
         let mut watcher = self.watcher();
         tokio::spawn(self.tasks.track_future(async move {
+            let mut task = pin!(task);
             tokio::select! {
                 biased;
-                () = task => {}
-                () = watcher.reached(Phase::Forced) => {}
+                () = &mut task => {}
+                // It may have been asked a moment before. If it watches for the same, it can say why it ends.
+                () = watcher.reached(Phase::Forced) => drop(task.now_or_never()),
             }
         }));
     }
@@ -231,7 +235,7 @@ impl Watcher {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::FutureExt;
+    use std::{future::poll_fn, task::Poll};
 
     use super::*;
 
@@ -245,6 +249,27 @@ mod tests {
         parent.advance(Phase::Closing);
         assert_eq!((early.phase(), other.phase()), (Phase::Closing, Phase::Closing));
         assert_eq!(parent.child().phase(), Phase::Closing, "a late one is as far");
+    }
+
+    #[tokio::test]
+    async fn a_task_that_watches_for_the_same_ends_in_its_own_way() {
+        let drain = Drain::new();
+        let (forcing, (end, ended)) = (drain.clone(), tokio::sync::oneshot::channel());
+        let mut end = Some(end);
+        // The drain is forced just after it has looked.
+        drain.spawn(poll_fn(move |_| match forcing.phase() {
+            Phase::Forced => {
+                if let Some(end) = end.take() {
+                    end.send(()).unwrap();
+                }
+                Poll::Ready(())
+            }
+            Phase::Running | Phase::Draining | Phase::Closing => {
+                forcing.advance(Phase::Forced);
+                Poll::Pending
+            }
+        }));
+        ended.await.unwrap();
     }
 
     #[tokio::test]

@@ -27,18 +27,22 @@ pub mod pipeline;
 // Data side: effects.
 pub mod accept;
 pub mod connect;
+pub mod health;
 pub mod relay;
 pub mod tls;
 
 // Data side, decisions: pure; `now` and `rng` are arguments.
+pub mod authz;
 pub mod balance;
 pub mod detect;
 pub mod headers;
+pub mod proxy_protocol;
 pub mod resilience;
 pub mod route;
 
 // Shared nouns and seams.
 pub mod buffer;
+pub mod canonical;
 pub mod clock;
 pub mod model;
 pub mod net;

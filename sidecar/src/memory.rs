@@ -48,9 +48,12 @@ pub fn watch(load: &Arc<Load>) {
                 return;
             };
             if load.looked(resident) {
-                let is_over = load.is_over();
                 let exceeded = load.exceeded.load(Ordering::Relaxed);
-                tracing::warn!(resident, budget, is_over, exceeded, "memory budget");
+                if load.is_over() {
+                    tracing::warn!(resident, budget, exceeded, "over the memory budget: new work is refused");
+                } else {
+                    tracing::info!(resident, budget, exceeded, "within the memory budget again");
+                }
             }
             tokio::time::sleep(if resident < budget / 2 { CALM } else { ALERT }).await;
         }

@@ -41,11 +41,11 @@ impl Readiness {
         self.waiting.borrow().iter().copied().collect()
     }
 
-    /// Waits until nothing is waited for but `last`.
-    pub async fn until_only(&self, last: &'static str) {
+    /// Waits until nothing is waited for but these.
+    pub async fn until_only(&self, last: &[&'static str]) {
         let mut waiting = self.waiting.subscribe();
         // The sender lives as long as `self`, so this ends only when the condition holds.
-        drop(waiting.wait_for(|waiting| waiting.iter().all(|name| *name == last)).await);
+        drop(waiting.wait_for(|waiting| waiting.iter().all(|name| last.contains(name))).await);
     }
 }
 

@@ -63,6 +63,46 @@ fn check_sums_up_a_sound_file() {
 }
 
 #[test]
+fn check_sums_up_where_requests_and_streams_go_and_whose_word_is_taken() {
+    let folder = Folder::new();
+    folder.write("orders.yaml", "endpoints: [{address: '10.0.0.7:4343'}]");
+    let text = GOOD
+        .replace(
+            "'127.0.0.1:8080'}",
+            "'127.0.0.1:8080', proxy_protocol: {from: [10.1.0.0/24]}, app_proxy_protocol: v2}",
+        )
+        .replace("'127.0.0.1:4340'}", "'127.0.0.1:4340', proxy_protocol: {from: ['::1']}}")
+        + "routes: [{name: shop, hosts: [shop.example], services: [orders], rules: [{clusters: [{name: orders}]}]}]\n\
+           tcp_routes: [{name: db, services: [orders], ports: [5432], snis: ['*.db.example', a.example], clusters: [{name: orders}]}]\n\
+           intercept: {inbound: {port: 4344, ports: [{port: 9000, app_proxy_protocol: v1}, {port: 9001}]}, outbound: {port: 4345}}\n";
+    let (code, out, err) = check(&folder.write("outrider.yaml", &text));
+    assert_eq!((code, err.as_str()), (0, ""));
+    for part in [
+        "from any workload of the trust domain; PROXY protocol by 10.1.0.0/24, told to the app\n",
+        "http, by authority; PROXY protocol by ::1/128\n",
+        "2 port(s) with rules of their own; 1 with the PROXY protocol\n",
+        "routes: 1\n  shop of shop.example, service orders: 1 rule(s) with 1 match(es), to orders\n",
+        "routes of opaque streams: 1\n  db of service orders; port 5432; TLS for *.db.example, TLS for a.example: to orders\n",
+    ] {
+        assert!(out.contains(part), "no {part:?} in:\n{out}");
+    }
+}
+
+#[test]
+fn check_says_that_rules_let_connect_whom_they_name() {
+    let folder = Folder::new();
+    folder.write("orders.yaml", "endpoints: []");
+    let (_, without, _) = check(&folder.write("outrider.yaml", GOOD));
+    let rules =
+        format!("{GOOD}authorization: {{rules: [{{name: a, from_trust_domains: [demo.outrider]}}]}}\n");
+    let (code, with, err) = check(&folder.write("outrider.yaml", &rules));
+    assert_eq!((code, err.as_str()), (0, ""));
+    let whom = "from any workload of the trust domain";
+    assert!(without.contains(&format!("{whom}\n")), "{without}");
+    assert!(with.contains(&format!("{whom}, and of those that rules name\n")), "{with}");
+}
+
+#[test]
 fn check_names_every_fault_with_its_line() {
     let folder = Folder::new();
     let text = GOOD

@@ -5,16 +5,17 @@
 use std::{env, fs, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::Request;
+use http::{Request, StatusCode};
 use http_body_util::Empty;
 use hyper_util::rt::TokioIo;
 use outrider::{
     connect,
     headers::framing::FramingError,
-    model::ClusterName,
+    model::{ClusterName, health::Tally, wanted::Key},
     pipeline::error::ProxyError,
     relay::received::Broken,
-    resilience::{circuit_breaker::Overflow, retry::Processed},
+    resilience::{circuit_breaker::Overflow, fault::Abort, retry::Processed},
+    telemetry::explain,
 };
 use tokio::io::AsyncWriteExt;
 
@@ -42,20 +43,29 @@ fn one_of_each(http: &Arc<Broken>) -> Vec<ProxyError> {
         ProxyError::HeadersTooLarge,
         ProxyError::Unsupported("CONNECT"),
         ProxyError::NoRoute { authority: "orders".to_owned() },
+        ProxyError::NoRule { authority: "orders".to_owned() },
+        ProxyError::NotDiscovered(Key::name("orders").unwrap()),
         ProxyError::NotAllowed,
-        ProxyError::NoEndpoint { cluster: cluster.clone() },
+        ProxyError::NoLongerAllowed,
+        ProxyError::NotAuthorized,
+        ProxyError::NoEndpoint { cluster: cluster.clone(), tally: Tally::default() },
         overflow(Overflow::Requests),
         overflow(Overflow::Connections),
         overflow(Overflow::Pending),
+        overflow(Overflow::Peer),
         overflow(Overflow::Memory),
+        ProxyError::RateLimited { cluster: cluster.clone(), quota: None },
+        ProxyError::FaultInjected(Abort { status: StatusCode::SERVICE_UNAVAILABLE, grpc_status: 14 }),
         ProxyError::Connect { endpoint, source: refused() },
         ProxyError::Identity { endpoint, source: refused() },
-        ProxyError::NotProcessed { endpoint },
+        ProxyError::NotProcessed { endpoint, said: None },
         ProxyError::Reset { endpoint, source: Arc::clone(http) },
         ProxyError::Protocol { endpoint, source: Arc::clone(http) },
         ProxyError::BadResponse { endpoint, source: FramingError::ContentLength },
         ProxyError::ResponseHeadersTooLarge { endpoint },
+        ProxyError::TryTimeout { endpoint, limit: Duration::from_secs(1) },
         ProxyError::Timeout { limit: Duration::from_secs(1) },
+        ProxyError::DeadlineExceeded { limit: Duration::from_secs(1) },
         ProxyError::Idle { limit: Duration::from_secs(300) },
         ProxyError::Downstream,
     ]
@@ -70,10 +80,20 @@ fn event(error: &ProxyError) -> &'static str {
         }
         ProxyError::Unsupported(_) => "The request asks for a feature of HTTP that is not carried.",
         ProxyError::NoRoute { .. } => "No cluster has this authority.",
+        ProxyError::NoRule { .. } => {
+            "The host or service has rules (`routes`), and the request is of none of them."
+        }
+        ProxyError::NotDiscovered(_) => {
+            "Nobody knows where it leads, and the controller did not say so in time."
+        }
         ProxyError::NotAllowed => {
             "The caller may not call here any more, or may not ask for this in plaintext."
         }
-        ProxyError::NoEndpoint { .. } => "The cluster has no endpoint.",
+        ProxyError::NoLongerAllowed => {
+            "The rules changed while the request waited for its answer, and allow it no more."
+        }
+        ProxyError::NotAuthorized => "No rule of `authorization` allows the call.",
+        ProxyError::NoEndpoint { .. } => "The cluster has no endpoint that may be asked.",
         ProxyError::Overflow { cap: Overflow::Requests, .. } => "The cluster's cap on requests is reached.",
         ProxyError::Overflow { cap: Overflow::Connections, .. } => {
             "The cluster's cap on connections is reached."
@@ -81,9 +101,14 @@ fn event(error: &ProxyError) -> &'static str {
         ProxyError::Overflow { cap: Overflow::Pending, .. } => {
             "The cluster's cap on requests that wait for a connection is reached."
         }
+        ProxyError::Overflow { cap: Overflow::Peer, .. } => {
+            "The caller has its share of the cap on requests, `max_peer_percent`."
+        }
         ProxyError::Overflow { cap: Overflow::Memory, .. } => {
             "The process is over its memory budget, and the cluster has some requests in flight."
         }
+        ProxyError::RateLimited { .. } => "A rate limit is reached.",
+        ProxyError::FaultInjected(_) => "A `fault` orders this answer, with this status or another.",
         ProxyError::Connect { .. } => "No connection to the endpoint could be had.",
         ProxyError::Identity { .. } => "Who answers at the endpoint's address is not who it must be.",
         ProxyError::NotProcessed { .. } => {
@@ -97,7 +122,11 @@ fn event(error: &ProxyError) -> &'static str {
         ProxyError::ResponseHeadersTooLarge { .. } => {
             "The answer's header block is beyond `header_bytes` or `header_count`."
         }
+        ProxyError::TryTimeout { .. } => "No answer within the time of one attempt.",
         ProxyError::Timeout { .. } => "No answer within the request's timeout.",
+        ProxyError::DeadlineExceeded { .. } => {
+            "The time that the caller gave ran out: its `grpc-timeout`, or what it had left itself."
+        }
         ProxyError::Idle { .. } => "Nothing moved in either direction for too long before an answer.",
         ProxyError::Downstream => "The downstream broke off its request.",
     }
@@ -160,6 +189,17 @@ async fn the_table_of_answers_is_what_the_code_does() {
         return;
     }
     assert_eq!(written.trim(), fresh.trim(), "out of date: run with UPDATE_DOCS=1");
+}
+
+#[tokio::test]
+async fn every_reason_can_be_explained() {
+    for error in one_of_each(&Arc::new(hyper_error().await)) {
+        assert!(
+            explain::of_reason(error.reason()).is_some(),
+            "{} needs its words in remedy.rs",
+            error.reason()
+        );
+    }
 }
 
 #[tokio::test]

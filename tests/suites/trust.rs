@@ -166,15 +166,6 @@ async fn echoes(stream: &mut TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-async fn echo() -> TcpApp {
-    TcpApp::start(async |mut stream| {
-        let (mut read, mut write) = stream.split();
-        drop(tokio::io::copy(&mut read, &mut write).await);
-        drop(write.shutdown().await);
-    })
-    .await
-}
-
 /// The status of one request through a caller.
 async fn status(caller: &Member) -> StatusCode {
     Client::http1(caller.sidecar.address_of("out")).await.get("/").await.unwrap().status()
@@ -182,7 +173,7 @@ async fn status(caller: &Member) -> StatusCode {
 
 #[tokio::test]
 async fn callers_of_a_root_taken_out_are_cut_and_the_others_lose_nothing() {
-    let (roots, http, tcp) = (Roots::new(), HttpApp::named("orders").await, echo().await);
+    let (roots, http, tcp) = (Roots::new(), HttpApp::named("orders").await, TcpApp::echo().await);
     let hub = roots.callee("orders", roots.a.leaf("orders"), &http, &tcp).await;
     let web_a = roots.caller("web-a", roots.a.leaf("web-a"), &[&hub]).await;
     let web_b = roots.caller("web-b", roots.b.leaf("web-b"), &[&hub]).await;
@@ -209,7 +200,7 @@ async fn callers_of_a_root_taken_out_are_cut_and_the_others_lose_nothing() {
 
 #[tokio::test]
 async fn callees_of_a_root_taken_out_are_cut_and_requests_go_elsewhere() {
-    let (roots, http, tcp) = (Roots::new(), HttpApp::named("orders").await, echo().await);
+    let (roots, http, tcp) = (Roots::new(), HttpApp::named("orders").await, TcpApp::echo().await);
     let orders_a = roots.callee("orders", roots.a.leaf("orders"), &http, &tcp).await;
     let orders_b = roots.callee("orders", roots.b.leaf("orders"), &http, &tcp).await;
     let hub = roots.caller("web", roots.a.leaf("web"), &[&orders_a, &orders_b]).await;
@@ -268,7 +259,7 @@ async fn a_half_closed_stream_without_traffic_is_cut_too() {
 
 #[tokio::test]
 async fn another_root_or_a_renewal_closes_nothing() {
-    let (roots, http, tcp) = (Roots::new(), HttpApp::named("orders").await, echo().await);
+    let (roots, http, tcp) = (Roots::new(), HttpApp::named("orders").await, TcpApp::echo().await);
     let orders = roots.callee("orders", roots.b.leaf("orders"), &http, &tcp).await;
     let web = roots.caller("web", roots.a.leaf("web"), &[&orders]).await;
     let mut stream = web.stream().await;
@@ -294,7 +285,7 @@ async fn another_root_or_a_renewal_closes_nothing() {
 
 #[tokio::test]
 async fn a_peer_whose_certificate_ran_out_is_kept_until_its_root_goes() {
-    let (roots, http, tcp) = (Roots::new(), HttpApp::named("orders").await, echo().await);
+    let (roots, http, tcp) = (Roots::new(), HttpApp::named("orders").await, TcpApp::echo().await);
     let hub = roots.callee("orders", roots.a.leaf("orders"), &http, &tcp).await;
     let life = Duration::from_secs(4);
     let end = SystemTime::now() + life;

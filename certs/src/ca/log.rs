@@ -1,16 +1,20 @@
 //! The issuance log: one JSON object per line for every certificate signed.
 //!
 //! A line is appended and flushed before the certificate leaves the CA, so
-//! what is not in the log was never handed out. Lines hold no secrets. The
+//! what is not in the log was never handed out. Lines hold no secrets. A
 //! file is opened for every line: it may be moved away at any time.
+//!
+//! In a container the lines go to standard output, where whoever runs the
+//! container collects them.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::review::Pod;
 use crate::files;
 use crate::spiffe_id::SpiffeId;
 
@@ -22,6 +26,8 @@ pub(super) enum ProofKind {
     JoinToken,
     /// Its current SVID.
     Svid,
+    /// A service account's token.
+    ServiceAccount,
     /// The operator, with `outrider-ca issue`.
     Operator,
     /// None: it is the CA's own server certificate.
@@ -38,6 +44,9 @@ pub(super) struct Entry<'a> {
     pub(super) proof: ProofKind,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) token_id: Option<String>,
+    /// The pod that a service account's token is bound to.
+    #[serde(flatten)]
+    pub(super) pod: Option<&'a Pod>,
     /// RFC 3339.
     pub(super) not_after: String,
     /// SHA-256 of the certified public key, hexadecimal.
@@ -46,38 +55,60 @@ pub(super) struct Entry<'a> {
     pub(super) bundle_sequence: u64,
 }
 
-/// The file the lines go to.
+/// Where the lines go to.
 #[derive(Debug)]
-pub(super) struct IssuanceLog {
-    place: PathBuf,
+pub(super) enum IssuanceLog {
+    /// The file of that name.
+    File(PathBuf),
+    /// Standard output, and nothing else does.
+    #[cfg(feature = "kubernetes")]
+    Output,
 }
 
 impl IssuanceLog {
-    pub(super) fn new(place: PathBuf) -> Self {
-        Self { place }
+    pub(super) fn in_file(place: PathBuf) -> Self {
+        Self::File(place)
     }
 
-    /// The file, for messages.
-    pub(super) fn place(&self) -> &std::path::Path {
-        &self.place
-    }
-
-    /// Writes a line and flushes it. Several processes may do so at once: a
-    /// line is one write to a file opened for appending.
-    pub(super) fn append(&self, entry: &Entry<'_>) -> io::Result<()> {
-        let is_new = !fs::exists(&self.place)?;
-        let mut file =
-            OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(&self.place)?;
-        let mut line = Vec::with_capacity(512);
-        if ends_in_half_a_line(&file)? {
-            line.push(b'\n');
+    /// Where that is, for messages.
+    pub(super) fn place(&self) -> std::path::Display<'_> {
+        match self {
+            Self::File(place) => place.display(),
+            #[cfg(feature = "kubernetes")]
+            Self::Output => Path::new("standard output").display(),
         }
-        serde_json::to_writer(&mut line, entry)?;
-        line.push(b'\n');
-        file.write_all(&line)?;
-        file.sync_data()?;
-        if is_new { files::flush_folder(files::folder_of(&self.place)) } else { Ok(()) }
     }
+
+    /// Writes a line and flushes it.
+    pub(super) fn append(&self, entry: &Entry<'_>) -> io::Result<()> {
+        match self {
+            Self::File(place) => append(place, entry),
+            #[cfg(feature = "kubernetes")]
+            Self::Output => {
+                let mut line = serde_json::to_vec(entry)?;
+                line.push(b'\n');
+                let mut output = io::stdout().lock();
+                output.write_all(&line)?;
+                output.flush()
+            }
+        }
+    }
+}
+
+/// Several processes may do so at once: a line is one write to a file opened
+/// for appending.
+fn append(place: &Path, entry: &Entry<'_>) -> io::Result<()> {
+    let is_new = !fs::exists(place)?;
+    let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(place)?;
+    let mut line = Vec::with_capacity(512);
+    if ends_in_half_a_line(&file)? {
+        line.push(b'\n');
+    }
+    serde_json::to_writer(&mut line, entry)?;
+    line.push(b'\n');
+    file.write_all(&line)?;
+    file.sync_data()?;
+    if is_new { files::flush_folder(files::folder_of(place)) } else { Ok(()) }
 }
 
 /// Whether a crash or a full disk cut the last line short.

@@ -105,6 +105,7 @@ impl Metrics {
         let value = match proof {
             ProofKind::JoinToken => "join_token",
             ProofKind::Svid => "svid",
+            ProofKind::ServiceAccount => "service_account",
             ProofKind::Operator => "operator",
             ProofKind::CaItself => "ca_itself",
         };

@@ -1,4 +1,4 @@
-//! What the operator does with the state folder: tokens, and certificates by
+//! What the operator does with the CA's state: tokens, and certificates by
 //! hand. Works beside a running server.
 
 use std::sync::Arc;
@@ -9,8 +9,9 @@ use rustls_pki_types::CertificateDer;
 use super::issue;
 use super::issuer::{self, Proof, Wish};
 use super::refusal::Refusal;
+use super::review;
 use super::state::CaState;
-use super::tokens;
+use super::tokens::{self, StoredToken};
 use crate::join_token::{Credential, JoinToken, TokenId};
 use crate::spiffe_id::SpiffeId;
 
@@ -43,6 +44,9 @@ impl CaState {
         now: SystemTime,
     ) -> Result<JoinToken, OperatorError> {
         issuer::check_id(self, id).map_err(refused)?;
+        if self.has_service_accounts() && review::is_of_service_account(id) {
+            return Err(refused(Refusal::NeedsServiceAccount(id.clone())));
+        }
         let random = || OperatorError("no random bytes from the operating system".to_owned());
         let number = TokenId::from_bytes(issue::random().map_err(|_| random())?);
         let credential = Credential::new(number, issue::random().map_err(|_| random())?);
@@ -51,7 +55,7 @@ impl CaState {
         let token = JoinToken::new(credential.clone(), self.root_spki_sha256(), id.clone(), expires_at)
             .map_err(|e| OperatorError(e.to_string()))?;
         self.tokens()
-            .add(&credential, id, token.expires_at(), now)
+            .add(&credential, &StoredToken::new(&credential, id, token.expires_at()), now)
             .map_err(|e: tokens::Error| OperatorError(e.to_string()))?;
         Ok(token)
     }
@@ -83,6 +87,7 @@ impl CaState {
             csr_pem: csr_pem.to_owned(),
             validity,
             bundle_sequence: self.bundle().sequence(),
+            names: Arc::default(),
         };
         let issued = issuer::issue(self, &wish, now).map_err(refused)?;
         Ok(IssuedByHand { chain: vec![issued.leaf], serial: issued.serial, not_after: issued.not_after })

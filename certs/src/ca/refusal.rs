@@ -5,7 +5,7 @@ use std::io;
 use tonic::{Code, Status};
 
 use super::limits::Exceeded;
-use super::{csr, issue, tokens};
+use super::{csr, issue, review, tokens};
 use crate::spiffe_id::{SpiffeId, TrustDomain};
 
 /// Why a request got no certificate. `Display` is for the CA's operator.
@@ -15,8 +15,18 @@ pub(super) enum Refusal {
     #[error("the caller has shown neither a join token (authorization: Bearer) nor a client certificate")]
     NoProof,
     /// The authorization header holds something else.
-    #[error("the authorization header does not hold a join token's credential (Bearer orc1...)")]
+    #[error(
+        "the authorization header does not hold a credential that this CA takes (Bearer and a join token's orc1..., or a service account's token where the CA runs in Kubernetes)"
+    )]
     NotAToken,
+    /// The service account's token is not taken.
+    #[error(transparent)]
+    Review(#[from] review::Error),
+    /// A service account proves itself by its token, every time.
+    #[error(
+        "{0} is a service account's ID: a certificate for it is got with the service account's token alone: neither an earlier certificate nor a join token will do"
+    )]
+    NeedsServiceAccount(SpiffeId),
     /// The token is not taken.
     #[error(transparent)]
     Token(#[from] tokens::Error),
@@ -71,7 +81,11 @@ impl Refusal {
                 }
                 tokens::Error::TooMany => Code::ResourceExhausted,
                 tokens::Error::Io { .. } => Code::Unavailable,
+                #[cfg(feature = "kubernetes")]
+                tokens::Error::Api(_) => Code::Unavailable,
             },
+            Self::Review(error) => error.code(),
+            Self::NeedsServiceAccount(_) => Code::Unauthenticated,
             Self::OtherTrustDomain { .. } | Self::Reserved(_) => Code::PermissionDenied,
             Self::Csr(error) => match error {
                 csr::Error::OtherName { .. } => Code::PermissionDenied,
@@ -101,7 +115,11 @@ impl Refusal {
                 tokens::Error::Used => "token_used",
                 tokens::Error::Expired { .. } => "token_expired",
                 tokens::Error::TooMany | tokens::Error::Io { .. } => "token_store",
+                #[cfg(feature = "kubernetes")]
+                tokens::Error::Api(_) => "token_store",
             },
+            Self::Review(error) => error.reason(),
+            Self::NeedsServiceAccount(_) => "needs_service_account",
             Self::SvidExpired(_) => "svid_expired",
             Self::OtherTrustDomain { .. } => "other_trust_domain",
             Self::Reserved(_) => "reserved_id",
@@ -118,7 +136,8 @@ impl Refusal {
 
     /// The answer. Where the fault is the CA's, its file names stay with it.
     pub(super) fn status(&self) -> Status {
-        let message = if matches!(self, Self::Token(tokens::Error::Io { .. })) {
+        let is_store = matches!(self, Self::Token(_)) && self.reason() == "token_store";
+        let message = if is_store && self.code() == Code::Unavailable {
             "the CA cannot read its join tokens".to_owned()
         } else if matches!(self, Self::Log { .. }) {
             "the CA cannot write its issuance log, so it issues nothing".to_owned()

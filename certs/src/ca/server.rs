@@ -8,7 +8,7 @@ use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::Request;
 use hyper::body::Incoming;
@@ -18,20 +18,20 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_rustls::TlsAcceptor;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
 use super::acknowledgements::{Acknowledgements, Holder};
 use super::issue::ServerSan;
-use super::issuer::Validity;
+use super::issuer::{NamesOf, Validity};
 use super::limits::{Limits, RateLimiter};
 use super::metrics::Metrics;
-use super::service::{Ca, Remote, metrics_router, router};
+use super::review::Reviewer;
+use super::service::{Ca, Remote, States, metrics_router, router};
 use super::state::CaState;
-use super::tls;
+use super::tls::Secure;
 use crate::clock::WallClock;
 use crate::verify::{Peer, peer_of_verified};
 
@@ -59,6 +59,10 @@ pub struct Options {
     /// DNS names and addresses in the server's certificate, for clients that
     /// check those.
     pub names: Vec<ServerSan>,
+    /// Further names in the certificates of some workloads, by their ID.
+    pub workload_names: NamesOf,
+    /// Judges service accounts' tokens, where those are taken as proof.
+    pub reviewer: Option<Arc<dyn Reviewer>>,
     /// Where `/live`, `/ready` and `/metrics` are served, in plaintext.
     pub metrics_listener: Option<TcpListener>,
 }
@@ -80,13 +84,30 @@ pub async fn serve(
     clock: Arc<dyn WallClock>,
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
-    let state = Arc::new(state);
-    if let Err(error) = state.sweep_tokens(clock.now()) {
-        tracing::warn!(%error, "old join tokens could not be swept");
-    }
-    let config = tls::server_config(&state, options.names, &clock).map_err(|e| ServeError(e.to_string()))?;
+    let (_one, states) = watch::channel(Arc::new(state));
+    serve_newest(listener, states, options, clock, shutdown).await
+}
+
+/// As [`serve`], with whatever state is the newest: another replica may change
+/// it.
+///
+/// # Errors
+/// Only at the start, when the CA cannot make its own certificate.
+pub async fn serve_newest(
+    listener: TcpListener,
+    states: States,
+    options: Options,
+    clock: Arc<dyn WallClock>,
+    shutdown: CancellationToken,
+) -> Result<(), ServeError> {
+    let first = Arc::clone(&states.borrow());
+    sweep(first, clock.now()).await;
+    let secure = Secure::new(states.clone(), options.names, Arc::clone(&clock))
+        .map_err(|e| ServeError(e.to_string()))?;
     let ca = Arc::new(Ca {
-        state,
+        states,
+        reviewer: options.reviewer,
+        names: Arc::new(options.workload_names),
         clock,
         validity: options.validity,
         rates: RateLimiter::new(&options.limits),
@@ -96,7 +117,7 @@ pub async fn serve(
     let tasks = Tasks { tracker: TaskTracker::new(), shutdown, force: CancellationToken::new() };
     let secured = Server {
         router: router(&ca, &options.limits),
-        tls: Some(TlsAcceptor::from(Arc::new(config))),
+        tls: Some(secure),
         permits: Arc::new(Semaphore::new(options.limits.connections)),
         limits: options.limits.clone(),
         tasks: tasks.clone(),
@@ -119,6 +140,14 @@ pub async fn serve(
     tokio::join!(Arc::new(secured).accept(listener), metrics);
     tasks.finish(options.limits.grace).await;
     Ok(())
+}
+
+/// Removes old join tokens, where that may block.
+async fn sweep(state: Arc<CaState>, now: SystemTime) {
+    let swept = tokio::task::spawn_blocking(move || state.sweep_tokens(now)).await;
+    if let Ok(Err(error)) = swept {
+        tracing::warn!(%error, "old join tokens could not be swept");
+    }
 }
 
 /// The tasks of all connections, and how they are told to end.
@@ -165,7 +194,7 @@ where
 struct Server {
     router: axum::Router,
     /// `None`: plaintext.
-    tls: Option<TlsAcceptor>,
+    tls: Option<Secure>,
     permits: Arc<Semaphore>,
     limits: Limits,
     tasks: Tasks,
@@ -213,7 +242,7 @@ impl Server {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%address, %error, "TCP_NODELAY could not be set");
         }
-        let Some(acceptor) = &self.tls else {
+        let Some(acceptor) = self.tls.as_ref().map(Secure::acceptor) else {
             return Box::pin(self.talk(stream, Remote::new(address, None))).await;
         };
         let handshake = tokio::select! {

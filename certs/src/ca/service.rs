@@ -10,18 +10,21 @@ use axum::extract::{Extension, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::{HeaderMap, StatusCode, header};
+use tokio::sync::watch;
 use tonic::Status;
 use tower::ServiceBuilder;
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tower::load_shed::LoadShedLayer;
 use tower::timeout::TimeoutLayer;
 use tower::timeout::error::Elapsed;
+use zeroize::Zeroizing;
 
 use super::acknowledgements::{Acknowledgements, Holder};
-use super::issuer::{self, Issued, Proof, Validity, Wish};
+use super::issuer::{self, Issued, NamesOf, Proof, Validity, Wish};
 use super::limits::{Caller, Limits, RateLimiter};
 use super::metrics::Metrics;
 use super::refusal::Refusal;
+use super::review::{self, Reviewed, Reviewer};
 use super::state::CaState;
 use crate::api::istio_v1_auth::istio_certificate_service_server::{
     IstioCertificateService, IstioCertificateServiceServer,
@@ -47,9 +50,16 @@ pub(super) struct Remote {
     leaf: Mutex<Option<(Holder, SystemTime)>>,
 }
 
+/// The CA's state, and whichever it becomes.
+pub type States = watch::Receiver<Arc<CaState>>;
+
 /// What all requests share.
 pub(super) struct Ca {
-    pub(super) state: Arc<CaState>,
+    /// The newest state; a request sees one.
+    pub(super) states: States,
+    /// Judges service accounts' tokens, where there are any.
+    pub(super) reviewer: Option<Arc<dyn Reviewer>>,
+    pub(super) names: Arc<NamesOf>,
     pub(super) clock: Arc<dyn WallClock>,
     pub(super) validity: Validity,
     pub(super) rates: RateLimiter,
@@ -98,7 +108,7 @@ impl IstioCertificateService for CertificateService {
         match self.0.create(&remote, request).await {
             Ok(issued) => {
                 self.0.note(&remote, &issued);
-                Ok(tonic::Response::new(self.0.response(&issued.0)))
+                Ok(tonic::Response::new(response(&issued)))
             }
             Err(refusal) => {
                 self.0.log_refusal(&remote, &refusal);
@@ -108,10 +118,26 @@ impl IstioCertificateService for CertificateService {
     }
 }
 
-/// What was issued, and the bundle sequence its holder told.
-type Told = (Issued, u64);
+/// What was issued, by what state, and the bundle sequence its holder told.
+struct Told {
+    issued: Issued,
+    state: Arc<CaState>,
+    sequence: u64,
+}
+
+/// What a caller shows.
+enum Shown {
+    /// What can be judged here.
+    Proof(Proof),
+    /// What looks like a service account's token.
+    ServiceAccount(Zeroizing<String>),
+}
 
 impl Ca {
+    pub(super) fn state(&self) -> Arc<CaState> {
+        Arc::clone(&self.states.borrow())
+    }
+
     async fn create(
         &self,
         remote: &Remote,
@@ -122,21 +148,59 @@ impl Ca {
         let headers = metadata.as_ref();
         let wanted = u64::try_from(message.validity_duration).map_err(|_| Refusal::NegativeValidity)?;
         let wanted = (wanted > 0).then(|| Duration::from_secs(wanted));
+        let proof = match self.shown(headers, remote)? {
+            Shown::Proof(proof) => proof,
+            Shown::ServiceAccount(token) => Proof::Reviewed(self.reviewed(&token).await?),
+        };
         let wish = Wish {
-            proof: proof(headers, remote)?,
+            proof,
             csr_pem: message.csr,
             validity: self.validity.of(wanted),
             bundle_sequence: bundle_sequence(headers),
+            names: Arc::clone(&self.names),
         };
-        let (state, now) = (Arc::clone(&self.state), self.clock.now());
-        // Flushing the token and the log to disk may take a while.
+        let (state, now) = (self.state(), self.clock.now());
+        // Flushing the token and the log to disk, or asking the API server, may take a while.
         let work = tokio::task::spawn_blocking(move || {
-            issuer::issue(&state, &wish, now).map(|issued| (issued, wish.bundle_sequence))
+            let issued = issuer::issue(&state, &wish, now)?;
+            Ok(Told { issued, state, sequence: wish.bundle_sequence })
         });
         work.await.unwrap_or(Err(Refusal::Stopping))
     }
 
-    fn note(&self, remote: &Remote, (issued, sequence): &Told) {
+    async fn reviewed(&self, token: &str) -> Result<Reviewed, Refusal> {
+        let reviewer = self.reviewer.as_ref().ok_or(Refusal::NotAToken)?;
+        Ok(reviewer.review(token).await?)
+    }
+
+    /// A token counts before the SVID: who brings one wants a new beginning.
+    fn shown(&self, headers: &HeaderMap, remote: &Remote) -> Result<Shown, Refusal> {
+        let Some(value) = headers.get(header::AUTHORIZATION) else {
+            let peer = remote.peer.clone().ok_or(Refusal::NoProof)?;
+            // Whose pod is gone shall not go on by what it once got.
+            if self.state().has_service_accounts() && review::is_of_service_account(peer.id()) {
+                return Err(Refusal::NeedsServiceAccount(peer.id().clone()));
+            }
+            return Ok(Shown::Proof(Proof::Svid(peer)));
+        };
+        let text = value.to_str().map_err(|_| Refusal::NotAToken)?;
+        // RFC 9110 §11.1: the scheme's case does not matter.
+        let (scheme, credential) = text.split_once(' ').ok_or(Refusal::NotAToken)?;
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return Err(Refusal::NotAToken);
+        }
+        let credential = credential.trim();
+        if let Some(credential) = Credential::parse(credential) {
+            return Ok(Shown::Proof(Proof::Token(credential)));
+        }
+        let is_reviewed = self.reviewer.is_some() && credential.len() <= review::MAX_TOKEN_BYTES;
+        is_reviewed
+            .then(|| Shown::ServiceAccount(Zeroizing::new(credential.to_owned())))
+            .ok_or(Refusal::NotAToken)
+    }
+
+    fn note(&self, remote: &Remote, told: &Told) {
+        let issued = &told.issued;
         self.metrics.issued(issued.proof);
         tracing::info!(
             spiffe_id = %issued.id,
@@ -149,12 +213,7 @@ impl Ca {
         if let Some((replaced, _)) = remote.leaf().replace((holder, issued.not_after)) {
             self.holders.forget(&replaced);
         }
-        self.holders.note(holder, *sequence, issued.not_after, self.clock.now());
-    }
-
-    fn response(&self, issued: &Issued) -> IstioCertificateResponse {
-        let chain = [&issued.leaf, self.state.root()];
-        IstioCertificateResponse { cert_chain: chain.map(|der| pem::certificate(der)).to_vec() }
+        self.holders.note(holder, told.sequence, issued.not_after, self.clock.now());
     }
 
     fn log_refusal(&self, remote: &Remote, refusal: &Refusal) {
@@ -188,17 +247,10 @@ impl Remote {
     }
 }
 
-/// A token counts before the SVID: who brings one wants a new beginning.
-fn proof(headers: &HeaderMap, remote: &Remote) -> Result<Proof, Refusal> {
-    if let Some(value) = headers.get(header::AUTHORIZATION) {
-        let text = value.to_str().map_err(|_| Refusal::NotAToken)?;
-        // RFC 9110 §11.1: the scheme's case does not matter.
-        let (scheme, credential) = text.split_once(' ').ok_or(Refusal::NotAToken)?;
-        let credential =
-            Credential::parse(credential.trim()).filter(|_| scheme.eq_ignore_ascii_case("bearer"));
-        return credential.map(Proof::Token).ok_or(Refusal::NotAToken);
-    }
-    remote.peer.clone().map(Proof::Svid).ok_or(Refusal::NoProof)
+/// The leaf and the root that signed it.
+fn response(told: &Told) -> IstioCertificateResponse {
+    let chain = [&told.issued.leaf, told.state.root()];
+    IstioCertificateResponse { cert_chain: chain.map(|der| pem::certificate(der)).to_vec() }
 }
 
 /// 0 when the caller tells none, or nothing that is a number.
@@ -224,7 +276,8 @@ async fn bundle(
     if let Some((holder, not_after)) = leaf.filter(|(_, not_after)| now <= *not_after) {
         ca.holders.note(holder, bundle_sequence(&headers), not_after, now);
     }
-    let bundle = ca.state.bundle();
+    let state = ca.state();
+    let bundle = state.bundle();
     let age = bundle.refresh_hint().unwrap_or_default().as_secs();
     let answer = [
         (header::CONTENT_TYPE, "application/json".to_owned()),
@@ -235,7 +288,8 @@ async fn bundle(
 
 /// Ready means: a certificate asked for now could be signed.
 async fn ready(State(ca): State<Arc<Ca>>) -> Response {
-    let root = ca.state.signing_root();
+    let state = ca.state();
+    let root = state.signing_root();
     let now = ca.clock.now();
     if now < root.not_before || now >= root.not_after {
         return (StatusCode::SERVICE_UNAVAILABLE, "the CA's root is not valid at this time\n")
@@ -245,7 +299,7 @@ async fn ready(State(ca): State<Arc<Ca>>) -> Response {
 }
 
 async fn metrics(State(ca): State<Arc<Ca>>) -> Response {
-    let text = ca.metrics.render(&ca.state, &ca.holders, ca.clock.now());
+    let text = ca.metrics.render(&ca.state(), &ca.holders, ca.clock.now());
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], text).into_response()
 }

@@ -1,4 +1,4 @@
-//! The CA's state folder.
+//! The CA's state, and the folder it is kept in.
 //!
 //! ```text
 //! DIR/                0700
@@ -12,6 +12,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{Issuer, KeyPair};
@@ -23,18 +24,19 @@ use zeroize::{Zeroize as _, Zeroizing};
 use super::issue::{self, SigningRoot};
 use super::log::IssuanceLog;
 use super::tokens::TokenStore;
+use super::tokens::folder::FolderTokens;
 use crate::certificate::{LeafError, Validity, parse, spki_sha256};
 use crate::files::{self, NotPrivate};
 use crate::spiffe_id::TrustDomain;
 use crate::trust_bundle::{self, TrustBundle};
 
-const STATE_FILE: &str = "ca.json";
+pub(super) const STATE_FILE: &str = "ca.json";
 const TOKEN_FOLDER: &str = "tokens";
 const LOG_FILE: &str = "issued.jsonl";
 /// Version of the layout that is written.
 const VERSION: u32 = 1;
 /// Largest state file that is read: [`trust_bundle::MAX_ROOTS`] roots fit.
-const MAX_STATE_BYTES: u64 = 256 * 1024;
+pub(super) const MAX_STATE_BYTES: u64 = 256 * 1024;
 /// What holders of the bundle are told about looking for a newer one, and what
 /// bounds the time a removed root stays trusted (Trust Domain and Bundle §6.1
 /// proposes five minutes).
@@ -99,6 +101,28 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// The API server did not do what was asked of it.
+    #[cfg(feature = "kubernetes")]
+    #[error("{place}: {reason}")]
+    Api {
+        /// The object.
+        place: PathBuf,
+        /// What went wrong.
+        reason: String,
+    },
+    /// The state is that of another trust domain.
+    #[cfg(feature = "kubernetes")]
+    #[error(
+        "{place} holds a CA for spiffe://{found}, not for spiffe://{wanted}; give another --trust-domain, or another place"
+    )]
+    OtherTrustDomain {
+        /// The object.
+        place: PathBuf,
+        /// What it is for.
+        found: TrustDomain,
+        /// What was asked for.
+        wanted: TrustDomain,
+    },
     /// No root could be made.
     #[error("making the root: {0}")]
     Root(String),
@@ -113,14 +137,24 @@ pub struct NewCa {
     pub root_lifetime: Duration,
 }
 
-/// A CA's state: its roots in memory, its tokens and log on disk.
+/// A CA's state: its roots in memory, its tokens and log where they are kept.
+///
+/// It never changes; other roots make another state, with the same stores.
 pub struct CaState {
     bundle: TrustBundle,
     root: SigningRoot,
     root_der: CertificateDer<'static>,
     root_spki_sha256: [u8; 32],
-    tokens: TokenStore,
-    log: IssuanceLog,
+    stores: Stores,
+}
+
+/// Where a CA keeps its join tokens and tells what it issued.
+#[derive(Clone)]
+pub(super) struct Stores {
+    pub(super) tokens: Arc<dyn TokenStore>,
+    pub(super) log: Arc<IssuanceLog>,
+    /// Whether service accounts prove themselves by their own tokens, and by nothing else.
+    pub(super) has_service_accounts: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -162,15 +196,7 @@ impl CaState {
             return Err(Error::AlreadyInitialised { place });
         }
         files::make_folder(&tokens).map_err(|source| at(&tokens, source))?;
-        let root =
-            issue::root(&new.trust_domain, now, new.root_lifetime).map_err(|e| Error::Root(e.to_string()))?;
-        let file = StateFile {
-            version: VERSION,
-            trust_domain: new.trust_domain.clone(),
-            sequence: 1,
-            roots: vec![RootFile { certificate: root.certificate_pem, key: root.key.serialize_pem() }],
-        };
-        let text = Zeroizing::new(serde_json::to_vec_pretty(&file).map_err(|e| Error::Root(e.to_string()))?);
+        let text = new_state(new, now)?;
         files::write_new(&place, &text).map_err(|source| {
             // Another `init` was faster.
             let is_taken = source.kind() == io::ErrorKind::AlreadyExists;
@@ -195,11 +221,17 @@ impl CaState {
             return Err(damaged(&place, format!("it has {size} bytes")));
         }
         let text = Zeroizing::new(std::fs::read(&place).map_err(|source| at(&place, source))?);
-        let file: StateFile = serde_json::from_slice(&text).map_err(|e| damaged(&place, e))?;
-        Self::load(dir, &place, file)
+        let stores = Stores {
+            tokens: Arc::new(FolderTokens::new(dir.join(TOKEN_FOLDER))),
+            log: Arc::new(IssuanceLog::in_file(dir.join(LOG_FILE))),
+            has_service_accounts: false,
+        };
+        Self::read(&text, &place, stores)
     }
 
-    fn load(dir: &Path, place: &Path, file: StateFile) -> Result<Self, Error> {
+    /// Reads what [`new_state`] wrote, from wherever it was kept.
+    pub(super) fn read(text: &[u8], place: &Path, stores: Stores) -> Result<Self, Error> {
+        let file: StateFile = serde_json::from_slice(text).map_err(|e| damaged(place, e))?;
         if file.version != VERSION {
             return Err(damaged(place, format!("version {} is not {VERSION}", file.version)));
         }
@@ -212,14 +244,7 @@ impl CaState {
         let root_spki_sha256 = spki_sha256(&root_der).map_err(|e: LeafError| damaged(place, e))?;
         let bundle = TrustBundle::new(file.trust_domain.clone(), roots, file.sequence, Some(REFRESH_HINT))
             .map_err(|e: trust_bundle::Error| damaged(place, e))?;
-        Ok(Self {
-            bundle,
-            root,
-            root_der,
-            root_spki_sha256,
-            tokens: TokenStore::new(dir.join(TOKEN_FOLDER)),
-            log: IssuanceLog::new(dir.join(LOG_FILE)),
-        })
+        Ok(Self { bundle, root, root_der, root_spki_sha256, stores })
     }
 
     /// The domain this CA signs for.
@@ -251,13 +276,30 @@ impl CaState {
         &self.root
     }
 
-    pub(super) fn tokens(&self) -> &TokenStore {
-        &self.tokens
+    pub(super) fn tokens(&self) -> &dyn TokenStore {
+        &*self.stores.tokens
+    }
+
+    pub(super) fn has_service_accounts(&self) -> bool {
+        self.stores.has_service_accounts
     }
 
     pub(super) fn log(&self) -> &IssuanceLog {
-        &self.log
+        &self.stores.log
     }
+}
+
+/// The content of `ca.json` for a new CA: one root, just made.
+pub(super) fn new_state(new: &NewCa, now: SystemTime) -> Result<Zeroizing<Vec<u8>>, Error> {
+    let root =
+        issue::root(&new.trust_domain, now, new.root_lifetime).map_err(|e| Error::Root(e.to_string()))?;
+    let file = StateFile {
+        version: VERSION,
+        trust_domain: new.trust_domain.clone(),
+        sequence: 1,
+        roots: vec![RootFile { certificate: root.certificate_pem, key: root.key.serialize_pem() }],
+    };
+    serde_json::to_vec_pretty(&file).map(Zeroizing::new).map_err(|e| Error::Root(e.to_string()))
 }
 
 impl std::fmt::Debug for CaState {
@@ -291,6 +333,6 @@ fn at(place: &Path, source: io::Error) -> Error {
     Error::Io { place: place.to_owned(), source }
 }
 
-fn damaged(place: &Path, reason: impl std::fmt::Display) -> Error {
+pub(super) fn damaged(place: &Path, reason: impl std::fmt::Display) -> Error {
     Error::Damaged { place: place.to_owned(), reason: reason.to_string() }
 }

@@ -10,10 +10,12 @@ use rustls::sign::CertifiedKey;
 use rustls::time_provider::TimeProvider;
 use rustls::{ServerConfig, version};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
+use tokio_rustls::TlsAcceptor;
 
 use super::issue::{self, ServerSan};
 use super::issuer;
 use super::refusal::Refusal;
+use super::service::States;
 use super::state::CaState;
 use crate::clock::WallClock;
 use crate::rustls_verify::{ClientAuth, SpiffeClientVerifier, provider};
@@ -33,9 +35,45 @@ pub(super) enum Error {
     Rustls(#[from] rustls::Error),
 }
 
+/// TLS by the newest state: another root, or another bundle, makes another
+/// configuration with the next connection.
+pub(super) struct Secure {
+    states: States,
+    names: Vec<ServerSan>,
+    clock: Arc<dyn WallClock>,
+    current: Mutex<(Arc<CaState>, TlsAcceptor)>,
+}
+
+impl Secure {
+    /// # Errors
+    /// When the CA cannot make its own certificate.
+    pub(super) fn new(
+        states: States,
+        names: Vec<ServerSan>,
+        clock: Arc<dyn WallClock>,
+    ) -> Result<Self, Error> {
+        let state = Arc::clone(&states.borrow());
+        let acceptor = TlsAcceptor::from(Arc::new(server_config(&state, names.clone(), &clock)?));
+        Ok(Self { states, names, clock, current: Mutex::new((state, acceptor)) })
+    }
+
+    pub(super) fn acceptor(&self) -> TlsAcceptor {
+        let newest = Arc::clone(&self.states.borrow());
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(&newest, &current.0) {
+            match server_config(&newest, self.names.clone(), &self.clock) {
+                Ok(config) => *current = (newest, TlsAcceptor::from(Arc::new(config))),
+                // The old root still stands; the next connection tries again.
+                Err(error) => tracing::warn!(%error, "the CA's own certificate could not be made anew"),
+            }
+        }
+        current.1.clone()
+    }
+}
+
 /// Makes the configuration. Client certificates are optional: a workload with
 /// a join token has none yet.
-pub(super) fn server_config(
+fn server_config(
     state: &Arc<CaState>,
     names: Vec<ServerSan>,
     clock: &Arc<dyn WallClock>,

@@ -1,15 +1,16 @@
 //! The command line of `outrider-ca`.
 
+mod place;
 mod serve;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use self::place::Place;
 use crate::ca::{CaState, MAX_VALIDITY, NewCa};
 use crate::clock::{SystemWallClock, WallClock as _};
 use crate::files::write_atomically;
@@ -43,7 +44,7 @@ enum Command {
     /// Make a new CA: a root key and certificate in a folder of their own.
     Init(Init),
     /// Run the CA: certificates over gRPC, the trust bundle over HTTPS.
-    Serve(serve::Serve),
+    Serve(Box<serve::Serve>),
     /// Make a join token, with which one workload gets its first certificate.
     Token(Token),
     /// Sign a certificate by hand, for tests and machines without a sidecar.
@@ -52,9 +53,9 @@ enum Command {
     Bundle(Bundle),
 }
 
-/// The folder all commands work on.
+/// Where a new CA is made.
 #[derive(Debug, Args)]
-struct Place {
+struct Folder {
     /// The CA's state folder. Keys are in it: it must be open to its owner
     /// alone (chmod 700).
     #[arg(long, value_name = "FOLDER", env = "OUTRIDER_CA_DIR")]
@@ -64,7 +65,7 @@ struct Place {
 #[derive(Debug, Args)]
 struct Init {
     #[command(flatten)]
-    place: Place,
+    place: Folder,
     /// The trust domain to sign for: lower-case letters, digits, '.', '-', '_'.
     #[arg(long, value_name = "NAME")]
     trust_domain: TrustDomain,
@@ -155,7 +156,8 @@ impl Init {
 
 impl Token {
     fn run(self, now: SystemTime) -> Result<()> {
-        let state = CaState::open(&self.place.dir).context("no token was made")?;
+        let opened = self.place.open().context("no token was made")?;
+        let state = &opened.state;
         let token = state.new_token(&self.spiffe_id, self.ttl, now).context("no token was made")?;
         let text = zeroize::Zeroizing::new(format!("{token}\n"));
         match &self.out {
@@ -170,7 +172,8 @@ impl Issue {
         if self.ttl > MAX_VALIDITY {
             bail!("--ttl is more than {} days, the longest a certificate may be valid", days(MAX_VALIDITY));
         }
-        let state = Arc::new(CaState::open(&self.place.dir).context("no certificate was issued")?);
+        let opened = self.place.open().context("no certificate was issued")?;
+        let state = &opened.state;
         make_folder(&self.out)?;
         match &self.csr {
             Some(file) => {
@@ -194,7 +197,8 @@ impl Issue {
 
 impl Bundle {
     fn run(self) -> Result<()> {
-        let state = CaState::open(&self.place.dir)?;
+        let opened = self.place.open()?;
+        let state = &opened.state;
         match self.format {
             Format::Pem => print(&state.bundle().to_pem()),
             Format::Jwks => print(&format!("{}\n", state.bundle().to_jwks())),

@@ -75,6 +75,8 @@ pub struct Endpoint {
     pub picks: u64,
     /// Attempts without a usable answer.
     pub failures: u64,
+    /// Whether it may be asked: `usable`, `resting` while ejected, `due` for a probe, `unhealthy`.
+    pub standing: String,
     /// Facts of the newest handshake with it; none if there was none.
     pub tls: Option<Tls>,
 }

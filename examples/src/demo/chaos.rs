@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::{
+    illness::{self, Ejection},
     intruders::{Attempt, Intruders},
     load::Load,
     mesh::Mesh,
@@ -13,6 +14,8 @@ use super::{
 /// What was done, and what came of it.
 #[derive(Clone, Debug, Default)]
 pub struct Damage {
+    /// The replica that fell ill, was ejected and came back.
+    pub ejected: Option<Ejection>,
     /// The endpoint whose host was killed.
     pub killed: Option<SocketAddr>,
     /// The endpoint whose sidecar was replaced.
@@ -23,8 +26,8 @@ pub struct Damage {
     pub faults: Vec<String>,
 }
 
-/// At a third of the load's time a replica of `inventory` dies, at a half another one's sidecar is replaced, at five
-/// sixths intruders come.
+/// At a fifteenth of the load's time a replica of `inventory` falls ill until it is ejected, at a third another one dies, at
+/// a half the third one's sidecar is replaced, at five sixths intruders come.
 pub async fn wreak(mesh: &mut Mesh, intruders: &Intruders, load: Load, console: &Console) -> Damage {
     let mut damage = Damage::default();
     let replicas: Vec<_> = mesh
@@ -32,6 +35,14 @@ pub async fn wreak(mesh: &mut Mesh, intruders: &Intruders, load: Load, console: 
         .replicas(Service::Inventory)
         .map(|replica| (replica.name.clone(), replica.inbound))
         .collect();
+
+    at(load, 1, 15).await;
+    if let Some((name, _)) = replicas.first() {
+        match illness::fall_ill(mesh, name, load.start, console).await {
+            Ok(ejection) => damage.ejected = Some(ejection),
+            Err(error) => damage.faults.push(format!("the illness of {name}: {error:#}")),
+        }
+    }
 
     at(load, 1, 3).await;
     if let Some((name, address)) = replicas.get(1) {

@@ -1,7 +1,7 @@
 //! A steady load on `web`, as clients outside the mesh would make it.
 //!
-//! Open loop: each request has its moment, whether or not earlier ones were answered, and its time counts from that
-//! moment. A mesh that stalls can't slow the load down and so look better than it is.
+//! Open loop ([`open_loop`](crate::open_loop)): a mesh that stalls can't slow the load down and so look better than it
+//! is.
 
 use std::{
     collections::BTreeMap,
@@ -16,10 +16,9 @@ use http::{Request, Response, StatusCode, header::HOST};
 use http_body_util::Full;
 use serde::Serialize;
 use serde_json::Value;
-use tokio::{sync::Semaphore, task::JoinSet};
 
-use super::{latency::Latency, plan::Service};
-use crate::{client::Client, effects};
+use super::{latency::Latency, plan::Service, traces};
+use crate::{client::Client, effects, open_loop::Schedule};
 
 /// Requests under way at once; past that a request has failed. At 200 per second this is five seconds without an
 /// answer.
@@ -49,10 +48,12 @@ pub struct Totals {
     pub replicas: BTreeMap<String, u64>,
     /// What went wrong, the first few kinds.
     pub failures: Vec<Failure>,
+    /// The trace of the last good answer.
+    pub last_trace: Option<String>,
 }
 
 /// One kind of failure.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Failure {
     /// When the first of them was due, in seconds after the load began.
     pub first_at_s: f64,
@@ -69,11 +70,12 @@ impl Tally {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn succeeded(&self, replica: String, took: Duration) {
+    fn succeeded(&self, answer: Answer, took: Duration) {
         let mut totals = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         totals.ok += 1;
         totals.latency.record(took);
-        *totals.replicas.entry(replica).or_default() += 1;
+        *totals.replicas.entry(answer.replica).or_default() += 1;
+        totals.last_trace = Some(answer.trace);
     }
 
     fn failed(&self, at: Duration, why: &str) {
@@ -104,51 +106,57 @@ impl Load {
     /// Requests that will be made.
     #[must_use]
     pub fn planned(&self) -> u64 {
-        (self.duration.as_secs_f64() * f64::from(self.rate)).round() as u64
+        self.schedule().planned()
     }
 
     /// Makes them all and waits for the last answer.
     pub async fn drive(self, tally: Arc<Tally>) {
         let client = Arc::new(Client::new(self.target.to_string()));
-        let slots = Arc::new(Semaphore::new(MAX_IN_FLIGHT));
-        let mut requests = JoinSet::new();
-        for number in 0..self.planned() {
-            let due = self.start + Duration::from_secs_f64(number as f64 / f64::from(self.rate));
-            tokio::time::sleep_until(due.into()).await;
-            while requests.try_join_next().is_some() {}
-            let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
-                tally.failed(due - self.start, NOT_SENT);
-                continue;
-            };
+        let refused = |due: Instant| tally.failed(due - self.start, NOT_SENT);
+        let request = |due: Instant| {
             let (client, tally) = (Arc::clone(&client), Arc::clone(&tally));
-            requests.spawn(async move {
+            async move {
                 let outcome = tokio::time::timeout(TIMEOUT, call(&client)).await;
                 match outcome.map_err(anyhow::Error::new).and_then(|answer| answer) {
-                    Ok(replica) => tally.succeeded(replica, effects::now().saturating_duration_since(due)),
+                    Ok(answer) => tally.succeeded(answer, effects::now().saturating_duration_since(due)),
                     Err(error) => tally.failed(due - self.start, &format!("{error:#}")),
                 }
-                drop(slot);
-            });
-        }
-        while requests.join_next().await.is_some() {}
+            }
+        };
+        self.schedule().drive(request, refused, || false).await;
+    }
+
+    fn schedule(&self) -> Schedule {
+        let Self { start, duration, rate, .. } = *self;
+        Schedule { start, duration, rate, max_under_way: MAX_IN_FLIGHT }
     }
 }
 
-/// Makes one request to the mesh and returns the replica of the last service that answered.
-///
-/// # Errors
-/// Anything but status 200 with an answer from every service, and the trace of this very request at the last of them.
-pub async fn call(client: &Client) -> anyhow::Result<String> {
-    let trace = format!("{:032x}", fastrand::u128(1..));
-    let request = Request::get("/basket")
-        .header(HOST, "web")
-        .header("traceparent", format!("00-{trace}-{:016x}-00", fastrand::u64(1..)))
-        .body(Full::new(Bytes::new()))?;
-    let response = client.send(request).await.context("calling web")?;
-    check(&response, &trace)
+/// A good answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The replica of the last service.
+    pub replica: String,
+    /// The call's trace, 32 hexadecimal digits.
+    pub trace: String,
 }
 
-fn check(response: &Response<Bytes>, trace: &str) -> anyhow::Result<String> {
+/// Makes one request to the mesh.
+///
+/// # Errors
+/// Anything but status 200 with an answer from every service, this very request's ID at the last of them, and one trace
+/// at those that were called through sidecars.
+pub async fn call(client: &Client) -> anyhow::Result<Answer> {
+    let id = format!("demo-{:032x}", fastrand::u128(..));
+    let request = Request::get("/basket")
+        .header(HOST, "web")
+        .header("x-request-id", &id)
+        .body(Full::new(Bytes::new()))?;
+    let response = client.send(request).await.context("calling web")?;
+    check(&response, &id)
+}
+
+fn check(response: &Response<Bytes>, id: &str) -> anyhow::Result<Answer> {
     let text = String::from_utf8_lossy(response.body());
     anyhow::ensure!(
         response.status() == StatusCode::OK,
@@ -157,32 +165,43 @@ fn check(response: &Response<Bytes>, trace: &str) -> anyhow::Result<String> {
         text.trim_end()
     );
     let web: Value = serde_json::from_str(&text).with_context(|| format!("web answered {text:?}"))?;
-    let last = web.pointer("/upstream/upstream").unwrap_or(&Value::Null);
-    let is_complete = last.get("service").and_then(Value::as_str) == Some(Service::Inventory.name());
+    let said = |of: &str| web.pointer(of).and_then(Value::as_str).unwrap_or_default();
+    let is_complete = said("/upstream/upstream/service") == Service::Inventory.name();
     anyhow::ensure!(is_complete, "the answer did not come from inventory: {text}");
-    let arrived = last.get("traceparent").and_then(Value::as_str).unwrap_or_default();
+    let arrived = said("/upstream/upstream/request_id");
     // Also what would tell if one request ever got another's answer.
-    anyhow::ensure!(arrived.contains(trace), "sent trace {trace}, inventory saw {arrived:?}");
-    Ok(last.get("replica").and_then(Value::as_str).unwrap_or_default().to_owned())
+    anyhow::ensure!(arrived == id, "sent request {id}, inventory saw {arrived:?}");
+    // The sidecar of web began it: nobody told it of a trace.
+    let trace = traces::trace_id(said("/upstream/traceparent")).context("at orders")?;
+    let further = traces::trace_id(said("/upstream/upstream/traceparent")).context("at inventory")?;
+    anyhow::ensure!(trace == further, "orders saw trace {trace}, inventory {further}");
+    Ok(Answer { replica: said("/upstream/upstream/replica").to_owned(), trace: trace.to_owned() })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn answer(trace: &str, service: &str) -> Response<Bytes> {
-        let inventory =
-            serde_json::json!({ "service": service, "replica": "inventory-2", "traceparent": trace });
-        let web = serde_json::json!({ "upstream": { "upstream": inventory } });
-        Response::new(Bytes::from(web.to_string()))
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+
+    fn answer(id: &str, service: &str, trace: &str) -> Response<Bytes> {
+        let parent = |trace: &str| format!("00-{trace}-00f067aa0ba902b7-01");
+        let inventory = serde_json::json!({
+            "service": service, "replica": "inventory-2", "request_id": id, "traceparent": parent(trace),
+        });
+        let orders = serde_json::json!({ "traceparent": parent(TRACE), "upstream": inventory });
+        Response::new(Bytes::from(serde_json::json!({ "upstream": orders }).to_string()))
     }
 
     #[test]
-    fn an_answer_counts_only_with_its_own_trace_from_the_last_service() {
-        assert_eq!(check(&answer("00-abc-1-00", "inventory"), "abc").expect("good"), "inventory-2");
-        assert!(check(&answer("00-abd-1-00", "inventory"), "abc").is_err());
-        assert!(check(&answer("00-abc-1-00", "orders"), "abc").is_err());
-        let mut failed = answer("00-abc-1-00", "inventory");
+    fn an_answer_counts_only_with_its_own_id_in_one_trace_from_the_last_service() {
+        let good = Answer { replica: "inventory-2".to_owned(), trace: TRACE.to_owned() };
+        assert_eq!(check(&answer("abc", "inventory", TRACE), "abc").expect("good"), good);
+        assert!(check(&answer("abd", "inventory", TRACE), "abc").is_err());
+        assert!(check(&answer("abc", "orders", TRACE), "abc").is_err());
+        assert!(check(&answer("abc", "inventory", &TRACE.replace('4', "5")), "abc").is_err());
+        assert!(check(&answer("abc", "inventory", ""), "abc").is_err());
+        let mut failed = answer("abc", "inventory", TRACE);
         *failed.status_mut() = StatusCode::BAD_GATEWAY;
         assert!(check(&failed, "abc").is_err());
     }

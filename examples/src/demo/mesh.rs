@@ -3,12 +3,11 @@
 use std::{
     ffi::OsString,
     net::SocketAddr,
-    path::Path,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow};
 use bytes::Bytes;
 use http::{Request, StatusCode, header::HOST};
 use http_body_util::Full;
@@ -17,18 +16,14 @@ use tokio::net::TcpStream;
 use super::{
     admin, mesh_files,
     plan::{Plan, Service, TRUST_DOMAIN, Workload},
-    processes::{Process, Start, run_tool},
+    processes::{Process, Start, run_tool, utf8},
     programs::Programs,
     watchdog::Watchdog,
 };
 use crate::{client::Client, effects};
 
-/// Time for a process to be ready after its start.
-const START_DEADLINE: Duration = Duration::from_secs(20);
 /// Time for a sidecar to drain and end; its own deadline in the demo's configuration is 10 s.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(15);
-/// Between two looks at something that is awaited.
-const POLL: Duration = Duration::from_millis(20);
 
 /// A mesh that was started. Dropping it kills what is left of it.
 #[derive(Debug)]
@@ -69,8 +64,8 @@ impl Mesh {
             hosts.push(Host { workload: workload.clone(), app, sidecar, is_killed: false });
         }
         for host in &hosts {
-            wait_for(&host.app, "to listen", || is_listening(host.workload.app)).await?;
-            wait_for(&host.sidecar, "to be ready", || is_ready(host.workload.health)).await?;
+            host.app.awaited("to listen", || is_listening(host.workload.app)).await?;
+            host.sidecar.awaited("to be ready", || is_ready(host.workload.health)).await?;
         }
         Ok(Self { plan, programs, ca, hosts, watchdog })
     }
@@ -102,6 +97,16 @@ impl Mesh {
         Ok(())
     }
 
+    /// Makes a workload's service answer 503 to everything, or well again.
+    ///
+    /// # Errors
+    /// If there is no workload of that name.
+    pub fn set_ill(&self, name: &str, is_ill: bool) -> anyhow::Result<()> {
+        let found = self.hosts.iter().find(|host| host.workload.name == name);
+        found.with_context(|| format!("there is no {name}"))?.app.set_ill(is_ill);
+        Ok(())
+    }
+
     /// Replaces a workload's sidecar by a new process with the same configuration, which shares its ports until the
     /// old one, told to stop as soon as the new one is ready, has drained. Returns how long the old one took.
     ///
@@ -112,7 +117,7 @@ impl Mesh {
         let host = found.with_context(|| format!("there is no {name}"))?;
         let new = start(sidecar(&self.plan, &self.programs, &host.workload, "-new"), &self.watchdog)?;
         let (socket, pid) = (host.workload.admin(), new.pid().as_raw_nonzero().get());
-        wait_for(&new, "to take over", || admin::is_ready(&socket, pid)).await?;
+        new.awaited("to take over", || admin::is_ready(&socket, pid)).await?;
 
         let old = std::mem::replace(&mut host.sidecar, new);
         let told = effects::now();
@@ -170,7 +175,7 @@ async fn start_ca(plan: &Plan, programs: &Programs, watchdog: &Mutex<Watchdog>) 
         logs: plan.dir.join("log"),
     };
     let ca = start(ca, watchdog)?;
-    wait_for(&ca, "to listen", || is_listening(plan.ca)).await?;
+    ca.awaited("to listen", || is_listening(plan.ca)).await?;
     Ok(ca)
 }
 
@@ -217,32 +222,6 @@ fn start(start: Start, watchdog: &Mutex<Watchdog>) -> anyhow::Result<Process> {
     Ok(process)
 }
 
-/// Waits until `is_there`, the process ends, or it has taken too long.
-async fn wait_for(process: &Process, what: &str, is_there: impl AsyncFn() -> bool) -> anyhow::Result<()> {
-    let deadline = effects::now() + START_DEADLINE;
-    loop {
-        if let Some(status) = process.exit_status() {
-            bail!(
-                "{} ended ({status}) while it was awaited {what}. {}",
-                process.name(),
-                process.last_words()
-            );
-        }
-        if is_there().await {
-            return Ok(());
-        }
-        if effects::now() >= deadline {
-            bail!(
-                "{} took more than {START_DEADLINE:?} {what}. {}\n\
-                 On a machine with much else to do, trying again may help.",
-                process.name(),
-                process.last_words()
-            );
-        }
-        tokio::time::sleep(POLL).await;
-    }
-}
-
 async fn stop(process: &Process, deadline: Duration) -> anyhow::Result<()> {
     process.terminate();
     match tokio::time::timeout(deadline, process.exited()).await {
@@ -260,7 +239,8 @@ async fn stop(process: &Process, deadline: Duration) -> anyhow::Result<()> {
     }
 }
 
-async fn is_listening(address: SocketAddr) -> bool {
+/// Whether something accepts connections there.
+pub async fn is_listening(address: SocketAddr) -> bool {
     TcpStream::connect(address).await.is_ok()
 }
 
@@ -270,8 +250,4 @@ async fn is_ready(health: SocketAddr) -> bool {
     };
     let answer = Client::new(health.to_string()).send(request).await;
     answer.is_ok_and(|response| response.status() == StatusCode::OK)
-}
-
-fn utf8(path: &Path) -> anyhow::Result<&str> {
-    path.to_str().with_context(|| format!("{} is not UTF-8; give another --dir", path.display()))
 }

@@ -53,8 +53,16 @@ admin:
 drain:
   idle_grace: 1s
   deadline: 10s
+telemetry:
+  traces:
+    endpoint: {endpoint}
+    protocol: {protocol}
+    sample_percent: 100 # in place of 1: the demo shows single calls
+    interval: 1s
 ",
         ca = plan.ca,
+        endpoint = plan.traces.endpoint,
+        protocol = plan.traces.protocol,
     );
     if let Some(caller) = service.called_by() {
         let _infallible = write!(
@@ -79,6 +87,9 @@ drain:
 clusters:
   - name: {called}
     spiffe_ids: [{}]
+    outlier_detection:
+      consecutive_gateway_failures: 2 # in place of 5, and 5s: a short demo at a low rate sees it
+      ejection_time: 500ms
     endpoints:
 {}",
             called.spiffe_id(),

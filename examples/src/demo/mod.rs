@@ -12,6 +12,7 @@ pub mod options;
 
 pub mod admin;
 pub mod chaos;
+pub mod illness;
 pub mod intruders;
 pub mod latency;
 pub mod load;
@@ -23,20 +24,14 @@ pub mod programs;
 pub mod progress;
 pub mod report;
 pub mod table;
+pub mod traces;
 pub mod watchdog;
 
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-    process::ExitCode,
-    sync::Arc,
-    time::Duration,
-};
+use std::{fs, path::Path, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::{client::Client, effects};
+use crate::{client::Client, effects, folder::Folder, otlp::receiver::Receiver, signals::Signals};
 use intruders::Intruders;
 use load::{Load, Tally};
 use mesh::Mesh;
@@ -45,6 +40,7 @@ use plan::{Plan, Service, Workload};
 use programs::Programs;
 use progress::Console;
 use report::Report;
+use traces::Target;
 
 /// Exit code after Ctrl-C or SIGTERM, as shells give it for SIGINT.
 const INTERRUPTED: u8 = 130;
@@ -68,20 +64,24 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
 async fn tell(options: &Options) -> anyhow::Result<ExitCode> {
     let console = Console::new();
     let mut signals = Signals::new()?;
-    let folder = Folder::new(options.dir.as_deref())?;
+    let target = options.otlp.as_ref().map(|url| Target::named(url, options.otlp_protocol)).transpose()?;
+    if let Some(target) = &target {
+        target.reach().await?;
+    }
+    let folder = Folder::new("demo", options.dir.as_deref())?;
     if let Some(path) = &options.report {
         // Better now than after the run.
         fs::write(path, "").with_context(|| format!("writing the report {}", path.display()))?;
     }
-    let mut mesh = tokio::select! {
+    let (mut mesh, receiver) = tokio::select! {
         biased;
         () = signals.received() => return Ok(folder.leave(INTERRUPTED)),
-        mesh = start(options, &folder.path, &console) => mesh?,
+        mesh = start(options, &folder.path, target, &console) => mesh?,
     };
     let measured = tokio::select! {
         biased;
         () = signals.received() => None,
-        measured = measure(options, &mut mesh, &console) => Some(measured),
+        measured = measure(options, &mut mesh, receiver.as_ref(), &console) => Some(measured),
     };
     if let (true, Some(Ok(report))) = (options.keep, &measured) {
         publish(options, report, mesh.plan(), &console)?;
@@ -108,19 +108,38 @@ async fn tell(options: &Options) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
-async fn start(options: &Options, dir: &Path, console: &Console) -> anyhow::Result<Mesh> {
+/// The mesh, and the receiver of its traces if nobody else's is the target.
+async fn start(
+    options: &Options,
+    dir: &Path,
+    target: Option<Target>,
+    console: &Console,
+) -> anyhow::Result<(Mesh, Option<Receiver>)> {
     let programs = Programs::find(!options.no_build, console).await?;
-    let plan = Plan::new(dir)?;
+    let mut plan = Plan::new(dir)?;
+    let receiver = match target {
+        None => Some(Receiver::start(plan.receiver)?),
+        Some(target) => {
+            plan.traces = target;
+            None
+        }
+    };
     console.line(&format!("Starting a CA, {} services and their sidecars:", plan.workloads.len()));
     for workload in &plan.workloads {
         let calls = workload.service.calls().map_or_else(String::new, |called| format!(" -> {called}"));
         console.line(&format!("  {:<12} on {}{calls}", workload.name, workload.inbound.ip()));
     }
-    Mesh::start(plan, programs).await
+    console.line(&format!("Their traces go to {}", plan.traces.endpoint));
+    Ok((Mesh::start(plan, programs).await?, receiver))
 }
 
 /// Puts the started mesh under load and breaks parts of it meanwhile.
-async fn measure(options: &Options, mesh: &mut Mesh, console: &Console) -> anyhow::Result<Report> {
+async fn measure(
+    options: &Options,
+    mesh: &mut Mesh,
+    receiver: Option<&Receiver>,
+    console: &Console,
+) -> anyhow::Result<Report> {
     let target = mesh.plan().first(Service::Web).app;
     let first = load::call(&Client::new(target.to_string())).await;
     first.with_context(|| {
@@ -146,12 +165,22 @@ async fn measure(options: &Options, mesh: &mut Mesh, console: &Console) -> anyho
     };
     let mut faults = mesh.casualties();
     let hops = report::hops(mesh.plan(), &mut faults).await;
-    Ok(Report::new(load, tally.read(), hops, damage, faults))
+    let calls = match receiver {
+        Some(receiver) => Some(traces::collect(receiver).await),
+        None => {
+            faults.extend(traces::sent(mesh.plan()).await);
+            None
+        }
+    };
+    Ok(Report::new(load, tally.read(), hops, damage, faults).with_calls(calls))
 }
 
 /// Shows the report, and writes it where it was asked for.
 fn publish(options: &Options, report: &Report, plan: &Plan, console: &Console) -> anyhow::Result<()> {
-    console.line(&table::render(report, plan));
+    console.line(&table::render(report, plan, console.width()));
+    if options.otlp.is_some() {
+        console.line(&traces::where_to_look(&plan.traces, report.last_trace.as_deref()));
+    }
     if let Some(path) = &options.report {
         let json = serde_json::to_string_pretty(report)?;
         fs::write(path, json + "\n").with_context(|| format!("writing the report {}", path.display()))?;
@@ -183,57 +212,4 @@ fn explain_use(plan: &Plan, console: &Console) {
 
 fn admin_curl(workload: &Workload, path: &str) -> String {
     format!("curl --unix-socket {} http://admin/{path}", workload.admin().display())
-}
-
-/// The folder of a run: the one asked for, or a temporary one, which goes when nobody needs it any more.
-struct Folder {
-    path: PathBuf,
-    is_temporary: bool,
-}
-
-impl Folder {
-    fn new(asked: Option<&Path>) -> anyhow::Result<Self> {
-        let Some(asked) = asked else {
-            // Short, for the sockets in it; the folder itself is made with access for its owner only.
-            let path = env::temp_dir().join(format!("outrider-demo-{:08x}", fastrand::u32(..)));
-            return Ok(Self { path, is_temporary: true });
-        };
-        let path = std::path::absolute(asked).with_context(|| format!("--dir {}", asked.display()))?;
-        let is_empty = fs::read_dir(&path).map_or(true, |mut entries| entries.next().is_none());
-        anyhow::ensure!(is_empty, "--dir {}: there is something in it; give an empty folder", path.display());
-        Ok(Self { path, is_temporary: false })
-    }
-
-    /// Removes it if it is temporary, and passes the exit code on.
-    fn leave(self, code: u8) -> ExitCode {
-        if self.is_temporary {
-            // What can't be removed stays in the system's temporary folder, where things are expected to be left.
-            drop(fs::remove_dir_all(&self.path));
-        }
-        ExitCode::from(code)
-    }
-}
-
-/// Ctrl-C, SIGTERM and the end of the terminal.
-struct Signals {
-    all: [Signal; 3],
-}
-
-impl Signals {
-    fn new() -> anyhow::Result<Self> {
-        let [interrupt, terminate, hangup] =
-            [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
-        Ok(Self { all: [interrupt?, terminate?, hangup?] })
-    }
-
-    /// Waits for the next of them. Cancel-safe.
-    async fn received(&mut self) {
-        let [interrupt, terminate, hangup] = &mut self.all;
-        tokio::select! {
-            biased;
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
-        }
-    }
 }

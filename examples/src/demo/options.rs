@@ -4,6 +4,8 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::Parser;
 
+use super::traces::{Protocol, Url};
+
 /// What `cargo demo` takes.
 #[derive(Clone, Debug, Parser)]
 #[command(
@@ -11,10 +13,11 @@ use clap::Parser;
     version,
     about = "Starts a whole mesh on this machine, puts it under load, breaks parts of it, and reports",
     long_about = "Starts a CA and three services (web -> orders -> inventory, three replicas of inventory), each with \
-                  its sidecar, as separate processes on loopback addresses. Under a steady load it kills one replica \
-                  of inventory, replaces the sidecar of another, and tries to get in without a valid certificate.\n\n\
+                  its sidecar, as separate processes on loopback addresses. Under a steady load it makes one \
+                  replica of inventory ill until it is ejected, kills another, replaces the sidecar of the third, \
+                  and tries to get in without a valid certificate.\n\n\
                   Exit code 0 means: no request failed, every hop was mutual TLS 1.3 between the right identities, \
-                  and no intruder got in."
+                  no intruder got in, and the sidecars' spans of a call made one trace."
 )]
 pub struct Options {
     /// How long to keep up the load
@@ -26,6 +29,12 @@ pub struct Options {
     /// Write the report as JSON to this file as well
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
+    /// Send the traces to this collector (Jaeger, Tempo, …) instead of showing some of them here
+    #[arg(long, value_name = "URL")]
+    pub otlp: Option<Url>,
+    /// What is spoken there [default: http if the URL ends in /v1/traces, else grpc]
+    #[arg(long, value_name = "PROTOCOL", requires = "otlp")]
+    pub otlp_protocol: Option<Protocol>,
     /// Put configuration files, keys and logs here and leave them [default: a temporary folder]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,

@@ -1,27 +1,21 @@
 //! Who runs where: the hosts of the mesh, each on a loopback address of its own.
-//!
-//! Every host has its own address, as it would have on a network, so that each sidecar can use the same fixed ports.
-//! Linux answers on all of 127.0.0.0/8, so no interface has to be set up; the /24 used is one where every address
-//! needed is free.
 
 use std::{
-    fmt, io,
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener},
+    fmt,
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, bail};
 
+use super::traces::{Protocol, Target};
+use crate::network::Network;
+
 /// The trust domain of the mesh.
 pub const TRUST_DOMAIN: &str = "demo.outrider";
 /// Longest path of an admin socket: what Unix sockets take without the final zero byte (unix(7)), less the process ID
 /// that a sidecar appends before it takes the path over from another.
-const MAX_SOCKET_PATH: usize = 107 - ".4194304".len();
-/// Networks tried before giving up.
-const ATTEMPTS: u32 = 24;
-/// Added to every port in the second and third round, for machines where something holds a port on all addresses.
-const PORT_OFFSETS: [u16; 3] = [0, 10_000, 20_000];
-
+pub const MAX_SOCKET_PATH: usize = 107 - ".4194304".len();
 /// The whole set-up.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -31,6 +25,10 @@ pub struct Plan {
     pub ca: SocketAddr,
     /// Its metrics and health.
     pub ca_metrics: SocketAddr,
+    /// Where the demo's own receiver of traces listens, if the sidecars are to send them there.
+    pub receiver: SocketAddr,
+    /// Where the sidecars send their traces.
+    pub traces: Target,
     /// `web`, `orders` and the replicas of `inventory`, callers first.
     pub workloads: Vec<Workload>,
 }
@@ -124,13 +122,14 @@ impl Workload {
 }
 
 impl Plan {
-    /// Chooses free addresses and names everything that will live in `dir`, an absolute path.
+    /// Chooses free addresses and names everything that will live in `dir`, an absolute path. Traces go to the demo's own
+    /// receiver.
     ///
     /// # Errors
     /// If no network has all addresses free, or `dir` is too long for Unix sockets in it.
     pub fn new(dir: &Path) -> anyhow::Result<Self> {
-        let (network, offset) = free_network()?;
-        let plan = Self::at(dir, network, offset);
+        let network = Network::free(|network| Self::at(dir, network).addresses().collect())?;
+        let plan = Self::at(dir, network);
         for workload in &plan.workloads {
             let length = workload.admin().as_os_str().len();
             if length > MAX_SOCKET_PATH {
@@ -143,8 +142,8 @@ impl Plan {
         Ok(plan)
     }
 
-    fn at(dir: &Path, network: Network, offset: u16) -> Self {
-        let at = |host, port: u16| network.address(host, port + offset);
+    fn at(dir: &Path, network: Network) -> Self {
+        let at = |host, port| network.address(host, port);
         let workload = |name: &str, service, host| Workload {
             name: name.to_owned(),
             service,
@@ -158,6 +157,8 @@ impl Plan {
             dir: dir.to_owned(),
             ca: at(1, 4350),
             ca_metrics: at(1, 4391),
+            receiver: at(2, 4317),
+            traces: Target { endpoint: format!("http://{}", at(2, 4317)), protocol: Protocol::Grpc },
             workloads: vec![
                 workload("web", Service::Web, 10),
                 workload("orders", Service::Orders, 20),
@@ -173,6 +174,15 @@ impl Plan {
         self.workloads.iter().filter(move |workload| workload.service == service)
     }
 
+    /// The replica of that name.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn named(&self, name: &str) -> anyhow::Result<&Workload> {
+        let found = self.workloads.iter().find(|workload| workload.name == name);
+        found.with_context(|| format!("there is no {name}"))
+    }
+
     /// The only or first replica of a service.
     ///
     /// # Panics
@@ -185,44 +195,8 @@ impl Plan {
     fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
         let of_workloads =
             self.workloads.iter().flat_map(|host| [host.app, host.outbound, host.inbound, host.health]);
-        [self.ca, self.ca_metrics].into_iter().chain(of_workloads)
+        [self.ca, self.ca_metrics, self.receiver].into_iter().chain(of_workloads)
     }
-}
-
-/// 127.x.y.0/24.
-#[derive(Clone, Copy, Debug)]
-struct Network(u8, u8);
-
-impl Network {
-    fn address(self, host: u8, port: u16) -> SocketAddr {
-        SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(127, self.0, self.1, host), port))
-    }
-}
-
-/// A network where everything can be bound, by trying. Someone else may take an address right after, so networks are
-/// tried in random order: two demos started at once don't meet.
-fn free_network() -> anyhow::Result<(Network, u16)> {
-    let mut last = None;
-    for offset in PORT_OFFSETS {
-        for _ in 0..ATTEMPTS / 3 {
-            let network = Network(fastrand::u8(16..=250), fastrand::u8(..));
-            let taken = Plan::at(Path::new("/"), network, offset)
-                .addresses()
-                .find_map(|address| Some((address, bind(address).err()?)));
-            match taken {
-                None => return Ok((network, offset)),
-                Some(taken) => last = Some(taken),
-            }
-        }
-    }
-    let (address, error) = last.context("no network was tried")?;
-    Err(error).with_context(|| {
-        format!("found no free loopback addresses: tried {ATTEMPTS} networks, in the last one {address} can't be bound")
-    })
-}
-
-fn bind(address: SocketAddr) -> io::Result<()> {
-    TcpListener::bind(address).map(drop)
 }
 
 #[cfg(test)]
@@ -231,7 +205,7 @@ mod tests {
 
     #[test]
     fn no_two_listeners_share_an_address() {
-        let plan = Plan::at(Path::new("/run"), Network(16, 0), 0);
+        let plan = Plan::at(Path::new("/run"), Network { place: (16, 0), port_offset: 0 });
         let mut addresses: Vec<_> = plan.addresses().collect();
         let all = addresses.len();
         addresses.sort_unstable();

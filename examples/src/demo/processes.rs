@@ -6,9 +6,10 @@ use std::{
     os::{fd::OwnedFd, unix::process::ExitStatusExt},
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
+    time::Duration,
 };
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::{
     process::{Child, Command},
@@ -17,6 +18,10 @@ use tokio::{
 
 use crate::effects;
 
+/// Time for a process to be ready after its start.
+const START_DEADLINE: Duration = Duration::from_secs(20);
+/// Between two looks at something that is awaited.
+const POLL: Duration = Duration::from_millis(20);
 /// Lines of a log that an error message shows.
 const SHOWN_LOG_LINES: usize = 12;
 
@@ -97,6 +102,26 @@ impl Process {
         self.signal(Signal::KILL);
     }
 
+    /// Freezes it (SIGSTOP): its sockets stay open, and nobody reads them.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// Tells it that something it has read has changed (SIGHUP).
+    pub fn hang_up(&self) {
+        self.signal(Signal::HUP);
+    }
+
+    /// Makes a `service` ill, or well again (SIGUSR1, SIGUSR2).
+    pub fn set_ill(&self, is_ill: bool) {
+        self.signal(if is_ill { Signal::USR1 } else { Signal::USR2 });
+    }
+
     fn signal(&self, signal: Signal) {
         // The one thing that can go wrong is that it ended before.
         let _already_gone = pidfd_send_signal(&self.pidfd, signal);
@@ -114,6 +139,31 @@ impl Process {
         let status = exit.wait_for(Option::is_some).await.ok().and_then(|status| *status);
         // The task that waits for the process only goes away with the runtime, or with a failed wait.
         status.unwrap_or_else(|| ExitStatus::from_raw(-1))
+    }
+
+    /// Waits until `is_there`. `what` says it after the process's name: `to listen`.
+    ///
+    /// # Errors
+    /// If the process ends, or it takes too long; with the end of its log.
+    pub async fn awaited(&self, what: &str, is_there: impl AsyncFn() -> bool) -> anyhow::Result<()> {
+        let deadline = effects::now() + START_DEADLINE;
+        loop {
+            if let Some(status) = self.exit_status() {
+                bail!("{} ended ({status}) while it was awaited {what}. {}", self.name, self.last_words());
+            }
+            if is_there().await {
+                return Ok(());
+            }
+            if effects::now() >= deadline {
+                bail!(
+                    "{} took more than {START_DEADLINE:?} {what}. {}\n\
+                     On a machine with much else to do, trying again may help.",
+                    self.name,
+                    self.last_words()
+                );
+            }
+            tokio::time::sleep(POLL).await;
+        }
     }
 
     /// The end of its log with its path, for an error message.
@@ -163,4 +213,12 @@ pub async fn run_tool(program: &Path, arguments: &[&str]) -> anyhow::Result<()> 
         String::from_utf8_lossy(&output.stderr).trim_end()
     );
     Ok(())
+}
+
+/// A path as an argument of a tool.
+///
+/// # Errors
+/// If it is no text.
+pub fn utf8(path: &Path) -> anyhow::Result<&str> {
+    path.to_str().with_context(|| format!("{} is not UTF-8; give another --dir", path.display()))
 }

@@ -7,8 +7,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::termios::tcgetwinsize;
+
 use super::load::Tally;
-use crate::effects;
+use crate::{
+    effects,
+    otlp::waterfall::{MIN_WIDTH, WIDTH},
+};
+
+/// Drawings are not wider: an eye has to follow their lines.
+const MAX_WIDTH: usize = 132;
 
 /// Standard output. Failing to write to it (a closed pipe) never stops the demo, which has processes to end.
 #[derive(Debug)]
@@ -25,6 +33,14 @@ impl Console {
         Self { is_terminal: io::stdout().is_terminal(), live: Mutex::new(false) }
     }
 
+    /// Columns for drawings: the terminal's, within bounds, or [`WIDTH`].
+    #[must_use]
+    pub fn width(&self) -> usize {
+        let size = if self.is_terminal { tcgetwinsize(io::stdout()).ok() } else { None };
+        let columns = size.map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0);
+        columns.unwrap_or(WIDTH).clamp(MIN_WIDTH, MAX_WIDTH)
+    }
+
     /// Prints a line.
     pub fn line(&self, text: &str) {
         self.print(text, false);
@@ -37,8 +53,15 @@ impl Console {
     }
 
     /// Shows a line that the next one replaces; without a terminal, a line like any other.
-    fn live_line(&self, text: &str) {
+    pub fn live_line(&self, text: &str) {
         self.print(text, self.is_terminal);
+    }
+
+    /// The same, but only on a terminal.
+    pub fn show_live(&self, text: &str) {
+        if self.is_terminal {
+            self.live_line(text);
+        }
     }
 
     fn print(&self, text: &str, live: bool) {

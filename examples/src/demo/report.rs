@@ -8,9 +8,11 @@ use serde::Serialize;
 use super::{
     admin::{self, Cluster, Endpoint, Peer},
     chaos::Damage,
+    illness::Ejection,
     intruders::Attempt,
     load::{Failure, Load, Totals},
     plan::{Plan, Service, Workload},
+    traces::Calls,
 };
 
 /// Share of the planned requests that must have been made: an idle run proves nothing.
@@ -41,6 +43,8 @@ pub struct Report {
     pub answered_by: BTreeMap<String, u64>,
     /// Each call from a service to the next.
     pub hops: Vec<Hop>,
+    /// The endpoint that was ejected while its service was ill, and came back.
+    pub ejection: Option<Ejection>,
     /// The endpoint whose host was killed.
     pub killed_endpoint: Option<SocketAddr>,
     /// The endpoint whose sidecar was replaced.
@@ -49,6 +53,10 @@ pub struct Report {
     pub intruders: Vec<Attempt>,
     /// The same with the right certificate: that it got in shows that the others could have.
     pub control: Option<Attempt>,
+    /// Calls as their traces tell them; none if those went to somebody else's collector.
+    pub calls: Option<Calls>,
+    /// The trace of the last good answer.
+    pub last_trace: Option<String>,
 }
 
 /// One service calling the next, as both their sidecars saw it.
@@ -188,7 +196,7 @@ fn describe(from: Service, to: Service, arrivals: Arrivals, cluster: Cluster) ->
         endpoints: cluster
             .endpoints
             .into_iter()
-            .map(|Endpoint { address, picks, failures, tls: _ }| HopEndpoint { address, picks, failures })
+            .map(|Endpoint { address, picks, failures, .. }| HopEndpoint { address, picks, failures })
             .collect(),
     }
 }
@@ -247,10 +255,13 @@ impl Report {
             p99_ms: totals.latency.quantile_ms(0.99),
             answered_by: totals.replicas,
             hops,
+            ejection: damage.ejected,
             killed_endpoint: damage.killed,
             restarted_endpoint: damage.restarted,
             intruders,
             control,
+            calls: None,
+            last_trace: totals.last_trace,
         }
     }
 
@@ -356,7 +367,10 @@ mod tests {
         };
         let fault = |tls, picks| {
             let address = KILLED.parse().expect("an address");
-            endpoint_fault(&Endpoint { address, picks, failures: 0, tls }, Service::Inventory)
+            endpoint_fault(
+                &Endpoint { address, picks, failures: 0, standing: String::new(), tls },
+                Service::Inventory,
+            )
         };
         let inventory = Service::Inventory.spiffe_id();
         assert_eq!(fault(tls("TLSv1_3", &inventory), 1), None);

@@ -1,30 +1,39 @@
 //! The report as a table for people.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, net::SocketAddr};
 
 use super::{
+    illness::Ejection,
     intruders::Attempt,
     load::Failure,
     plan::{Plan, Service},
     progress::millis,
     report::{Hop, Report},
+    traces::Call,
 };
+use crate::otlp::waterfall;
 
 /// Columns of a table; the first is the widest.
-type Row = Vec<String>;
+pub type Row = Vec<String>;
 
-/// The whole report as text.
+/// The whole report as text; drawings are `width` columns wide.
 #[must_use]
-pub fn render(report: &Report, plan: &Plan) -> String {
+pub fn render(report: &Report, plan: &Plan, width: usize) -> String {
     let mut text = String::new();
     section(&mut text, "Requests", &requests(report));
     section(&mut text, "Who talked to whom", &identities(report));
     section(&mut text, "Endpoints", &endpoints(report, plan));
     section(&mut text, "Intruders at the sidecar of orders", &intruders(report));
     let _infallible = writeln!(text, "  Refused connections, as it counted them: {}", refused(report));
+    if let Some(calls) = &report.calls {
+        drawing(&mut text, "One call, hop by hop", calls.typical.as_ref(), width);
+        drawing(&mut text, "One with an attempt that was repeated", calls.repeated.as_ref(), width);
+    }
     text.push('\n');
     match report.passed {
-        true => text.push_str("PASSED: no request failed, every hop was mutual TLS, no intruder got in.\n"),
+        true => text.push_str(
+            "PASSED: no request failed, every hop was mutual TLS, no intruder got in, a call is one trace.\n",
+        ),
         false => {
             text.push_str("FAILED:\n");
             for fault in &report.faults {
@@ -81,20 +90,31 @@ fn endpoints(report: &Report, plan: &Plan) -> Vec<Row> {
     let mut rows = vec![row(["", "address", "picked", "failed", ""])];
     for endpoint in report.hops.iter().flat_map(|hop| &hop.endpoints) {
         let workload = plan.workloads.iter().find(|workload| workload.inbound == endpoint.address);
-        let fate = match () {
-            () if report.killed_endpoint == Some(endpoint.address) => "killed",
-            () if report.restarted_endpoint == Some(endpoint.address) => "sidecar replaced",
-            () => "",
+        let ejection = report.ejection.filter(|ejection| ejection.address == endpoint.address);
+        let fate = match ejection {
+            Some(Ejection { ejected_after_s, back_after_s, .. }) => {
+                format!("ill: ejected after {ejected_after_s:.1} s, back after {back_after_s:.1} s")
+            }
+            None => fate(report, endpoint.address).to_owned(),
         };
         rows.push(vec![
             workload.map_or_else(String::new, |workload| workload.name.clone()),
             endpoint.address.to_string(),
             endpoint.picks.to_string(),
             endpoint.failures.to_string(),
-            fate.to_owned(),
+            fate,
         ]);
     }
     rows
+}
+
+/// What was done to an endpoint.
+fn fate(report: &Report, address: SocketAddr) -> &'static str {
+    match address {
+        killed if report.killed_endpoint == Some(killed) => "killed",
+        replaced if report.restarted_endpoint == Some(replaced) => "sidecar replaced",
+        _ => "",
+    }
 }
 
 fn intruders(report: &Report) -> Vec<Row> {
@@ -106,6 +126,15 @@ fn intruders(report: &Report) -> Vec<Row> {
         vec![kind.replace('_', " "), result.to_owned(), answer.clone()]
     }));
     rows
+}
+
+/// A heading and a call.
+fn drawing(text: &mut String, heading: &str, call: Option<&Call>, width: usize) {
+    let Some(call) = call else { return };
+    let _infallible = writeln!(text, "\n{heading}");
+    for line in waterfall::draw(&call.spans, width - 2) {
+        let _infallible = writeln!(text, "{}", format!("  {line}").trim_end());
+    }
 }
 
 /// What the sidecar that the intruders tried counted.
@@ -125,7 +154,7 @@ fn row<const N: usize>(cells: [&str; N]) -> Row {
 }
 
 /// A heading and its rows, each column as wide as its widest cell; columns of numbers to the right.
-fn section(text: &mut String, heading: &str, rows: &[Row]) {
+pub fn section(text: &mut String, heading: &str, rows: &[Row]) {
     let _infallible = writeln!(text, "\n{heading}");
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
     let widths: Vec<_> = (0..columns)

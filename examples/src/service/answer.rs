@@ -1,6 +1,9 @@
 //! What the service says to one request.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{
@@ -17,7 +20,7 @@ use crate::client::Client;
 const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The headers every service passes on, so that one call is one trace (W3C Trace Context §2; Envoy's request ID).
-const PASSED_ON: [HeaderName; 3] = [
+pub(super) const PASSED_ON: [HeaderName; 3] = [
     HeaderName::from_static("traceparent"),
     HeaderName::from_static("tracestate"),
     HeaderName::from_static("x-request-id"),
@@ -34,6 +37,8 @@ pub(super) struct Answerer {
     pub(super) work: Duration,
     /// The service behind this one.
     pub(super) upstream: Option<Upstream>,
+    /// It answers everything with 503.
+    pub(super) is_ill: AtomicBool,
 }
 
 /// The service behind this one and the way to it.
@@ -43,12 +48,19 @@ pub(super) struct Upstream {
     pub(super) authority: Authority,
     /// Connections to it, or to the proxy on the way.
     pub(super) client: Client,
+    /// The fields of requests that it gets, too.
+    pub(super) passed_on: Vec<HeaderName>,
 }
 
 impl Answerer {
-    /// Answers one request: 200, or 502 and 504 if the service behind this one failed. The request's body is ignored.
+    /// Answers one request: 200, 502 and 504 if the service behind this one failed, or 503 while it is ill. The request's body is ignored.
     pub(super) async fn answer<B>(&self, request: Request<B>) -> Response<Full<Bytes>> {
         let (head, _) = request.into_parts();
+        if self.is_ill.load(Ordering::Relaxed) {
+            let mut response = Response::new(Full::from("ill\n"));
+            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            return response;
+        }
         if !self.work.is_zero() {
             tokio::time::sleep(self.work).await;
         }
@@ -97,8 +109,8 @@ impl Upstream {
             .build()?;
         let mut request =
             Request::get(uri).header(HOST, self.authority.as_str()).body(Full::new(Bytes::new()))?;
-        for name in PASSED_ON {
-            for value in received.get_all(&name) {
+        for name in &self.passed_on {
+            for value in received.get_all(name) {
                 request.headers_mut().append(name.clone(), value.clone());
             }
         }

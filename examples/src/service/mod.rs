@@ -2,27 +2,32 @@
 //!
 //! It speaks HTTP/1.1 and HTTP/2 (prior knowledge) on one port and answers every request with JSON: who it is, and
 //! what the service behind it said, which nests. All it does for the mesh is what every app should do: pass the trace
-//! headers on. SIGTERM stops it: it takes no new connection, finishes what it has, and ends.
+//! headers on, and what else the mesh decides by (`--pass-on`). SIGTERM stops it: it takes no new connection, finishes what it has, and ends. SIGUSR1 makes it ill: it
+//! answers everything with 503 until SIGUSR2.
 
 mod answer;
 
-use std::{io::Write, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io::Write,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::Context;
 use clap::Parser;
-use http::Uri;
-use hyper::service::service_fn;
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
-};
+use http::{HeaderName, Uri};
+use hyper_util::server::graceful::GracefulShutdown;
 use tokio::{
     net::{TcpListener, TcpStream},
     signal::unix::{SignalKind, signal},
 };
 
-use crate::{client::Client, effects};
-use answer::{Answerer, Upstream};
+use crate::{client::Client, serving};
+use answer::{Answerer, PASSED_ON, Upstream};
 
 /// Time for requests under way to finish after SIGTERM.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(10);
@@ -52,6 +57,9 @@ pub struct Options {
     /// HTTP proxy on the way to it: the outbound listener of the own sidecar
     #[arg(long, value_name = "IP:PORT", requires = "upstream")]
     pub proxy: Option<SocketAddr>,
+    /// Header fields of requests that are passed on to the service behind, beside those of traces, as in `x-canary,cookie`
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "upstream")]
+    pub pass_on: Vec<HeaderName>,
     /// Time spent on each request before it is answered, in milliseconds, to look busy
     #[arg(long, value_name = "MS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=60_000))]
     pub work_ms: u64,
@@ -68,6 +76,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         .with_context(|| format!("listening on {}", options.listen))?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut ill = signal(SignalKind::user_defined1())?;
+    let mut well = signal(SignalKind::user_defined2())?;
     let mut out = std::io::stdout();
     writeln!(out, "{} listening on {}", answerer.replica, listener.local_addr()?)?;
 
@@ -77,6 +87,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             biased;
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
+            _ = ill.recv() => answerer.is_ill.store(true, Ordering::Relaxed),
+            _ = well.recv() => answerer.is_ill.store(false, Ordering::Relaxed),
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => serve(stream, Arc::clone(&answerer), &connections),
                 Err(_) => tokio::time::sleep(ACCEPT_REST).await,
@@ -106,29 +118,25 @@ fn answerer(options: &Options) -> anyhow::Result<Answerer> {
                 (None, Some(_)) => authority.to_string(),
                 (None, None) => format!("{authority}:80"),
             };
-            Some(Upstream { authority: authority.clone(), client: Client::new(address) })
+            Some(Upstream {
+                authority: authority.clone(),
+                client: Client::new(address),
+                passed_on: PASSED_ON.into_iter().chain(options.pass_on.iter().cloned()).collect(),
+            })
         }
     };
     Ok(Answerer {
         name: options.name.clone(),
         replica: options.replica.clone().unwrap_or_else(|| options.name.clone()),
         work: Duration::from_millis(options.work_ms),
+        is_ill: AtomicBool::new(false),
         upstream,
     })
 }
 
 fn serve(stream: TcpStream, answerer: Arc<Answerer>, connections: &GracefulShutdown) {
-    // Only delays small answers if it fails.
-    stream.set_nodelay(true).unwrap_or_default();
-    let watcher = connections.watcher();
-    drop(effects::spawn(async move {
-        let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new());
-        let service = service_fn(move |request| {
-            let answerer = Arc::clone(&answerer);
-            async move { Ok::<_, std::convert::Infallible>(answerer.answer(request).await) }
-        });
-        // The connection ended badly: whoever was on the other end knows more about it.
-        drop(watcher.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned()).await);
-    }));
+    serving::serve(stream, connections, move |request| {
+        let answerer = Arc::clone(&answerer);
+        async move { answerer.answer(request).await }
+    });
 }

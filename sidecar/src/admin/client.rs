@@ -1,19 +1,29 @@
-//! A client for the admin socket: one request, one JSON answer. For the command line and for tests.
+//! A client for the admin socket: one request, one JSON answer, or lines as they come. For the command line and for
+//! tests.
 
 use std::{io, path::Path, time::Duration};
 
+use bytes::BytesMut;
 use http_body_util::{BodyExt, Empty, Limited};
-use hyper::{Method, Request, body::Bytes, client::conn::http1, header};
+use hyper::{
+    Method, Request,
+    body::{Bytes, Incoming},
+    client::conn::http1,
+    header,
+};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::UnixStream;
 
 use super::CHANGE_HEADER;
+use crate::drain::spawn_background;
 
 /// Time for one call.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest answer that is read.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
+/// Longest line that is read.
+const MAX_LINE_BYTES: usize = 64 * 1024;
 
 /// What the process answered.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,15 +79,81 @@ pub async fn call(socket: &Path, method: Method, target: &str) -> Result<Answer,
     }
 }
 
-async fn exchange(socket: &Path, method: Method, target: &str) -> Result<Answer, ClientError> {
-    let stream = UnixStream::connect(socket).await.map_err(ClientError::Connect)?;
-    let (mut sender, connection) = http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await?;
-    let request = Request::builder()
+/// An answer that comes line by line.
+#[derive(Debug)]
+pub struct Lines {
+    status: u16,
+    body: Incoming,
+    /// What came of the line that is under way, and lines behind it.
+    read: BytesMut,
+}
+
+impl Lines {
+    /// Asks the process that listens on `socket`; there is an answer's head then.
+    ///
+    /// # Errors
+    /// As [`call`].
+    pub async fn open(socket: &Path, target: &str) -> Result<Self, ClientError> {
+        let opening = async {
+            let stream = UnixStream::connect(socket).await.map_err(ClientError::Connect)?;
+            let (mut sender, connection) = http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await?;
+            // It ends with the answer, or when nobody reads that any more.
+            spawn_background(async move { drop(connection.await) });
+            let response = sender.send_request(request(Method::GET, target)?).await?;
+            let status = response.status().as_u16();
+            Ok(Self { status, body: response.into_body(), read: BytesMut::new() })
+        };
+        tokio::time::timeout(TIMEOUT, opening).await.unwrap_or(Err(ClientError::Timeout))
+    }
+
+    /// HTTP status.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// The next line that is not empty, without its end; `None`: that was all. Nothing is lost if it is dropped.
+    ///
+    /// # Errors
+    /// The connection broke, or the line is longer than any that is meant.
+    pub async fn next(&mut self) -> Result<Option<String>, ClientError> {
+        loop {
+            if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
+                let line = self.read.split_to(end + 1);
+                let line = String::from_utf8_lossy(&line).trim().to_owned();
+                if line.is_empty() {
+                    continue;
+                }
+                return Ok(Some(line));
+            }
+            if self.read.len() > MAX_LINE_BYTES {
+                return Err(ClientError::Body(format!("a line of more than {MAX_LINE_BYTES} bytes")));
+            }
+            let Some(frame) = self.body.frame().await else {
+                let rest = self.read.split();
+                let rest = String::from_utf8_lossy(&rest).trim().to_owned();
+                return Ok((!rest.is_empty()).then_some(rest));
+            };
+            if let Ok(data) = frame?.into_data() {
+                self.read.extend_from_slice(&data);
+            }
+        }
+    }
+}
+
+fn request(method: Method, target: &str) -> Result<Request<Empty<Bytes>>, http::Error> {
+    Request::builder()
         .method(method)
         .uri(target)
         .header(header::HOST, "outrider")
         .header(CHANGE_HEADER, "1")
-        .body(Empty::new())?;
+        .body(Empty::new())
+}
+
+async fn exchange(socket: &Path, method: Method, target: &str) -> Result<Answer, ClientError> {
+    let stream = UnixStream::connect(socket).await.map_err(ClientError::Connect)?;
+    let (mut sender, connection) = http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await?;
+    let request = request(method, target)?;
     let answer = async {
         let response = sender.send_request(request).await?;
         let status = response.status().as_u16();

@@ -2,7 +2,9 @@
 //!
 //! ```text
 //!   0.0.0.0:4391               GET /live /ready /metrics          anybody who reaches the pod
+//!                              GET /probe/<name>                  the same: probes of the own app, as configured
 //!   /run/outrider/admin.sock   the same, GET /status /config /clusters /listeners /certs
+//!                              GET /edges /tap /explain
 //!                              POST /drain /reload /log           our own user, or root
 //!   …/admin.sock.fd            our listening sockets, for a successor  our own user, or root
 //! ```
@@ -14,9 +16,11 @@
 //! - A dump holds no key and no token: it is built from settings and counters, which have none.
 //! - Connections, requests under way, heads and times are bounded; bodies are refused.
 
+mod ask;
 mod client;
 mod dump;
 mod handover;
+mod probes;
 mod routes;
 mod server;
 mod socket;
@@ -25,8 +29,9 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use client::{Answer, ClientError, call};
+pub use client::{Answer, ClientError, Lines, call};
 pub use handover::{handover_path, serve_handover};
+pub use probes::Prober;
 pub use server::{serve_read_only, serve_socket};
 pub use socket::{BoundSocket, bind_socket};
 
@@ -34,12 +39,14 @@ use crate::{
     clock::Clock,
     drain::Drains,
     model::{
+        controller::ControllerStatus,
         reload::{ConfigStatus, Report},
         snapshot::Snapshots,
         status::IdentityStatus,
+        wanted::Wanted,
     },
     readiness::Readiness,
-    telemetry::{Metrics, log},
+    telemetry::{Insight, Metrics, Observer, log},
 };
 
 /// The header that a request which changes something must carry, with the value `1`.
@@ -133,8 +140,18 @@ pub struct State {
     pub config: Arc<ConfigStatus>,
     /// All metrics.
     pub metrics: Metrics,
+    /// Who calls whom, as it is counted.
+    pub observer: Arc<Observer>,
+    /// What was kept of requests for those who ask.
+    pub insight: Arc<Insight>,
+    /// How it goes with the controller.
+    pub controller: Arc<ControllerStatus>,
+    /// What the own app tries to reach and nobody knows.
+    pub wanted: Arc<Wanted>,
     /// The log's level; `None` where the process has no log of its own (tests).
     pub log: Option<log::Control>,
+    /// How the own app is reached, for probes.
+    pub prober: Prober,
     /// For ages.
     pub clock: Clock,
 }

@@ -1,12 +1,12 @@
 //! Which path answers what.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use axum::{
     BoxError, Json, Router,
     error_handling::HandleErrorLayer,
-    extract::{Query, Request, State as Shared},
-    http::{StatusCode, header},
+    extract::{Extension, Path, Query, Request, State as Shared},
+    http::{HeaderMap, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -18,18 +18,60 @@ use tower::{
     ServiceBuilder, limit::GlobalConcurrencyLimitLayer, load_shed::LoadShedLayer, timeout::TimeoutLayer,
 };
 
-use super::{CHANGE_HEADER, DrainRequest, State, dump};
-use crate::{drain::Phase, telemetry::metrics::CONTENT_TYPE};
+use super::{
+    CHANGE_HEADER, DrainRequest, State, ask, dump,
+    probes::MAX_PROBES,
+    server::{Life, LocalAddress},
+};
+use crate::{drain::Phase, telemetry::metrics::Format};
 
 /// Answers being rendered per listener. One that is rendered stays in memory until it is read, at most for the life of
 /// its connection.
 const MAX_REQUESTS: usize = 8;
 /// Time for one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a probe under way keeps its connection: more often than that would end.
+const RENEWAL: Duration = Duration::from_secs(5);
 
 /// What the TCP listener answers.
 pub(super) fn read_only(state: Arc<State>) -> Router {
-    bounded(probes()).with_state(state)
+    bounded(probes()).merge(own_app()).with_state(state)
+}
+
+/// Probes of the own app: with bounds of their own, for one may take as long as it is configured to.
+fn own_app() -> Router<Arc<State>> {
+    Router::new().route("/probe/{*name}", get(probe)).layer(middleware::from_fn(refuse_body)).layer(
+        ServiceBuilder::new()
+            .layer(HandleErrorLayer::new(overloaded))
+            .layer(LoadShedLayer::new())
+            .layer(GlobalConcurrencyLimitLayer::new(MAX_PROBES)),
+    )
+}
+
+async fn probe(
+    Shared(state): Shared<Arc<State>>,
+    Path(name): Path<String>,
+    Extension(life): Extension<Life>,
+    local: Option<Extension<LocalAddress>>,
+    headers: HeaderMap,
+) -> Response {
+    let snapshot = state.snapshots.load();
+    let probes = Arc::clone(&snapshot.config.settings.probes);
+    drop(snapshot);
+    let Some(probe) = probes.iter().find(|probe| probe.name == name) else {
+        return refusal(StatusCode::NOT_FOUND, "no such probe is configured");
+    };
+    let own = local.map(|Extension(LocalAddress(address))| address);
+    let mut performed = pin!(state.prober.perform(probe, own, &headers));
+    let outcome = loop {
+        tokio::select! {
+            biased;
+            outcome = &mut performed => break outcome,
+            () = tokio::time::sleep(RENEWAL) => life.renew(),
+        }
+    };
+    tracing::debug!(probe = %probe.name, status = outcome.status.as_u16(), "{}", outcome.text);
+    (outcome.status, format!("{}\n", outcome.text)).into_response()
 }
 
 /// What the socket answers.
@@ -45,13 +87,14 @@ pub(super) fn all(state: Arc<State>) -> Router {
             "/listeners",
             get(|Shared(state): Shared<Arc<State>>| async move { Json(dump::listeners(&state)) }),
         )
-        .route("/certs", get(|Shared(state): Shared<Arc<State>>| async move { Json(dump::certs(&state)) }));
+        .route("/certs", get(|Shared(state): Shared<Arc<State>>| async move { Json(dump::certs(&state)) }))
+        .route("/log", get(log_level));
     let changes = Router::new()
         .route("/drain", post(drain))
         .route("/reload", post(reload))
         .route("/log", post(log))
         .route_layer(middleware::from_fn(require_change_header));
-    bounded(probes().merge(dumps).merge(changes)).with_state(state)
+    bounded(probes().merge(dumps).merge(ask::routes()).merge(changes)).with_state(state)
 }
 
 fn probes() -> Router<Arc<State>> {
@@ -101,7 +144,7 @@ async fn require_change_header(request: Request, next: Next) -> Response {
     }
 }
 
-fn refusal(status: StatusCode, problem: &str) -> Response {
+pub(super) fn refusal(status: StatusCode, problem: &str) -> Response {
     (status, Json(json!({ "error": problem }))).into_response()
 }
 
@@ -118,9 +161,11 @@ async fn ready(Shared(state): Shared<Arc<State>>) -> Response {
     }
 }
 
-async fn metrics(Shared(state): Shared<Arc<State>>) -> Response {
-    match state.metrics.encode() {
-        Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
+async fn metrics(Shared(state): Shared<Arc<State>>, headers: HeaderMap) -> Response {
+    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let format = Format::accepted(accepted);
+    match state.metrics.encode(format) {
+        Ok(text) => ([(header::CONTENT_TYPE, format.content_type())], text).into_response(),
         Err(_) => refusal(StatusCode::INTERNAL_SERVER_ERROR, "metrics cannot be written"),
     }
 }
@@ -158,15 +203,25 @@ struct LogQuery {
     level: String,
 }
 
+async fn log_level(Shared(state): Shared<Arc<State>>) -> Response {
+    match &state.log {
+        Some(control) => Json(json!({ "level": control.filter() })).into_response(),
+        None => no_log(),
+    }
+}
+
 async fn log(Shared(state): Shared<Arc<State>>, Query(query): Query<LogQuery>) -> Response {
-    let Some(control) = &state.log else {
-        return refusal(StatusCode::NOT_FOUND, "this process has no log of its own");
-    };
+    let Some(control) = &state.log else { return no_log() };
     match control.set(&query.level) {
-        Ok(()) => {
-            tracing::info!(filter = control.filter(), "an operator changed the log level");
-            Json(json!({ "level": control.filter() })).into_response()
+        Ok(was) => {
+            let level = control.filter();
+            tracing::info!(level, was, "an operator changed the log level");
+            Json(json!({ "level": level, "was": was })).into_response()
         }
         Err(error) => refusal(StatusCode::BAD_REQUEST, &error.to_string()),
     }
+}
+
+fn no_log() -> Response {
+    refusal(StatusCode::NOT_FOUND, "this process has no log of its own")
 }

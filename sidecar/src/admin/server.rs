@@ -1,6 +1,16 @@
 //! Serving: accept loops with bounds, around the routes.
 
-use std::{convert::Infallible, future::Future, io, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::Future,
+    io,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{Router, body::Body};
 use hyper::{Request, body::Incoming, server::conn::http1};
@@ -44,10 +54,29 @@ struct Terms {
     lifetime: Duration,
 }
 
+/// The address that was asked: the pod's, if it was the kubelet that asked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LocalAddress(pub(super) IpAddr);
+
+/// How a connection's time is renewed, by an answer that may last longer and is read as it comes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Life(Arc<AtomicBool>);
+
+impl Life {
+    /// Another lifetime from the end of this one. An answer that is not read does not come to say so.
+    pub(super) fn renew(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn is_renewed(&self) -> bool {
+        self.0.swap(false, Ordering::Relaxed)
+    }
+}
+
 const READ_ONLY: Terms = Terms { keep_alive: false, lifetime: READ_ONLY_LIFETIME };
 const SOCKET: Terms = Terms { keep_alive: true, lifetime: SOCKET_LIFETIME };
 
-/// Serves `/live`, `/ready` and `/metrics` to anybody, until `shutdown` completes. Connections that are open then end
+/// Serves `/live`, `/ready`, `/metrics` and `/probe/…` to anybody, until `shutdown` completes. Connections that are open then end
 /// with their request.
 pub async fn serve_read_only(
     listener: TcpListener,
@@ -59,7 +88,10 @@ pub async fn serve_read_only(
     let accepting = async {
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => start(stream, &router, &slots, READ_ONLY),
+                Ok((stream, _)) => {
+                    let local = stream.local_addr().ok().map(|address| LocalAddress(address.ip()));
+                    start(stream, (&router, local), &slots, READ_ONLY);
+                }
                 Err(error) => pause(&error).await,
             }
         }
@@ -75,7 +107,7 @@ pub async fn serve_socket(socket: BoundSocket, state: Arc<State>, shutdown: impl
     let accepting = async {
         loop {
             match socket.listener().accept().await {
-                Ok((stream, _)) if is_trusted(&stream) => start(stream, &router, &slots, SOCKET),
+                Ok((stream, _)) if is_trusted(&stream) => start(stream, (&router, None), &slots, SOCKET),
                 Ok((_stranger, _)) => {
                     tracing::warn!("refused a connection of another user to the admin socket")
                 }
@@ -106,7 +138,7 @@ pub(super) fn is_trusted(stream: &UnixStream) -> bool {
 }
 
 /// Serves one connection in a task of its own, or closes it if all slots are taken.
-fn start<S>(stream: S, router: &Router, slots: &Arc<Semaphore>, terms: Terms)
+fn start<S>(stream: S, (router, local): (&Router, Option<LocalAddress>), slots: &Arc<Semaphore>, terms: Terms)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -114,14 +146,24 @@ where
         tracing::debug!("admin has too many connections; closed one");
         return;
     };
-    spawn_background(serve_connection(stream, router.clone(), slot, terms));
+    spawn_background(serve_connection(stream, (router.clone(), local), slot, terms));
 }
 
-async fn serve_connection<S>(stream: S, router: Router, slot: OwnedSemaphorePermit, terms: Terms)
-where
+async fn serve_connection<S>(
+    stream: S,
+    (router, local): (Router, Option<LocalAddress>),
+    slot: OwnedSemaphorePermit,
+    terms: Terms,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = TowerToHyperService::new(tower::service_fn(move |request: Request<Incoming>| {
+    let life = Life::default();
+    let shared = life.clone();
+    let service = TowerToHyperService::new(tower::service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(shared.clone());
+        if let Some(local) = local {
+            request.extensions_mut().insert(local);
+        }
         tower::ServiceExt::oneshot(router.clone(), request.map(Body::new))
     }));
     let connection = http1::Builder::new()
@@ -131,11 +173,19 @@ where
         .max_buf_size(MAX_BUFFER_BYTES)
         .keep_alive(terms.keep_alive)
         .serve_connection(TokioIo::new(stream), service);
-    match tokio::time::timeout(terms.lifetime, connection).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "admin connection"),
-        Err(_elapsed) => {
-            tracing::debug!(lifetime = ?terms.lifetime, "admin closed a connection that was too slow")
+    tokio::pin!(connection);
+    loop {
+        match tokio::time::timeout(terms.lifetime, &mut connection).await {
+            Ok(Ok(())) => break,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "admin connection");
+                break;
+            }
+            Err(_elapsed) if life.is_renewed() => {}
+            Err(_elapsed) => {
+                tracing::debug!(lifetime = ?terms.lifetime, "admin closed a connection that was too slow");
+                break;
+            }
         }
     }
     drop(slot);
@@ -143,7 +193,7 @@ where
 
 #[cfg(test)]
 mod tests {
-    use axum::routing::get;
+    use axum::{Extension, routing::get};
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
         time::Instant,
@@ -155,7 +205,7 @@ mod tests {
     async fn asked(slots: &Arc<Semaphore>, terms: Terms) -> DuplexStream {
         let router = Router::new().route("/", get(|| async { "x".repeat(1024 * 1024) }));
         let (mut client, server) = tokio::io::duplex(64);
-        start(server, &router, slots, terms);
+        start(server, (&router, None), slots, terms);
         client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
         client
     }
@@ -170,6 +220,26 @@ mod tests {
             let _slots = slots.acquire_many(2).await.unwrap();
             assert!(began.elapsed() <= terms.lifetime + Duration::from_secs(1), "{:?}", began.elapsed());
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_is_read_as_it_comes_may_last() {
+        let lines = |Extension(life): Extension<Life>| async move {
+            let ticks = futures_util::stream::unfold((life, 0), |(life, ticks)| async move {
+                life.renew();
+                tokio::time::sleep(SOCKET_LIFETIME / 2).await;
+                (ticks < 8).then_some((Ok::<_, Infallible>("tick\n"), (life, ticks + 1)))
+            });
+            Body::from_stream(ticks)
+        };
+        let router = Router::new().route("/", get(lines));
+        let slots = Arc::new(Semaphore::new(1));
+        let (mut client, server) = tokio::io::duplex(64);
+        start(server, (&router, None), &slots, SOCKET);
+        client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(answer.matches("tick").count(), 8, "{answer}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -8,6 +8,7 @@
 //! Listeners are bound only when the first certificate and the first endpoints are there: a sidecar that takes over from
 //! another must not take connections that it cannot serve yet.
 
+mod joined;
 mod listening;
 mod reload;
 mod worker;
@@ -16,34 +17,44 @@ use std::{
     io,
     net::SocketAddr,
     sync::{Arc, atomic::AtomicUsize},
+    time::Duration,
 };
 
 use indexmap::IndexMap;
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 
-use self::listening::Listening;
+use self::{joined::Halves, listening::Listening};
 use crate::{
     accept,
     clock::Clock,
     connect::reclaim::Hub,
-    discovery::{Configured, Sources},
-    drain::{Drains, Phase},
+    discovery::{
+        Configured, Sources,
+        controller::{self, Told, WithController},
+    },
+    drain::{self, Drains, Phase},
     identity::{self, public::PublicFiles, source::Source, tls_configs::TlsBase},
     memory,
     model::{
-        EndpointSettings, Generation, Settings, Snapshot, file::parse_endpoints, load::Load,
-        settings::Limits, snapshot::Snapshots, status::IdentityStatus, transport::ExpectedIds,
+        EndpointSettings, Generation, Settings, Snapshot, controller::ControllerStatus,
+        file::parse_endpoints, load::Load, settings::Limits, snapshot::Snapshots, status::IdentityStatus,
+        transport::ExpectedIds, wanted::Wanted,
     },
     net::{self, Net},
     publish,
     readiness::Readiness,
+    telemetry::{self, Consumers, Finisher, Insight, Observer, export::Dialing},
 };
 
 pub use reload::Rejected;
 
 /// What readiness waits for last.
 const LISTENERS: &str = "listeners";
+/// What readiness waits for where a controller is asked: its first word.
+const CONTROLLER: &str = "controller";
+/// For what was told of requests and waits to be sent, when all else is over.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Why a sidecar did not start.
 #[derive(Debug, thiserror::Error)]
@@ -125,12 +136,24 @@ pub struct App {
     pub hub: Hub,
     /// What the process carries, and may carry.
     pub load: Arc<Load>,
+    /// What is told of requests.
+    pub observer: Arc<Observer>,
+    /// Where that goes.
+    pub watching: Finisher,
+    /// What operators may ask of requests.
+    pub insight: Arc<Insight>,
+    /// What the own app tries to reach and nobody knows.
+    pub wanted: Arc<Wanted>,
+    /// How it goes with the controller.
+    pub controller: Arc<ControllerStatus>,
     /// Cancelled when a worker ended that should not have: nothing can be served rightly any more.
     pub broken: CancellationToken,
     /// The newest limit: connections per listener.
     max_connections: Arc<AtomicUsize>,
     /// The configuration that is wanted; in force once the snapshot says so.
     config: watch::Sender<Arc<Generation>>,
+    /// What the file says, and what the controller says.
+    halves: Arc<Halves>,
     /// Held over waits, of the control side alone: one change of the configuration at a time.
     listening: Arc<Mutex<Listening>>,
 }
@@ -148,23 +171,47 @@ impl App {
         let first = Arc::clone(&config.borrow());
         let (clock, readiness) = (world.clock.clone(), Readiness::default());
         let bootstrap = &first.settings.bootstrap;
-        let identity = match parts.identity {
-            Some(source) => identity::start_with(source, &bootstrap.tls, &clock, &readiness)?,
-            None => identity::start(bootstrap, &world.net, &clock, &readiness)?,
-        };
+        let identity = identity::start(parts.identity, config.subscribe(), &world.net, &clock, &readiness)?;
         let snapshots = Snapshots::new(Snapshot::empty(Arc::clone(&first)));
+        let (lists, outside) = (Told::default(), watch::Sender::default());
         let inputs = publish::Inputs {
             config: config.subscribe(),
             identity: identity.identity,
-            sources: parts.sources,
+            sources: Arc::new(WithController { others: parts.sources, told: lists.clone() }),
             public: PublicFiles::new(TlsBase::new(&bootstrap.tls, &clock)?, &clock),
+            outside: outside.subscribe(),
         };
         publish::start(inputs, snapshots.clone(), &clock, &readiness);
         let limits = &first.settings.limits;
         let load = Arc::new(load(limits, world.workers));
         memory::watch(&load);
         let max_connections = Arc::new(AtomicUsize::new(limits.max_connections));
-        Ok(Self {
+        let (observer, arriving) = Observer::new();
+        let insight = Insight::new(&clock);
+        let (dialing, told) = (Dialing::by(&world.net), &observer);
+        let consumers = Consumers::new(&dialing, &clock, &told.exports, &told.records, &insight);
+        let watching = telemetry::watch(arriving, consumers, snapshots.clone());
+        let weak = (Arc::downgrade(&insight), Arc::downgrade(&observer));
+        drain::spawn_background(telemetry::ring::keep(weak.0, weak.1, snapshots.clone(), clock.clone()));
+        telemetry::metrics::tidy(&observer, &clock);
+        let (wanted, fragments) = (Arc::<Wanted>::default(), watch::Sender::default());
+        let status = Arc::new(ControllerStatus::new(clock.now()));
+        let halves = Halves::new(Arc::clone(&first.settings), fragments.subscribe(), Arc::clone(&status));
+        if let Some(settings) = bootstrap.controller.clone() {
+            controller::start(controller::Inputs {
+                settings,
+                net: world.net.clone(),
+                clock: clock.clone(),
+                snapshots: snapshots.clone(),
+                wanted: Arc::clone(&wanted),
+                told: lists,
+                fragments,
+                outside,
+                status: Arc::clone(&status),
+                guard: readiness.block(CONTROLLER),
+            });
+        }
+        let app = Self {
             clock,
             snapshots,
             readiness,
@@ -172,11 +219,21 @@ impl App {
             identity: identity.status,
             hub: Hub::default(),
             load,
+            observer,
+            watching,
+            insight,
+            wanted,
+            controller: status,
             broken: CancellationToken::new(),
             max_connections,
             config,
+            halves: Arc::new(halves),
             listening: Arc::default(),
-        })
+        };
+        if first.settings.bootstrap.controller.is_some() {
+            app.follow_controller();
+        }
+        Ok(app)
     }
 
     /// Waits for the first certificate and the first endpoints, then starts the workers and their listeners.
@@ -227,10 +284,22 @@ impl App {
         tokio::select! {
             biased;
             () = watcher.reached(Phase::Draining) => Err(Error::Stopped),
-            () = self.readiness.until_only(LISTENERS) => {
+            () = self.first_facts() => {
                 self.snapshots.until(|snapshot| snapshot.identity.is_some()).await;
                 Ok(())
             }
+        }
+    }
+
+    /// Waits for certificate and endpoints; and a while for the controller, so that the first connection need not. Without it, we
+    /// listen all the same: peers can be served.
+    async fn first_facts(&self) {
+        self.readiness.until_only(&[LISTENERS, CONTROLLER]).await;
+        let controller = self.settings().bootstrap.controller.clone();
+        let wait = controller.map(|controller| controller.wait).unwrap_or_default();
+        let is_there = self.readiness.until_only(&[LISTENERS]);
+        if tokio::time::timeout(wait, is_there).await.is_err() && !wait.is_zero() {
+            tracing::warn!("the controller has said nothing yet: we serve peers, and are not ready");
         }
     }
 
@@ -249,6 +318,7 @@ impl App {
             }
         }
         drains.advance(Phase::Forced);
+        self.watching.finish(LAST_WORDS).await;
         tracing::info!("drained");
     }
 

@@ -1,13 +1,21 @@
 //! Another configuration comes into force while the sidecar runs: as a whole, or not at all.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use outrider_certs::TrustDomain;
 
 use super::{Addresses, App, Error};
 use crate::{
     config::{self, Fault},
     drain::Phase,
-    model::{Generation, Settings},
+    model::{Generation, Settings, Snapshot},
 };
+
+/// Far longer than it takes until a trust domain that was taken out is trusted no longer: some milliseconds.
+const FORGETTING: Duration = Duration::from_secs(5);
 
 /// Why a configuration that is sound did not come into force. Nothing has changed.
 #[derive(Debug, thiserror::Error)]
@@ -44,8 +52,8 @@ impl Rejected {
 }
 
 impl App {
-    /// Brings another configuration into force, in one swap; returns where its listeners listen, once they do. What is
-    /// in flight goes on as it began. One at a time: another call waits.
+    /// Brings another configuration file into force, in one swap; returns where its listeners listen, once they do. What is
+    /// in flight goes on as it began, and what the controller says stays. One at a time: another call waits.
     ///
     /// # Errors
     /// [`Rejected`]; nothing has changed then.
@@ -54,19 +62,55 @@ impl App {
         if !faults.is_empty() {
             return Err(Rejected::Fixed(faults));
         }
+        self.bring_into_force(Some(Arc::new(settings))).await
+    }
+
+    /// Brings into force what the file says, `None`: as before, with what the controller says now.
+    pub(super) async fn bring_into_force(&self, file: Option<Arc<Settings>>) -> Result<Addresses, Rejected> {
         let mut listening = self.listening.lock().await;
         // Draining inbound alone, the sidecar still serves its app.
         if self.drains.outbound.phase() > Phase::Running {
             return Err(Rejected::Draining);
         }
-        let next = Arc::new(self.config.borrow().next(Arc::new(settings)));
+        let before = Arc::clone(&self.config.borrow());
+        let (file, next) = match file {
+            Some(file) => {
+                let next = before.next(Arc::new(self.halves.join(&file)));
+                (file, next)
+            }
+            None => {
+                let file = self.halves.file();
+                let next = before.next_of_same_file(Arc::new(self.halves.join(&file)));
+                (file, next)
+            }
+        };
+        let next = Arc::new(next);
         let bound = if listening.is_serving() { listening.bind(&next).await? } else { Vec::new() };
         listening.end_lives(self, &next);
         self.publish(&next).await;
+        self.forget(&before.settings, &next.settings).await;
         if listening.is_serving() {
             listening.serve(self, &next, bound).await;
         }
+        self.halves.set_file(file);
         Ok(listening.addresses(&next))
+    }
+
+    /// Returns when no trust domain that was taken out is trusted any more; live connections of its workloads are closed by
+    /// each worker within a second.
+    async fn forget(&self, before: &Settings, after: &Settings) {
+        let is_listed =
+            |name: &TrustDomain| after.federation.iter().any(|domain| domain.trust_domain == *name);
+        let domains = before.federation.iter().map(|domain| &domain.trust_domain);
+        let gone: Vec<_> = domains.filter(|domain| !is_listed(domain)).collect();
+        let is_forgotten = |snapshot: &Snapshot| {
+            let identity = snapshot.identity.as_ref();
+            identity.is_none_or(|identity| gone.iter().all(|domain| identity.bundles.get(domain).is_none()))
+        };
+        let forgotten = self.snapshots.until(is_forgotten);
+        if tokio::time::timeout(FORGETTING, forgotten).await.is_err() {
+            tracing::error!("trust domains that were taken out of the configuration are still trusted");
+        }
     }
 
     /// The swap; returns when every request that begins goes by it.

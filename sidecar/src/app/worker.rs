@@ -15,6 +15,7 @@ use crate::{
     accept::{self, Admission},
     connect::{connector::Connector, dial::Dialer},
     drain::{self, Phase},
+    health,
     model::Listener,
     net::{Listener as _, Net},
     pipeline::{
@@ -72,7 +73,7 @@ impl App {
         index: usize,
     ) -> Result<mpsc::Sender<Command>, Error> {
         let (sender, commands) = mpsc::channel(MAX_COMMANDS);
-        let work = self.clone().work(world.net.clone(), commands);
+        let work = self.clone().work(world.net.clone(), index, commands);
         match world.workers {
             Workers::Tasks => drain::spawn_background(work),
             Workers::Threads => {
@@ -89,7 +90,7 @@ impl App {
         Ok(sender)
     }
 
-    async fn work<N: Net>(self, net: N, mut commands: mpsc::Receiver<Command>) {
+    async fn work<N: Net>(self, net: N, index: usize, mut commands: mpsc::Receiver<Command>) {
         // A panic of ours in here ends the thread; the process must not go on without it.
         let broken = self.broken.clone().drop_guard();
         let trust = trust::Registry::new(self.clock.clone(), Arc::clone(&self.identity));
@@ -99,8 +100,15 @@ impl App {
             clock: self.clock.clone(),
             drains: self.drains.clone(),
             load: Arc::clone(&self.load),
+            observer: Arc::clone(&self.observer),
+            wanted: Arc::clone(&self.wanted),
         };
         let worker = Worker::start(connector, shared);
+        if index == 0 {
+            let (connector, watcher) = (Arc::clone(&worker.connector), self.drains.outbound.watcher());
+            let checking = health::run(connector, self.snapshots.clone(), self.clock.clone(), watcher);
+            drain::spawn_background(guarded(self.broken.clone(), checking));
+        }
         let mut bound = IndexMap::new();
         let mut stopping = std::pin::pin!(self.stopping());
         loop {

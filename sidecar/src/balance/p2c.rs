@@ -2,29 +2,75 @@
 //!
 //! Looking at two avoids the herd that always choosing the best would make of many callers with the same knowledge
 //! (Mitzenmacher 2001), and takes constant time.
+//!
+//! Where endpoints have weights, both are drawn by weight and may be the same one. So among endpoints that cost the
+//! same each gets exactly its share, and what costs make of that stays within bounds: a share of p becomes p² at least
+//! and 2p − p² at most. But no weight forces requests on one that is far worse than another ([`FAR_WORSE`]).
 
-use std::{sync::Arc, time::Instant};
+use std::time::Instant;
 
 use super::{Tried, ewma};
-use crate::model::Endpoint;
+use crate::model::{
+    Cluster,
+    lineup::{Draw, Lineup, Seat},
+};
 
-/// The cheaper (by [`ewma::cost`]) of two distinct random endpoints that are not in `tried`; the cheapest of all if
-/// every one was tried. Equal costs: the one drawn first.
-pub(super) fn choose<'a>(
-    endpoints: &'a [Arc<Endpoint>],
-    tried: &Tried,
+/// One that costs more than this many times what another does gets nothing for its weight.
+const FAR_WORSE: f64 = 8.0;
+
+/// What endpoints are compared by.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Measure {
+    /// The expected wait.
+    Wait,
+    /// Requests in flight.
+    Load,
+}
+
+/// The first choice: the cheaper of two seats, of different ones where all have the same share. The place among the
+/// seats. Equal costs: the one drawn first.
+pub(super) fn choose(
+    (cluster, lineup): (&Cluster, &Lineup),
+    measure: Measure,
     now: Instant,
     rng: &mut fastrand::Rng,
-) -> Option<&'a Arc<Endpoint>> {
-    if tried.is_empty() {
-        let (first, second) = two_of(endpoints.len(), rng)?;
-        return Some(cheaper(endpoints.get(first)?, endpoints.get(second)?, now));
+) -> Option<usize> {
+    let cost = |seat| cost((cluster, lineup), measure, seat, now);
+    if matches!(lineup.draw, Draw::Even) {
+        let (first, second) = two_of(lineup.seats.len(), rng)?;
+        return Some(if first == second || cost(first) <= cost(second) { first } else { second });
     }
-    let untried = || endpoints.iter().filter(|endpoint| !tried.contains(endpoint.address()));
-    match two_of(untried().count(), rng) {
-        Some((first, second)) => Some(cheaper(untried().nth(first)?, untried().nth(second)?, now)),
-        None => endpoints.iter().reduce(|best, next| cheaper(best, next, now)),
+    let (first, second) = (lineup.draw(rng)?, lineup.draw(rng)?);
+    if first != second {
+        return Some(if cost(second) < cost(first) { second } else { first });
     }
+    // Some other one, each with the same chance: the next after it as many times as is drawn.
+    let count = lineup.seats.len();
+    let other = (first + rng.usize(1..count.max(2))) % count;
+    Some(if cost(other) * FAR_WORSE < cost(first) { other } else { first })
+}
+
+/// A later choice: as [`choose`], of those that were not tried; both drawn by share, the second of the others.
+pub(super) fn choose_untried(
+    (cluster, lineup): (&Cluster, &Lineup),
+    measure: Measure,
+    tried: &Tried,
+    (now, rng): (Instant, &mut fastrand::Rng),
+) -> Option<usize> {
+    let first = super::untried(cluster, lineup, tried, None, rng)?;
+    let Some(second) = super::untried(cluster, lineup, tried, Some(first), rng) else { return Some(first) };
+    let cost = |seat| cost((cluster, lineup), measure, seat, now);
+    Some(if cost(second) < cost(first) { second } else { first })
+}
+
+/// The cheapest of all.
+pub(super) fn cheapest(
+    (cluster, lineup): (&Cluster, &Lineup),
+    measure: Measure,
+    now: Instant,
+) -> Option<usize> {
+    let cost = |seat: &usize| cost((cluster, lineup), measure, *seat, now);
+    (0..lineup.seats.len()).min_by(|one, other| cost(one).total_cmp(&cost(other)))
 }
 
 /// Two distinct random indices below `count`; the same one twice if there is only one.
@@ -41,10 +87,14 @@ fn two_of(count: usize, rng: &mut fastrand::Rng) -> Option<(usize, usize)> {
     }
 }
 
-fn cheaper<'a>(first: &'a Arc<Endpoint>, second: &'a Arc<Endpoint>, now: Instant) -> &'a Arc<Endpoint> {
-    if is_cheaper(second, first, now) { second } else { first }
-}
-
-fn is_cheaper(one: &Endpoint, other: &Endpoint, now: Instant) -> bool {
-    ewma::cost(&one.runtime, now) < ewma::cost(&other.runtime, now)
+/// What one more request to a seat's endpoint would cost.
+fn cost((cluster, lineup): (&Cluster, &Lineup), measure: Measure, seat: usize, now: Instant) -> f64 {
+    let Some(Seat { endpoint, share, .. }) = lineup.seats.get(seat).copied() else { return f64::MAX };
+    let Some(endpoint) = cluster.endpoints.get(endpoint as usize) else { return f64::MAX };
+    match measure {
+        Measure::Wait => ewma::cost_of(&endpoint.runtime, share, lineup.assumed_us, now),
+        Measure::Load => {
+            f64::from(endpoint.runtime.in_flight.load(std::sync::atomic::Ordering::Relaxed)) / share + 1.0
+        }
+    }
 }

@@ -83,6 +83,10 @@ impl<S: Stream> Stream for Prefixed<S> {
         self.inner.reset_on_close();
     }
 
+    fn has_ended(&self) -> bool {
+        self.inner.has_ended()
+    }
+
     fn waiting(&self) -> Waiting {
         if self.prefix.is_empty() { self.inner.waiting() } else { Waiting::Bytes }
     }

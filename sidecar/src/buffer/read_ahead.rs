@@ -84,6 +84,10 @@ impl<S: Stream> Stream for ReadAhead<S> {
         self.inner.reset_on_close();
     }
 
+    fn has_ended(&self) -> bool {
+        self.inner.has_ended()
+    }
+
     fn waiting(&self) -> Waiting {
         if self.held.is_some() { Waiting::Bytes } else { self.inner.waiting() }
     }

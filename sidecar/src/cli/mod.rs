@@ -1,9 +1,17 @@
 //! The command line.
 
+mod ask;
 mod check;
 mod drain;
+mod explain;
 mod intercept;
+mod log;
+mod policy;
 mod reload;
+mod route;
+mod stat;
+mod table;
+mod tap;
 
 use std::{
     io::{self, Write},
@@ -13,7 +21,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use outrider::{config, process, telemetry::log};
+use outrider::{config, process, telemetry};
 
 /// The sidecar of the Outrider service mesh.
 #[derive(Debug, Parser)]
@@ -33,9 +41,35 @@ enum Command {
     Drain(Drain),
     /// Have a running sidecar read its configuration again now, and say what became of it
     Reload(Reload),
+    /// Who calls whom at a running sidecar, live: rates, successes, latencies, retries, ejections
+    ///
+    /// A table that is renewed every second, of what the sidecar keeps itself: 15 minutes, no server needed. Where
+    /// standard output is no terminal, one table. Ctrl-c ends it.
+    Top(stat::Top),
+    /// Who calls whom at a running sidecar, summed up over the last minute or another time
+    Stat(stat::Stat),
+    /// Watch requests at a running sidecar as they end, one line each
+    ///
+    /// Filters are joined: a request must meet all of them. Watching costs requests nothing: what cannot be shown in time
+    /// is left out, and counted. At most 4 may watch a sidecar at a time. Queries are never shown.
+    Tap(tap::Tap),
+    /// Why a request failed at a running sidecar: what became of it step by step, what that means, what to do
+    ///
+    /// A sidecar keeps the newest 1000 requests that failed or were repeated. Ask by the request's x-request-id, as apps
+    /// log it, or by its trace ID; or name a response flag of the metrics (UH) or the x-outrider-reason of an answer
+    /// (no_endpoint) to read what it means, with the newest requests that had it.
+    Explain(explain::Explain),
+    /// What the authorization rules of a configuration say of a call, and why
+    #[command(subcommand)]
+    Policy(policy::Policy),
+    /// Show what a running sidecar logs, or change it until it ends
+    Log(Log),
     /// Bring the connections of this network namespace to the sidecar, by the kernel
     #[command(subcommand)]
     Intercept(intercept::Intercept),
+    /// Where requests go, by a configuration
+    #[command(subcommand)]
+    Route(route::Route),
     /// Print the version
     Version,
 }
@@ -75,6 +109,16 @@ struct Reload {
 }
 
 #[derive(Debug, Args)]
+struct Log {
+    /// What to log from now on: off, error, warn, info, debug, or a list such as warn,outrider::identity=debug
+    #[arg(value_name = "LEVEL")]
+    level: Option<String>,
+    /// The admin socket of the sidecar
+    #[arg(long, value_name = "PATH", default_value = config::defaults::ADMIN_SOCKET)]
+    admin_socket: PathBuf,
+}
+
+#[derive(Debug, Args)]
 struct Drain {
     /// The admin socket of the sidecar
     #[arg(long, value_name = "PATH", default_value = config::defaults::ADMIN_SOCKET)]
@@ -102,7 +146,14 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         Command::Check(file) => check::check(&file.config),
         Command::Drain(drain) => drain::drain(&drain.admin_socket, drain.inbound, drain.wait),
         Command::Reload(reload) => reload::reload(&reload.admin_socket),
+        Command::Top(top) => stat::top(&top),
+        Command::Stat(stat) => stat::stat(&stat),
+        Command::Tap(tap) => tap::tap(&tap),
+        Command::Explain(explain) => explain::explain(&explain),
+        Command::Policy(command) => policy::run(&command),
+        Command::Log(change) => log::log(&change.admin_socket, change.level.as_deref()),
         Command::Intercept(command) => intercept::run(&command),
+        Command::Route(command) => route::run(&command),
         Command::Version => {
             writeln!(io::stdout(), "outrider {}", env!("CARGO_PKG_VERSION"))?;
             Ok(ExitCode::SUCCESS)
@@ -112,10 +163,10 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
 
 fn carry(run: &Run) -> anyhow::Result<ExitCode> {
     let format = match run.log_format {
-        LogFormat::Text => log::Format::Text,
-        LogFormat::Json => log::Format::Json,
+        LogFormat::Text => telemetry::log::Format::Text,
+        LogFormat::Json => telemetry::log::Format::Json,
     };
-    let control = log::init(&run.log_level, format)?;
+    let control = telemetry::log::init(&run.log_level, format)?;
     process::run(&run.file.config, control)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -124,4 +175,14 @@ fn carry(run: &Run) -> anyhow::Result<ExitCode> {
 pub(crate) fn complain(error: &anyhow::Error) {
     // Nobody is left to tell if stderr is gone.
     drop(writeln!(io::stderr(), "outrider: {error:#}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_makes_sense() {
+        super::Cli::command().debug_assert();
+    }
 }

@@ -20,6 +20,7 @@ pub fn fixed_faults(before: &Settings, after: &Settings) -> Vec<Fault> {
         tls,
         admin,
         intercept,
+        controller,
     } = before;
     // `auto` stays the same where the number of cores has changed meanwhile.
     let count = |is_auto, workers| if is_auto { None } else { Some(workers) };
@@ -36,6 +37,7 @@ pub fn fixed_faults(before: &Settings, after: &Settings) -> Vec<Fault> {
         ("admin.socket", differs(&admin.socket, &after.admin.socket)),
         ("admin.listen", differs(&admin.listen, &after.admin.listen)),
         ("intercept", differs(intercept, &after.intercept)),
+        ("controller", differs(controller, &after.controller)),
         ("limits.memory", has_other_memory),
     ];
     changes.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| fault(key)).collect()

@@ -8,7 +8,7 @@ use std::{
 
 use outrider_certs::certificate::sha256;
 
-use super::{Fault, Settings, raw, validate};
+use super::{Environment, Fault, Settings, raw, validate};
 use crate::model::{
     cluster::EndpointSource,
     file::{MAX_FILE_BYTES, lines, parse_endpoints, read as read_yaml},
@@ -67,14 +67,14 @@ impl Text {
         &self.sha256
     }
 
-    /// What it says. Relative paths in it start at its folder. Blocks on file I/O: endpoints files that exist are checked
+    /// What it says, with what the process's environment adds to it. Relative paths in it start at its folder. Blocks on file I/O: endpoints files that exist are checked
     /// too; one that does not exist yet is no fault, since whatever writes it may start later.
     ///
     /// # Errors
     /// [`Error::Faults`] with everything that is wrong.
     pub fn settings(&self) -> Result<Settings, Error> {
         let folder = self.path.parent().unwrap_or(Path::new(""));
-        let settings = parse(&self.text, folder)?;
+        let settings = parse_in(&self.text, folder, &Environment::of_process())?;
         let faults = endpoints_file_faults(&settings);
         if faults.is_empty() { Ok(settings) } else { Err(Error::Faults(faults)) }
     }
@@ -88,13 +88,21 @@ pub fn load(path: &Path) -> Result<Settings, Error> {
     read(path)?.settings()
 }
 
-/// Checks a configuration's text. Relative paths in it start at `folder`. Touches no file.
+/// Checks a configuration's text. Relative paths in it start at `folder`. Touches no file and no environment.
 ///
 /// # Errors
 /// [`Error::Faults`] with everything that is wrong.
 pub fn parse(text: &str, folder: &Path) -> Result<Settings, Error> {
+    parse_in(text, folder, &Environment::default())
+}
+
+/// The same with the variables of an environment.
+///
+/// # Errors
+/// As [`parse`]. What is wrong with a variable is no fault, but among the warnings of `telemetry`.
+pub fn parse_in(text: &str, folder: &Path, environment: &Environment) -> Result<Settings, Error> {
     let file: raw::File = read_yaml(text).map_err(|fault| Error::Faults(vec![fault]))?;
-    validate::settings(&file, folder).map_err(Error::Faults)
+    validate::settings(&file, folder, environment).map_err(Error::Faults)
 }
 
 /// Reads a text file of at most [`MAX_FILE_BYTES`].

@@ -11,13 +11,21 @@
 //! - A file that is reloaded goes the same way as one that a process starts with: as a whole, or not at all.
 //! - An unknown key is a fault, and so is a key without a value: a slip of the pen never means the default.
 
+mod authorization_rows;
 pub mod defaults;
+mod edits_rows;
+mod environment;
 mod fixed;
+mod joined;
 mod load;
+mod otel;
 mod raw;
+mod route_rows;
 mod row;
 mod rows;
+mod telemetry_rows;
 mod units;
+mod url;
 mod validate;
 mod value;
 mod watch;
@@ -25,8 +33,10 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
+pub use environment::Environment;
 pub use fixed::fixed_faults;
-pub use load::{Error, Text, Unreadable, load, parse, read};
+pub use joined::{Joined, Joiner};
+pub use load::{Error, Text, Unreadable, load, parse, parse_in, read};
 pub use row::Row;
 pub use rows::rows;
 pub use watch::Watch;

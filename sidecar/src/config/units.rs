@@ -32,6 +32,47 @@ impl Bytes {
     }
 }
 
+/// A number with at most one decimal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Decimal(u64);
+
+impl Decimal {
+    /// So many tenths.
+    pub const fn tenths(count: u64) -> Self {
+        Self(count)
+    }
+
+    /// How many tenths.
+    pub const fn in_tenths(self) -> u64 {
+        self.0
+    }
+
+    /// The number.
+    #[expect(clippy::cast_precision_loss, reason = "the keys that have one are in the thousands")]
+    pub fn value(self) -> f64 {
+        self.0 as f64 / 10.0
+    }
+}
+
+impl Unit for Decimal {
+    const WHAT: &'static str = "number with at most one decimal";
+    const EXAMPLE: &'static str = "write it as 5 or 1.9";
+
+    fn parse(text: &str) -> Option<Self> {
+        let (whole, tenth) = text.split_once('.').unwrap_or((text, "0"));
+        let tenth = <u64 as Unit>::parse(tenth).filter(|digit| *digit < 10)?;
+        <u64 as Unit>::parse(whole)?.checked_mul(10)?.checked_add(tenth).map(Self)
+    }
+
+    fn show(self) -> String {
+        if self.0.is_multiple_of(10) {
+            (self.0 / 10).to_string()
+        } else {
+            format!("{}.{}", self.0 / 10, self.0 % 10)
+        }
+    }
+}
+
 impl Unit for Duration {
     const WHAT: &'static str = "duration";
     const EXAMPLE: &'static str = "write it as 15s, 250ms or 24h";

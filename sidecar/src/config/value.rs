@@ -167,3 +167,30 @@ pub(super) fn path(text: &Spanned<String>, folder: &Path, place: &Place, faults:
     }
     folder.join(&text.value)
 }
+
+/// What `read` makes of the items of a list of 1 to `max`, each once; empty where there is no list. What cannot be read is
+/// left out, and is `read`'s to tell.
+pub(super) fn distinct<R, T: PartialEq>(
+    list: Option<&Spanned<Vec<Spanned<R>>>>,
+    max: usize,
+    place: &Place,
+    faults: &mut Faults,
+    read: impl Fn(&Spanned<R>, &Place, &mut Faults) -> Option<T>,
+) -> Vec<T> {
+    let Some(list) = list else { return Vec::new() };
+    let place = place.at(list);
+    if !(1..=max).contains(&list.value.len()) {
+        faults.add(&place, format!("has {} items", list.value.len()), format!("list 1 to {max}"));
+        return Vec::new();
+    }
+    let mut items = Vec::with_capacity(list.value.len());
+    for (index, item) in list.value.iter().enumerate() {
+        let place = place.item(index).at(item);
+        let Some(value) = read(item, &place, faults) else { continue };
+        if items.contains(&value) {
+            faults.add(&place, "stands here twice", "list each once");
+        }
+        items.push(value);
+    }
+    items
+}

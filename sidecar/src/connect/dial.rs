@@ -8,7 +8,7 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     sync::oneshot,
 };
 
@@ -86,12 +86,16 @@ impl<N: Net> Dialer<N> {
             return Err(Error::NoPublicTls);
         }
         let limit = cluster.settings.timeouts.connect;
-        let purpose = match (&cluster.settings.transport, endpoint.client) {
+        let purpose = match (&cluster.settings.transport, endpoint.client.as_ref().and_then(|it| it.address))
+        {
             (Transport::App, None) => Purpose::App,
             (Transport::App, Some(client)) => Purpose::AppFor(client),
             (Transport::Mesh(..) | Transport::Public(_) | Transport::Plain(_), _) => Purpose::Any,
         };
-        let stream = self.net.connect(endpoint.address(), purpose, limit).await.map_err(tcp_error)?;
+        let mut stream = self.net.connect(endpoint.address(), purpose, limit).await.map_err(tcp_error)?;
+        if let Some(announcement) = endpoint.client.as_ref().and_then(|it| it.announcement.as_ref()) {
+            stream.write_all(announcement).await.map_err(tcp_error)?;
+        }
         if let Some(limit) = cluster.limits.tcp_user_timeout {
             stream.set_user_timeout(limit);
         }
@@ -103,7 +107,11 @@ impl<N: Net> Dialer<N> {
             Transport::Public(_) => Io::Tls(Box::new(way.public(stream).await?)),
             Transport::Mesh(peer, _) => {
                 let identity = identity.ok_or(Error::NoIdentity)?;
-                Io::Tls(Box::new(way.mesh(stream, identity, *peer, &self.trust).await?))
+                let mut secured = way.mesh(stream, identity, *peer, &self.trust).await?;
+                if let Some(peer) = secured.peer.take() {
+                    seat.0.proved(peer);
+                }
+                Io::Tls(Box::new(secured))
             }
         };
         seat.0.opened();

@@ -2,8 +2,11 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use http::{Request, Response};
-use hyper::client::conn::{TrySendError, http1};
+use http::{HeaderValue, Method, Request, Response, header};
+use hyper::{
+    body::Body as _,
+    client::conn::{TrySendError, http1},
+};
 use hyper_util::rt::TokioIo;
 use rustls::AlertDescription;
 
@@ -155,9 +158,10 @@ impl Http1 {
     /// [`SendError`].
     pub async fn send(
         &mut self,
-        request: Box<Request<RequestBody>>,
+        mut request: Box<Request<RequestBody>>,
     ) -> Result<Response<Received>, SendError> {
         self.uses = self.uses.saturating_add(1);
+        frame(&mut request);
         let response = self.sender.try_send_request(*request).await.map_err(send_error)?;
         let said = keep_alive::parse(response.headers());
         self.peer_idle = said.idle.or(self.peer_idle);
@@ -190,8 +194,24 @@ fn is_unasked(error: &hyper::Error) -> bool {
     !is_other && std::error::Error::source(error).is_none()
 }
 
+/// Says of a body of unknown length that there is one. Otherwise hyper sends none with the methods that hardly ever have
+/// one (RFC 9110 §9.3.1), and what came in chunks, or over HTTP/2, would be lost.
+fn frame(request: &mut Request<RequestBody>) {
+    let is_rare = matches!(*request.method(), Method::GET | Method::HEAD);
+    let body = request.body();
+    if is_rare && !body.is_end_stream() && body.size_hint().exact().is_none() {
+        let fields = request.headers_mut();
+        // What follows a wish to leave HTTP is no body.
+        if !fields.contains_key(header::CONTENT_LENGTH) && !fields.contains_key(header::UPGRADE) {
+            fields.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
+    }
+}
+
 fn send_error(mut failed: TrySendError<Request<RequestBody>>) -> SendError {
-    if let Some(request) = failed.take_message() {
+    if let Some(mut request) = failed.take_message() {
+        // It may be sent again in HTTP/2, which has no such field.
+        request.headers_mut().remove(header::TRANSFER_ENCODING);
         return SendError::NotSent(Box::new(request));
     }
     let error = failed.into_error();

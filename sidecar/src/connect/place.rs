@@ -3,11 +3,13 @@
 use std::{
     hash::{BuildHasherDefault, Hasher},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU8, Ordering},
     },
     time::{Duration, Instant},
 };
+
+use outrider_certs::SpiffeId;
 
 use super::dial::Speak;
 use crate::{
@@ -174,6 +176,8 @@ pub struct Place {
     /// Its slot under the cluster's cap, until it is closed or another connection gets it.
     slot: Mutex<Option<ConnectionSlot>>,
     is_open: AtomicBool,
+    /// Whom the other end proved to be, in the mesh.
+    peer: OnceLock<SpiffeId>,
     /// Why it is closed: the first reason given.
     why: AtomicU8,
 }
@@ -187,6 +191,18 @@ impl Place {
     pub fn opened(&self) {
         self.is_open.store(true, Ordering::Relaxed);
         self.counts.pool.opened.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The other end has proved to be that.
+    pub(super) fn proved(&self, peer: SpiffeId) {
+        // A connection makes one handshake.
+        self.peer.get_or_init(|| peer);
+    }
+
+    /// Whom the other end proved to be, in the mesh.
+    #[must_use]
+    pub fn peer(&self) -> Option<&SpiffeId> {
+        self.peer.get()
     }
 
     /// Says why the connection is about to be closed; the first reason counts.
@@ -225,6 +241,7 @@ impl Seat {
             life,
             slot: Mutex::new(Some(slot)),
             is_open: AtomicBool::new(false),
+            peer: OnceLock::new(),
             why: AtomicU8::new(NO_REASON),
         }))
     }

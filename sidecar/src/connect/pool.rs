@@ -14,6 +14,8 @@ use std::{
     time::Instant,
 };
 
+use outrider_certs::SpiffeId;
+
 use super::{
     Error,
     connector::{Connector, Kept},
@@ -39,6 +41,8 @@ pub enum Lease {
     Http1 {
         /// The connection.
         connection: Http1,
+        /// Whether it was there already.
+        is_reused: bool,
     },
     /// A place on a shared one.
     Http2 {
@@ -46,7 +50,28 @@ pub enum Lease {
         connection: Http2,
         /// The place.
         slot: StreamSlot,
+        /// Whether it was there already.
+        is_reused: bool,
     },
+}
+
+impl Lease {
+    /// Whether the connection was there already.
+    #[must_use]
+    pub fn is_reused(&self) -> bool {
+        match self {
+            Self::Http1 { is_reused, .. } | Self::Http2 { is_reused, .. } => *is_reused,
+        }
+    }
+
+    /// Whom the other end proved to be, in the mesh.
+    #[must_use]
+    pub fn peer(&self) -> Option<&SpiffeId> {
+        match self {
+            Self::Http1 { connection, .. } => connection.place().peer(),
+            Self::Http2 { connection, .. } => connection.place().peer(),
+        }
+    }
 }
 
 impl<N: Net> Pool<N> {
@@ -74,7 +99,7 @@ impl<N: Net> Pool<N> {
             taken @ (Taken::Ready(_) | Taken::None) => taken,
         };
         match taken {
-            Taken::Ready(connection) => Ok(Lease::Http1 { connection }),
+            Taken::Ready(connection) => Ok(Lease::Http1 { connection, is_reused: true }),
             Taken::Busy | Taken::None => self.new_http1(target, now).await,
         }
     }
@@ -97,7 +122,7 @@ impl<N: Net> Pool<N> {
             Http1::start(connection, &target.cluster.limits).await
         })
         .await?;
-        Ok(Lease::Http1 { connection })
+        Ok(Lease::Http1 { connection, is_reused: false })
     }
 
     fn take(&self, target: Target<'_>, now: Instant) -> Taken<Http1> {
@@ -137,6 +162,7 @@ impl<N: Net> Pool<N> {
     async fn http2(&self, target: Target<'_>, now: Instant) -> Result<Lease, Error> {
         let key = PoolKey::new(target, Speak::Http2);
         let stream = self.connector.shared().stream(&key);
+        let is_reused = stream.is_some();
         let (connection, slot) = match stream {
             Some(stream) => {
                 target.cluster.runtime.pool.reused.fetch_add(1, Ordering::Relaxed);
@@ -145,7 +171,7 @@ impl<N: Net> Pool<N> {
             // In a box, as there.
             None => Box::pin(self.wait_for_http2(target, key, now)).await?,
         };
-        Ok(Lease::Http2 { connection, slot })
+        Ok(Lease::Http2 { connection, slot, is_reused })
     }
 
     /// Waits for a connection with room; the request counts as pending meanwhile.

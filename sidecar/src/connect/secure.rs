@@ -7,7 +7,7 @@ use std::{
     task::Context,
 };
 
-use outrider_certs::verify::Role;
+use outrider_certs::{SpiffeId, verify::Role};
 use rustls::ClientConfig;
 use tokio_rustls::client::TlsStream;
 
@@ -46,6 +46,8 @@ pub(super) struct Secured<S> {
     /// Ends with the trust in a mesh peer. Outside the mesh there is none to withdraw: a connection lives as long as it
     /// is used.
     pub(super) trust: Option<Guard>,
+    /// Whom a mesh peer proved to be.
+    pub(super) peer: Option<SpiffeId>,
 }
 
 impl<S> Secured<S> {
@@ -70,10 +72,12 @@ impl Way<'_> {
         let (stream, facts) = tls::connect(ReadAhead::new(stream), config, ip, &endpoint.settings.spiffe_ids)
             .await
             .map_err(|error| self.failed(error))?;
+        let peer = endpoint.settings.spiffe_ids.iter().find(|id| id.as_str() == &*facts.peer).cloned();
+        self.cluster.runtime.tls_handshakes.fetch_add(1, Ordering::Relaxed);
         endpoint.runtime.set_tls(facts);
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let trust = Some(registry.hold(chain, Role::Server, &identity.bundles));
-        Ok(Secured { stream, trust })
+        Ok(Secured { stream, trust, peer })
     }
 
     /// TLS with a server outside the mesh.
@@ -83,8 +87,9 @@ impl Way<'_> {
         let (stream, facts) = tls::connect_public(ReadAhead::new(stream), config, &public.server_name)
             .await
             .map_err(|error| self.failed(error))?;
+        self.cluster.runtime.tls_handshakes.fetch_add(1, Ordering::Relaxed);
         self.endpoint.runtime.set_tls(facts);
-        Ok(Secured { stream, trust: None })
+        Ok(Secured { stream, trust: None, peer: None })
     }
 
     /// Counts it, keeps it for operators, and tells the log of the first of each kind and endpoint.

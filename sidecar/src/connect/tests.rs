@@ -49,7 +49,7 @@ impl Worker {
     async fn http1(&self, cluster: &Arc<Cluster>, endpoint: usize) -> Result<Http1, Error> {
         let target = Target { cluster, endpoint: &cluster.endpoints[endpoint], identity: None };
         match self.pool.lease(target, Speak::Http1, now()).await? {
-            Lease::Http1 { connection } => Ok(connection),
+            Lease::Http1 { connection, .. } => Ok(connection),
             Lease::Http2 { .. } => panic!("HTTP/2"),
         }
     }
@@ -84,7 +84,7 @@ fn cluster(apps: &[&App], caps: Caps) -> Arc<Cluster> {
         .iter()
         .map(|app| {
             Arc::new(Endpoint {
-                settings: EndpointSettings { address: app.address(), spiffe_ids: Arc::from([]) },
+                settings: EndpointSettings::new(app.address(), Arc::from([])),
                 runtime: Arc::new(EndpointRuntime::new(now())),
                 client: None,
             })
@@ -93,7 +93,7 @@ fn cluster(apps: &[&App], caps: Caps) -> Arc<Cluster> {
     Arc::new(cluster)
 }
 
-const CAPS: Caps = Caps { max_requests: 1024, max_connections: 1024, max_pending: 1024 };
+const CAPS: Caps = Caps { max_requests: 1024, max_per_peer: 1024, max_connections: 1024, max_pending: 1024 };
 
 fn request() -> Request<RequestBody> {
     Request::builder().uri("/").header("host", "orders").body(RequestBody::empty()).unwrap()
@@ -291,13 +291,8 @@ async fn a_failed_dial_is_told_to_all_who_wait_for_it() {
     // It accepts and never speaks: not HTTP/2 within the connect timeout, which is shortened here.
     let mut settings = ClusterSettings::clone(&cluster.settings);
     settings.timeouts.connect = Duration::from_millis(200);
-    let cluster = Arc::new(Cluster {
-        settings: Arc::new(settings),
-        endpoints: cluster.endpoints.clone(),
-        public: None,
-        limits: Arc::clone(&cluster.limits),
-        runtime: Arc::clone(&cluster.runtime),
-    });
+    let (limits, runtime) = (Arc::clone(&cluster.limits), Arc::clone(&cluster.runtime));
+    let cluster = Arc::new(Cluster::new(Arc::new(settings), limits, cluster.endpoints.clone(), runtime));
     let target = Target { cluster: &cluster, endpoint: &cluster.endpoints[0], identity: None };
     let leases = (0..50).map(|_| worker.pool.lease(target, Speak::Http2, now()));
     for outcome in futures_util::future::join_all(leases).await {

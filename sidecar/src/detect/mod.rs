@@ -20,7 +20,13 @@ mod client;
 mod client_hello;
 mod server;
 
+use std::time::Duration;
+
 pub use crate::model::detection::Spoken;
 pub use client::{MAX_BYTES, PREFACE, Verdict, client};
 pub use client_hello::{ClientHello, ClientHelloError, MAX_CLIENT_HELLO_BYTES};
 pub use server::{ServerVerdict, server};
+
+/// Bytes of one side that may still become HTTP's, or a handshake, are taken for opaque ones if no more come within
+/// this. Only a protocol whose first message is such a beginning, without an end of line, ever waits for it.
+pub const MORE_WITHIN: Duration = Duration::from_millis(250);

@@ -1,7 +1,7 @@
 //! Finds the endpoints of each cluster and keeps looking.
 //!
 //! ```text
-//!   source (fixed | file | dns | programmable) ──Feed──▶ Lists ──▶ publish ──▶ snapshot
+//!   source (fixed | file | dns | controller | programmable) ──Feed──▶ Lists ──▶ publish ──▶ snapshot
 //! ```
 //! One source per cluster. What it finds replaces what it found before: the latest list per cluster, never a queue.
 //!
@@ -10,6 +10,7 @@
 //! - A cluster whose source is replaced keeps its list until the new source has an answer.
 //! - A source that was stopped cannot change anything any more.
 
+pub mod controller;
 pub mod dns;
 pub mod file;
 pub mod fixed;
@@ -82,6 +83,8 @@ impl Sources for Configured {
             EndpointSource::Dns(settings) => {
                 Box::new(DnsSource::new(settings.clone(), self.resolvers.of(&settings.resolver)))
             }
+            // `controller::WithController` has these.
+            EndpointSource::Controller(_) => Box::new(FixedSource::new(&[])),
         }
     }
 }

@@ -34,7 +34,7 @@ impl Sources for Programmable {
     fn source(&self, cluster: &ClusterSettings) -> Box<dyn Source> {
         let otherwise = match &cluster.source {
             EndpointSource::Static(endpoints) => Some(FixedSource::new(endpoints)),
-            EndpointSource::File { .. } | EndpointSource::Dns(_) => None,
+            EndpointSource::File { .. } | EndpointSource::Dns(_) | EndpointSource::Controller(_) => None,
         };
         Box::new(ProgrammableSource { lists: self.lists.subscribe(), otherwise })
     }

@@ -21,7 +21,7 @@ fn parse(text: &str, expected: &ExpectedIds) -> Result<Vec<EndpointSettings>, St
     let endpoint = |line: &str| {
         let port: u16 = line.parse().map_err(|_no_number| format!("`{line}` is no port"))?;
         let address = SocketAddr::from(([10, 0, 0, 1], port));
-        Ok(EndpointSettings { address, spiffe_ids: Arc::clone(ids) })
+        Ok(EndpointSettings::new(address, Arc::clone(ids)))
     };
     text.lines().map(endpoint).collect()
 }

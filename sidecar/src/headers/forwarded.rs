@@ -2,41 +2,85 @@
 //!
 //! | field | outbound, from the own app | inbound, from a verified peer | inbound in plaintext, by an exception |
 //! |---|---|---|---|
-//! | `x-forwarded-client-cert` | removed | replaced: `By=<own ID>;URI=<peer's ID>` | removed: nobody proved to be anybody |
-//! | `x-forwarded-for` | passes: an ingress app knows who called it | the peer's address is appended | the caller's address is appended |
-//! | `x-forwarded-proto` | kept if it is one `http` or `https`, else `http` | the same, else `https`: peers come by mutual TLS | the same, else `http` |
+//! | `x-forwarded-client-cert` | removed; with `client_cert: append`, passes | replaced: `By=<own ID>;URI=<peer's ID>`; with `append`, that behind what was sent; with `off`, removed | removed: nobody proved to be anybody |
+//! | `x-forwarded-for` | passes: an ingress app knows who called it; a client that a PROXY protocol header names is appended | the peer's address is appended | the caller's address, behind the last `trusted_hops` entries that it sent |
+//! | `forwarded` (RFC 7239) | passes | where there is one, `for=<peer's address>` is appended | the last `trusted_hops` elements and `for=<caller's address>`; without hops, removed |
+//! | `x-forwarded-proto` | kept if it is one `http` or `https`, else `http` | the same, else `https`: peers come by mutual TLS | `http`; with `trusted_hops`, as from a peer, else `http` |
+//! | `x-forwarded-host` | passes; whom the app asked for, where a route asks for another | kept if it is in one line and all of it hosts, else whom the request is for | whom the request is for; with `trusted_hops`, as from a peer |
+//! | `x-forwarded-port` | passes | kept if it is one port, else that of `x-forwarded-host`, or of `x-forwarded-proto` | the port of `x-forwarded-host` or `-proto`; with `trusted_hops`, as from a peer |
+//! | `x-real-ip` | passes | passes | removed; with `trusted_hops`, passes if there is one, and it is one of the entries of `x-forwarded-for` that are kept |
 //! | `x-request-id` | kept if it is well-formed, else made | the same | the same |
-//! | `traceparent`, `tracestate` | pass | pass | pass |
+//! | `traceparent`, `tracestate`, `b3`, `x-b3-…` | pass; with `telemetry.traces`, replaced by ours of the same trace | the same | pass; with `telemetry.traces`, replaced by a new trace's |
+//! | `baggage` | passes | passes | passes |
+//!
+//! What is said of traces is [`super::trace`]'s, and not done here.
 //!
 //! To services outside the mesh (`tls: public`, `tls: none`) all of these pass as the app wrote them, none is made or
 //! changed, and `x-forwarded-client-cert` is removed.
 //!
-//! Callers in plaintext say what they like, and that passes as what it is: a claim. The gateways that plaintext is let in
-//! for tell the app of users and of `https` in these fields as they did before there was a sidecar, and whoever may send
-//! any request at all gains nothing by them. An app tells such callers by the missing `x-forwarded-client-cert`.
+//! Who comes in plaintext has proved nothing, and says nothing to the app that it could take for ours: with `trusted_hops: 0`
+//! its address alone. A port that a gateway calls in plaintext is told how many proxies there are in front of us, that gateway
+//! included; each of them wrote one entry at the end of the list, and what stands before those is anybody's word (Envoy's
+//! `xff_num_trusted_hops`; Envoy leaves the rest in the list and has apps count, which they do not).
 //!
-//! Certain, of a request, are `x-forwarded-client-cert` and the last entry of `x-forwarded-for`. The other entries, and
-//! `x-forwarded-proto`, are what the callers before told: what the first of them spoke, not what the peer spoke.
-//! `forwarded` (RFC 7239) and `x-forwarded-host` pass untouched, as claims of the calling app.
+//! Certain, of a request, are the last element of `x-forwarded-client-cert` and the last entry of `x-forwarded-for` and of
+//! `forwarded`. Everything else is what the callers before told: what the first of them spoke, not what the peer spoke.
 
 use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use outrider_certs::SpiffeId;
 
+use super::list;
+use crate::{
+    canonical,
+    model::forwarded::{ClientCert, ForwardedSettings},
+};
+
 /// Longest request ID that is kept, in bytes.
 const MAX_REQUEST_ID_BYTES: usize = 128;
 
+static FORWARDED: HeaderName = HeaderName::from_static("forwarded");
 static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+static FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 static FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 static CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+static REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Prepares a request of the own app.
-pub fn outbound(headers: &mut HeaderMap, rng: &mut fastrand::Rng) {
-    headers.remove(&CLIENT_CERT);
+/// Who a verified peer is, and to whom.
+#[derive(Clone, Copy, Debug)]
+pub struct Verified<'a> {
+    /// Who it proved to be.
+    pub peer: &'a SpiffeId,
+    /// Who we are.
+    pub own: &'a SpiffeId,
+    /// Its address.
+    pub address: IpAddr,
+}
+
+/// Prepares a request of the own app. `authority` is whom the app asked for, where it goes on for another.
+pub fn outbound(
+    headers: &mut HeaderMap,
+    settings: ForwardedSettings,
+    authority: Option<&str>,
+    rng: &mut fastrand::Rng,
+) {
+    match settings.client_cert {
+        ClientCert::Replace | ClientCert::Off => drop(headers.remove(&CLIENT_CERT)),
+        ClientCert::Append => {}
+    }
     ensure_proto(headers, "http");
+    if let Some(authority) = authority.filter(|_| !headers.contains_key(&FORWARDED_HOST)) {
+        set(headers, &FORWARDED_HOST, HeaderValue::from_str(authority).ok());
+    }
     ensure_request_id(headers, rng);
+}
+
+/// Adds whom a proxy before the own app's listener has named: a client that no app of ours has heard of yet.
+pub fn said(headers: &mut HeaderMap, client: IpAddr) {
+    add_address(headers, client, usize::MAX);
 }
 
 /// Prepares a request of the own app for a service outside the mesh: nothing of ours is added, and who stood for whom
@@ -45,26 +89,138 @@ pub fn outside(headers: &mut HeaderMap) {
     headers.remove(&CLIENT_CERT);
 }
 
-/// Prepares a request of a verified peer for the own app.
+/// Prepares a request of a verified peer for the own app. `authority` is whom it is for, in canonical form; empty if it
+/// names nobody.
 pub fn inbound(
     headers: &mut HeaderMap,
-    peer: &SpiffeId,
-    own: &SpiffeId,
-    peer_address: IpAddr,
+    verified: Verified<'_>,
+    settings: ForwardedSettings,
+    authority: &str,
     rng: &mut fastrand::Rng,
 ) {
-    set(headers, &CLIENT_CERT, client_cert(peer, own));
+    tell_client_cert(headers, verified, settings.client_cert);
     ensure_proto(headers, "https");
-    add_address(headers, peer_address);
+    ensure_host(headers, authority);
+    extend_forwarded(headers, verified.address, usize::MAX);
+    add_address(headers, verified.address, usize::MAX);
     ensure_request_id(headers, rng);
 }
 
-/// Prepares a request for the own app of somebody who came in plaintext, by an exception.
-pub fn plain(headers: &mut HeaderMap, address: IpAddr, rng: &mut fastrand::Rng) {
+/// Prepares a request for the own app of somebody who came in plaintext, by an exception. So many proxies in front of us
+/// as `trusted_hops` says are believed; `authority` as in [`inbound`].
+pub fn plain(
+    headers: &mut HeaderMap,
+    address: IpAddr,
+    trusted_hops: usize,
+    authority: &str,
+    rng: &mut fastrand::Rng,
+) {
     headers.remove(&CLIENT_CERT);
+    if trusted_hops == 0 {
+        for name in [&FORWARDED_PROTO, &FORWARDED_HOST, &FORWARDED_PORT, &FORWARDED] {
+            headers.remove(name);
+        }
+    }
+    // Not every gateway writes it: what none that is believed has told in the list, too, may be its caller's own word.
+    let is_told = |real| last(&addresses(headers), trusted_hops).contains(&real);
+    if !only(headers, &REAL_IP).is_some_and(is_told) {
+        headers.remove(&REAL_IP);
+    }
     ensure_proto(headers, "http");
-    add_address(headers, address);
+    ensure_host(headers, authority);
+    extend_forwarded(headers, address, trusted_hops);
+    add_address(headers, address, trusted_hops);
     ensure_request_id(headers, rng);
+}
+
+/// Who the peer proved to be. With [`ClientCert::Append`] behind what it says of its own callers, unless that has a quoted
+/// text without an end, which would take in what follows.
+fn tell_client_cert(headers: &mut HeaderMap, verified: Verified<'_>, what: ClientCert) {
+    let ours = || client_cert(verified.peer, verified.own);
+    match what {
+        ClientCert::Off => drop(headers.remove(&CLIENT_CERT)),
+        ClientCert::Replace => set(headers, &CLIENT_CERT, ours()),
+        ClientCert::Append => {
+            let said = list::elements(headers, &CLIENT_CERT).unwrap_or_default().join(&b","[..]);
+            let ours = ours();
+            let all = match &ours {
+                Some(ours) if !said.is_empty() => {
+                    HeaderValue::try_from([&said, &b","[..], ours.as_bytes()].concat()).ok()
+                }
+                Some(_) | None => ours,
+            };
+            set(headers, &CLIENT_CERT, all);
+        }
+    }
+}
+
+/// Whom the first caller asked for, and at which port: kept if a hop before has said it well, else as it is known here.
+/// Nothing is known of a request that names nobody.
+fn ensure_host(headers: &mut HeaderMap, authority: &str) {
+    if !only(headers, &FORWARDED_HOST).is_some_and(is_hosts) {
+        let known = Some(authority).filter(|authority| !authority.is_empty());
+        set(headers, &FORWARDED_HOST, known.and_then(|authority| HeaderValue::from_str(authority).ok()));
+    }
+    if only(headers, &FORWARDED_PORT).is_some_and(is_port) {
+        return;
+    }
+    let port = only(headers, &FORWARDED_HOST).map(|hosts| {
+        let first = hosts.split(|byte| *byte == b',').next().unwrap_or_default().trim_ascii();
+        match std::str::from_utf8(first).ok().and_then(canonical::port) {
+            Some(port) => HeaderValue::from(port),
+            None if only(headers, &FORWARDED_PROTO) == Some(b"https") => HeaderValue::from_static("443"),
+            None => HeaderValue::from_static("80"),
+        }
+    });
+    set(headers, &FORWARDED_PORT, port);
+}
+
+/// The value of a field that is there once.
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (Some(only), None) => Some(only.as_bytes()),
+        _ => None,
+    }
+}
+
+/// Whether it is one host, or a list of them as proxies write it that append theirs.
+fn is_hosts(value: &[u8]) -> bool {
+    value.split(|byte| *byte == b',').all(|host| {
+        std::str::from_utf8(host.trim_ascii()).is_ok_and(|host| canonical::authority(host).is_some())
+    })
+}
+
+fn is_port(value: &[u8]) -> bool {
+    let port = std::str::from_utf8(value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    port.and_then(|port| port.parse::<u16>().ok()).is_some_and(|port| port != 0)
+}
+
+/// Appends the caller to `forwarded`, if there is one, behind the last `kept` of its elements. One that breaks its grammar
+/// goes: its end could not be told from what is appended.
+fn extend_forwarded(headers: &mut HeaderMap, address: IpAddr, kept: usize) {
+    if !headers.contains_key(&FORWARDED) {
+        return;
+    }
+    let list = list::elements(headers, &FORWARDED).map(|elements| {
+        let mut list = last(&elements, kept).join(&b", "[..]);
+        if !list.is_empty() {
+            list.extend_from_slice(b", ");
+        }
+        // RFC 7239 §6: an IPv6 address stands in brackets and quotes.
+        let element = match address.to_canonical() {
+            IpAddr::V4(address) => format!("for={address}"),
+            IpAddr::V6(address) => format!("for=\"[{address}]\""),
+        };
+        list.extend_from_slice(element.as_bytes());
+        list
+    });
+    set(headers, &FORWARDED, list.and_then(|list| HeaderValue::try_from(list).ok()));
+}
+
+/// The last `count` items.
+fn last<T>(items: &[T], count: usize) -> &[T] {
+    items.get(items.len().saturating_sub(count)..).unwrap_or_default()
 }
 
 /// What the first caller spoke: kept if a hop before has said it well, because an app that builds links from it must
@@ -83,30 +239,40 @@ fn client_cert(peer: &SpiffeId, own: &SpiffeId) -> Option<HeaderValue> {
     HeaderValue::try_from(["By=", own.as_str(), ";URI=", peer.as_str()].concat()).ok()
 }
 
-/// All that was sent as one list, and the address at its end. One line, because apps that read only the first or the
-/// last line must see the same.
-fn add_address(headers: &mut HeaderMap, address: IpAddr) {
+/// The entries of `x-forwarded-for`, all lines as one list.
+fn addresses(headers: &HeaderMap) -> Vec<&[u8]> {
+    let lines = headers.get_all(&FORWARDED_FOR).iter();
+    let entries = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+    entries.filter(|entry| !entry.is_empty()).collect()
+}
+
+/// The last `kept` entries of all that was sent as one list, and the address at its end. One line, because apps that read
+/// only the first or the last line must see the same.
+fn add_address(headers: &mut HeaderMap, address: IpAddr, kept: usize) {
     // An IPv4 peer of a dual-stack socket is an IPv4 peer.
     let address = address.to_canonical().to_string();
-    let mut list = Vec::new();
-    for value in headers.get_all(&FORWARDED_FOR) {
-        if !value.is_empty() {
-            list.extend_from_slice(value.as_bytes());
-            list.extend_from_slice(b", ");
-        }
+    let mut list = last(&addresses(headers), kept).join(&b", "[..]);
+    if !list.is_empty() {
+        list.extend_from_slice(b", ");
     }
     list.extend_from_slice(address.as_bytes());
     set(headers, &FORWARDED_FOR, HeaderValue::try_from(list).ok());
 }
 
-fn ensure_request_id(headers: &mut HeaderMap, rng: &mut fastrand::Rng) {
+/// The request's ID, if it is a well-formed one, and the only one.
+#[must_use]
+pub fn request_id(headers: &HeaderMap) -> Option<&HeaderValue> {
     let mut ids = headers.get_all(&REQUEST_ID).iter();
-    if let (Some(id), None) = (ids.next(), ids.next())
-        && is_request_id(id)
-    {
-        return;
+    match (ids.next(), ids.next()) {
+        (Some(id), None) if is_request_id(id) => Some(id),
+        _ => None,
     }
-    set(headers, &REQUEST_ID, uuid_v4(rng));
+}
+
+fn ensure_request_id(headers: &mut HeaderMap, rng: &mut fastrand::Rng) {
+    if request_id(headers).is_none() {
+        set(headers, &REQUEST_ID, uuid_v4(rng));
+    }
 }
 
 /// 1 to 128 visible ASCII characters: it goes into logs.
@@ -170,13 +336,19 @@ mod tests {
 
     fn send(sent: &[(&'static str, &str)]) -> HeaderMap {
         let mut headers = map(sent);
-        outbound(&mut headers, &mut rng());
+        outbound(&mut headers, ForwardedSettings::default(), None, &mut rng());
         headers
     }
 
     fn receive(sent: &[(&'static str, &str)]) -> HeaderMap {
+        receive_with(ForwardedSettings::default(), sent)
+    }
+
+    fn receive_with(settings: ForwardedSettings, sent: &[(&'static str, &str)]) -> HeaderMap {
         let mut headers = map(sent);
-        inbound(&mut headers, &peer(), &own(), "10.0.0.7".parse().unwrap(), &mut rng());
+        let (peer, own) = (peer(), own());
+        let verified = Verified { peer: &peer, own: &own, address: "10.0.0.7".parse().unwrap() };
+        inbound(&mut headers, verified, settings, "orders:8080", &mut rng());
         headers
     }
 
@@ -194,7 +366,7 @@ mod tests {
         let forged = ("x-forwarded-client-cert", "By=x;URI=spiffe://demo.outrider/admin");
         assert_eq!(values(&receive(&[forged, forged]), forged.0), values(&receive(&[]), forged.0));
         let mut headers = HeaderMap::from_iter([(CLIENT_CERT.clone(), HeaderValue::from_static("forged"))]);
-        outbound(&mut headers, &mut rng());
+        outbound(&mut headers, ForwardedSettings::default(), None, &mut rng());
         assert!(!headers.contains_key(&CLIENT_CERT));
     }
 
@@ -208,31 +380,174 @@ mod tests {
         assert_eq!(values(&receive(&sent), "x-forwarded-for"), [b"1.1.1.1, 2.2.2.2, 3.3.3.3, 10.0.0.7"]);
     }
 
+    /// What the app gets of somebody in plaintext who sends this, where so many hops are believed.
+    fn claimed(trusted_hops: usize, sent: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = map(sent);
+        plain(&mut headers, "10.0.0.7".parse().unwrap(), trusted_hops, "orders:8080", &mut rng());
+        headers
+    }
+
+    const CLAIMS: [(&str, &str); 8] = [
+        ("x-forwarded-client-cert", "By=x;URI=spiffe://demo.outrider/admin"),
+        ("x-forwarded-for", "1.1.1.1, 2.2.2.2,3.3.3.3"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-host", "shop.example"),
+        ("x-forwarded-port", "8443"),
+        ("x-real-ip", "1.1.1.1"),
+        ("forwarded", "for=1.1.1.1, for=\"2.2.2.2\";proto=https"),
+        ("x-request-id", "id-1"),
+    ];
+
     #[test]
-    fn whoever_comes_in_plaintext_is_told_by_its_address_and_nothing_else_that_is_certain() {
-        let sent = [
-            ("x-forwarded-client-cert", "By=x;URI=spiffe://demo.outrider/admin"),
-            ("x-forwarded-for", "1.1.1.1"),
-            ("x-forwarded-proto", "https"),
+    fn whoever_comes_in_plaintext_is_told_by_its_address_and_nothing_else() {
+        let told = [
+            ("x-forwarded-for", "10.0.0.7"),
+            ("x-forwarded-proto", "http"),
+            ("x-forwarded-host", "orders:8080"),
+            ("x-forwarded-port", "8080"),
             ("x-request-id", "id-1"),
         ];
-        let claimed = |sent: &[(&'static str, &str)]| {
-            let mut headers = map(sent);
-            plain(&mut headers, "10.0.0.7".parse().unwrap(), &mut rng());
-            headers
+        assert_eq!(claimed(0, &CLAIMS), map(&told));
+    }
+
+    #[test]
+    fn a_trusted_gateway_says_who_called_it_and_nobody_before_it_does() {
+        let told = |list, forwarded| {
+            map(&[
+                ("x-forwarded-for", list),
+                ("x-forwarded-proto", "https"),
+                ("x-forwarded-host", "shop.example"),
+                ("x-forwarded-port", "8443"),
+                ("forwarded", forwarded),
+                ("x-request-id", "id-1"),
+            ])
         };
-        let kept = [sent[2], sent[3], ("x-forwarded-for", "1.1.1.1, 10.0.0.7")];
-        assert_eq!(claimed(&sent), map(&kept));
-        let silent = claimed(&[("x-forwarded-proto", "HTTPS")]);
-        assert_eq!(values(&silent, "x-forwarded-for"), [b"10.0.0.7"]);
-        assert_eq!(values(&silent, "x-forwarded-proto"), [b"http"]);
-        assert!(!silent.contains_key("x-forwarded-client-cert"));
+        let one = told("3.3.3.3, 10.0.0.7", "for=\"2.2.2.2\";proto=https, for=10.0.0.7");
+        assert_eq!(claimed(1, &CLAIMS), one);
+        let all = "for=1.1.1.1, for=\"2.2.2.2\";proto=https, for=10.0.0.7";
+        assert_eq!(claimed(2, &CLAIMS), told("2.2.2.2, 3.3.3.3, 10.0.0.7", all));
+        let mut everybody = told("1.1.1.1, 2.2.2.2, 3.3.3.3, 10.0.0.7", all);
+        everybody.insert(REAL_IP.clone(), HeaderValue::from_static("1.1.1.1"));
+        assert_eq!(claimed(9, &CLAIMS), everybody);
+    }
+
+    #[test]
+    fn a_real_address_is_one_that_a_trusted_gateway_has_told_twice() {
+        for (hops, list, real, passes) in [
+            (1, "1.1.1.1, 2.2.2.2", "2.2.2.2", true),
+            (1, "1.1.1.1, 2.2.2.2", "1.1.1.1", false),
+            (2, "1.1.1.1, 2.2.2.2", "1.1.1.1", true),
+            (1, "", "1.1.1.1", false),
+            (1, "", "", false),
+            (0, "1.1.1.1", "1.1.1.1", false),
+            (1, "1.1.1.1", "1.1.1.1, 2.2.2.2", false),
+        ] {
+            let headers = claimed(hops, &[("x-forwarded-for", list), ("x-real-ip", real)]);
+            assert_eq!(headers.contains_key(&REAL_IP), passes, "{hops} {list} {real}");
+        }
+    }
+
+    #[test]
+    fn claims_over_several_lines_are_one_list_and_what_cannot_be_a_list_is_nobodys() {
+        let twice = [
+            ("x-forwarded-for", "1.1.1.1"),
+            ("x-forwarded-for", "2.2.2.2"),
+            ("x-real-ip", "1.1.1.1"),
+            ("x-real-ip", "2.2.2.2"),
+            ("x-forwarded-host", "a.example"),
+            ("x-forwarded-host", "b.example"),
+            ("x-forwarded-port", "1"),
+            ("x-forwarded-port", "2"),
+        ];
+        let headers = claimed(1, &twice);
+        assert_eq!(values(&headers, "x-forwarded-for"), [b"2.2.2.2, 10.0.0.7"]);
+        assert!(!headers.contains_key(&REAL_IP));
+        assert_eq!(values(&headers, "x-forwarded-host"), [b"orders:8080"]);
+        assert_eq!(values(&headers, "x-forwarded-port"), [b"8080"]);
+        // Behind an open quote, what is appended would be a part of the claim.
+        for open in ["for=\"1.1.1.1", "for=1.1.1.1;by=\"x, for=2.2.2.2"] {
+            assert!(!claimed(1, &[("forwarded", open)]).contains_key(&FORWARDED));
+            assert!(!receive(&[("forwarded", open)]).contains_key(&FORWARDED));
+        }
+    }
+
+    #[test]
+    fn host_and_port_are_told_where_nobody_has_said_them_well() {
+        for (sent, host, port) in [
+            (vec![], "orders:8080", "8080"),
+            (vec![("x-forwarded-host", "shop.example")], "shop.example", "443"),
+            (vec![("x-forwarded-host", "shop.example"), ("x-forwarded-proto", "http")], "shop.example", "80"),
+            (vec![("x-forwarded-host", "a.example:81, b.example")], "a.example:81, b.example", "81"),
+            (vec![("x-forwarded-host", "a b")], "orders:8080", "8080"),
+            (vec![("x-forwarded-host", "user@a.example")], "orders:8080", "8080"),
+            (vec![("x-forwarded-host", "")], "orders:8080", "8080"),
+            (vec![("x-forwarded-port", "65535")], "orders:8080", "65535"),
+            (vec![("x-forwarded-port", "65536")], "orders:8080", "8080"),
+            (vec![("x-forwarded-port", "+1")], "orders:8080", "8080"),
+        ] {
+            let headers = receive(&sent);
+            assert_eq!(values(&headers, "x-forwarded-host"), [host.as_bytes()], "{sent:?}");
+            assert_eq!(values(&headers, "x-forwarded-port"), [port.as_bytes()], "{sent:?}");
+        }
+        let mut nobody = map(&[("x-forwarded-port", "x")]);
+        plain(&mut nobody, "10.0.0.7".parse().unwrap(), 1, "", &mut rng());
+        assert!(!nobody.contains_key(&FORWARDED_HOST) && !nobody.contains_key(&FORWARDED_PORT));
+    }
+
+    #[test]
+    fn a_peers_address_ends_forwarded_where_there_is_one() {
+        let headers = receive(&[("forwarded", "for=1.1.1.1"), ("forwarded", "for=2.2.2.2")]);
+        assert_eq!(values(&headers, "forwarded"), [b"for=1.1.1.1, for=2.2.2.2, for=10.0.0.7"]);
+        assert!(!receive(&[]).contains_key(&FORWARDED));
+        let mut headers = map(&[("forwarded", "for=1.1.1.1")]);
+        plain(&mut headers, "2001:db8::1".parse().unwrap(), 1, "orders", &mut rng());
+        assert_eq!(values(&headers, "forwarded"), [b"for=1.1.1.1, for=\"[2001:db8::1]\""]);
+    }
+
+    #[test]
+    fn a_chain_of_client_certificates_ends_with_ours() {
+        let append = ForwardedSettings { client_cert: ClientCert::Append };
+        let ours = "By=spiffe://demo.outrider/orders;URI=spiffe://demo.outrider/ns/shop/sa/cart";
+        let before = "By=spiffe://a/b;Subject=\"CN=a, O=b\"";
+        for (sent, expected) in [
+            (vec![], ours.to_owned()),
+            (vec![before], format!("{before},{ours}")),
+            (vec![before, "By=x"], format!("{before},By=x,{ours}")),
+            (vec!["Subject=\"CN=a"], ours.to_owned()),
+        ] {
+            let fields: Vec<_> = sent.iter().map(|value| ("x-forwarded-client-cert", *value)).collect();
+            let headers = receive_with(append, &fields);
+            assert_eq!(values(&headers, "x-forwarded-client-cert"), [expected.as_bytes()], "{sent:?}");
+        }
+        let off = ForwardedSettings { client_cert: ClientCert::Off };
+        assert!(!receive_with(off, &[("x-forwarded-client-cert", before)]).contains_key(&CLIENT_CERT));
+        for (settings, passes) in [(append, true), (off, false), (ForwardedSettings::default(), false)] {
+            let mut headers = map(&[("x-forwarded-client-cert", before)]);
+            outbound(&mut headers, settings, None, &mut rng());
+            assert_eq!(headers.contains_key(&CLIENT_CERT), passes, "{settings:?}");
+            outside(&mut headers);
+            assert!(!headers.contains_key(&CLIENT_CERT));
+        }
+    }
+
+    #[test]
+    fn whom_the_app_asked_for_is_told_where_another_is_asked() {
+        let told = |sent: &[(&'static str, &str)]| {
+            let mut headers = map(sent);
+            outbound(&mut headers, ForwardedSettings::default(), Some("shop.example"), &mut rng());
+            headers.get("x-forwarded-host").cloned().unwrap()
+        };
+        assert_eq!(told(&[]), "shop.example");
+        assert_eq!(told(&[("x-forwarded-host", "a.example")]), "a.example");
+        assert!(!send(&[]).contains_key(&FORWARDED_HOST));
     }
 
     #[test]
     fn a_mapped_address_is_written_as_ipv4() {
         let mut headers = HeaderMap::new();
-        inbound(&mut headers, &peer(), &own(), "::ffff:10.0.0.7".parse().unwrap(), &mut rng());
+        let (peer, own) = (peer(), own());
+        let verified = Verified { peer: &peer, own: &own, address: "::ffff:10.0.0.7".parse().unwrap() };
+        inbound(&mut headers, verified, ForwardedSettings::default(), "", &mut rng());
         assert_eq!(values(&headers, "x-forwarded-for"), [b"10.0.0.7"]);
     }
 

@@ -17,7 +17,7 @@ use crate::model::wire::RESERVED_PREFIX;
 
 /// Fields that `Connection` cannot remove, with everything under [`RESERVED_PREFIX`]: framing and target, who is
 /// asking, what the body is, where the trace is. `te` and `trailer` have rules of their own.
-const KEPT: [&str; 19] = [
+const KEPT: [&str; 21] = [
     "host",
     "content-length",
     "content-type",
@@ -32,8 +32,10 @@ const KEPT: [&str; 19] = [
     "forwarded",
     "x-forwarded-for",
     "x-forwarded-host",
+    "x-forwarded-port",
     "x-forwarded-proto",
     "x-forwarded-client-cert",
+    "x-real-ip",
     "x-request-id",
     "traceparent",
     "tracestate",
@@ -95,9 +97,15 @@ fn reduce_te(headers: &mut HeaderMap) {
 
 /// Whether a field is for one connection only, or between one client and one proxy. `http2-settings` belongs to an
 /// upgrade that HTTP/2 has given up (RFC 9113 §3.1) and that has been used to smuggle requests.
-fn is_hop_by_hop(name: &HeaderName) -> bool {
+#[must_use]
+pub fn is_hop_by_hop(name: &HeaderName) -> bool {
+    is_for_one_connection(name.as_str())
+}
+
+/// The same by the name's text, in lower case.
+pub(super) fn is_for_one_connection(name: &str) -> bool {
     matches!(
-        name.as_str(),
+        name,
         "connection"
             | "keep-alive"
             | "proxy-connection"

@@ -1,15 +1,15 @@
 //! `Upgrade`: the protocols that a request asks to switch to (RFC 9110 §7.8).
 //!
 //! The field is hop-by-hop, so what is read here is written anew for the next hop. Other versions of HTTP are taken out
-//! of the list: a switch to HTTP/2 (`h2c`, given up by RFC 9113 §3.1) would carry requests past everything that judges
-//! them here.
+//! of the list: a switch to HTTP/2 (`h2c`, given up by RFC 9113 §3.1), or to TLS with more of HTTP inside (RFC 2817), would
+//! carry requests past everything that judges them here.
 
 use http::{
     HeaderMap, HeaderValue, Version,
     header::{CONNECTION, UPGRADE},
 };
 
-/// The protocols that an HTTP/1.1 request asks to switch to, in its order and without versions of HTTP; `None` if none is
+/// The protocols that an HTTP/1.1 request asks to switch to, in its order and without versions of HTTP and TLS; `None` if none is
 /// left, or if `Connection` does not name the field (RFC 9110 §7.8: then it is not meant for us). One look-up where the
 /// field is absent.
 #[must_use]
@@ -69,10 +69,12 @@ fn is_upgrade_option(option: &[u8]) -> bool {
     option.eq_ignore_ascii_case(b"upgrade")
 }
 
-/// Whether a protocol is none that carries requests.
+/// Whether a protocol is none that carries requests: no HTTP, and no TLS that HTTP would go on in (RFC 2817).
 fn is_carried(protocol: &[u8]) -> bool {
     let name = protocol.split(|byte| *byte == b'/').next().unwrap_or_default().trim_ascii();
-    ![&b"h2c"[..], b"h2", b"h3", b"http"].iter().any(|http| name.eq_ignore_ascii_case(http))
+    // Drafts of HTTP/2 have names as `h2c-14`.
+    let is_draft = name.get(..3).is_some_and(|begin| begin.eq_ignore_ascii_case(b"h2c"));
+    !is_draft && ![&b"h2"[..], b"h3", b"http", b"tls"].iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
 #[cfg(test)]
@@ -93,6 +95,11 @@ mod tests {
             ("h2c", None),
             ("H2C", None),
             ("HTTP/2.0", None),
+            ("h2c-14", None),
+            ("H2C-17/1, foo", Some("foo")),
+            ("TLS/1.2, HTTP/1.1", None),
+            ("tls, websocket", Some("websocket")),
+            ("tlsx, h2", Some("tlsx")),
             ("h2c,websocket", Some("websocket")),
             ("foo, h2c , , bar/2", Some("foo, bar/2")),
             (" , ", None),

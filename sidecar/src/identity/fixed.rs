@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use super::source::{Material, Materials, Running, Source};
 use crate::model::status::IdentityStatus;
 
-/// The source's end; give it to `identity::start_with`.
+/// The source's end; give it to `identity::start`.
 #[derive(Debug)]
 pub struct Fixed {
     from: watch::Receiver<Option<Arc<Material>>>,

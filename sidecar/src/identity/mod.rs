@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   source (ca | file | fixed) ──Material──▶ here ──Identity──▶ publish ──▶ snapshot
+//!   federation (other trust domains) ──bundles──┘
 //! ```
 //! A source decides *what* is used; here it becomes configurations, and operators are told when it runs out.
 //!
@@ -10,6 +11,7 @@
 //! - Every identity published has fresh TLS configurations: nothing of an old trust lives on in a new connection.
 
 pub mod ca;
+pub mod federation;
 pub mod file;
 pub mod fixed;
 pub mod public;
@@ -23,6 +25,7 @@ pub mod tls_configs;
 
 use std::{sync::Arc, time::Duration};
 
+use outrider_certs::trust_bundle::TrustBundles;
 use tokio::sync::watch;
 
 use self::{
@@ -36,11 +39,11 @@ use crate::{
     clock::Clock,
     drain,
     model::{
-        Identity,
+        Generation, Identity,
         settings::{Bootstrap, IdentitySource, TlsSettings},
         status::IdentityStatus,
     },
-    net::Net,
+    net::{Net, reach},
     readiness::{BlockReady, Readiness},
 };
 
@@ -59,63 +62,119 @@ pub struct Started {
     pub status: Arc<IdentityStatus>,
 }
 
-/// Starts the source that the configuration names, on the runtime of the caller. Readiness waits for the first
-/// identity under the name `identity`.
+/// Starts `source`, or the one that the configuration names, and looks after the bundles of the trust domains that it lists,
+/// on the runtime of the caller. Readiness waits for the first identity under the name `identity`.
 ///
 /// # Errors
 /// When the configured TLS suites or groups are not available.
 pub fn start<N: Net>(
-    bootstrap: &Bootstrap,
+    source: Option<Arc<dyn Source>>,
+    config: watch::Receiver<Arc<Generation>>,
     net: &N,
     clock: &Clock,
     readiness: &Readiness,
 ) -> Result<Started, tls_configs::Error> {
+    let bootstrap = config.borrow().settings.bootstrap.clone();
+    let tls = TlsBase::new(&bootstrap.tls, clock)?;
+    let source = source.unwrap_or_else(|| configured(&bootstrap, net, &tls, clock));
+    let (to, identity) = watch::channel(None);
+    let federated = federation::start(federation::Inputs {
+        config,
+        identity,
+        status: source.status(),
+        net: net.clone(),
+        tls: tls.clone(),
+        clock: clock.clone(),
+    });
+    Ok(keep(source, federated, to, (tls, clock.clone()), readiness))
+}
+
+/// For programs beside the sidecar: an identity from the CA, renewed as ours is, without other trust domains. Readiness
+/// waits for the first under the name `identity`. `tls` is usually `tls()` of the configuration's defaults.
+///
+/// # Errors
+/// When the TLS suites or groups are not available.
+pub fn start_of_ca<N: Net>(
+    settings: CaSettings,
+    tls: &TlsSettings,
+    net: &N,
+    clock: &Clock,
+    readiness: &Readiness,
+) -> Result<Started, tls_configs::Error> {
+    let tls = TlsBase::new(tls, clock)?;
+    let source: Arc<dyn Source> = Arc::new(CaSource::new(settings, net.clone(), tls.clone(), clock));
+    Ok(alone(source, (tls, clock.clone()), readiness))
+}
+
+/// An identity without other trust domains.
+fn alone(source: Arc<dyn Source>, with: (TlsBase, Clock), readiness: &Readiness) -> Started {
+    let federated = watch::Sender::new(Arc::default()).subscribe();
+    keep(source, federated, watch::Sender::new(None), with, readiness)
+}
+
+fn configured<N: Net>(bootstrap: &Bootstrap, net: &N, tls: &TlsBase, clock: &Clock) -> Arc<dyn Source> {
     let trust_domain = bootstrap.trust_domain.clone();
-    let source: Arc<dyn Source> = match &bootstrap.identity {
-        IdentitySource::Ca { address, join_token_file, validity } => {
+    match &bootstrap.identity {
+        IdentitySource::Ca { address, proof, validity } => {
             let settings = CaSettings {
                 address: address.clone(),
-                join_token_file: join_token_file.clone(),
+                proof: proof.clone(),
                 validity: *validity,
                 trust_domain,
                 state_dir: bootstrap.state_dir.clone(),
             };
-            let tls = TlsBase::new(&bootstrap.tls, clock)?;
-            Arc::new(CaSource::new(settings, net.clone(), tls, clock))
+            Arc::new(CaSource::new(settings, net.clone(), tls.clone(), clock))
         }
         IdentitySource::File { certificate, key, bundle } => {
             let files = Files { certificate: certificate.clone(), key: key.clone(), bundle: bundle.clone() };
             Arc::new(FileSource::new(files, trust_domain, clock))
         }
-    };
-    start_with(source, &bootstrap.tls, clock, readiness)
+    }
 }
 
-/// Starts with any source, as [`start`].
-///
-/// # Errors
-/// As [`start`].
-pub fn start_with(
+/// Starts with any source and without other trust domains, as [`start`].
+#[cfg(test)]
+pub(crate) fn start_with(
     source: Arc<dyn Source>,
     tls: &TlsSettings,
     clock: &Clock,
     readiness: &Readiness,
 ) -> Result<Started, tls_configs::Error> {
     let tls = TlsBase::new(tls, clock)?;
-    let (to, identity) = watch::channel(None);
+    Ok(alone(source, (tls, clock.clone()), readiness))
+}
+
+fn keep(
+    source: Arc<dyn Source>,
+    federated: watch::Receiver<Arc<TrustBundles>>,
+    to: watch::Sender<Option<Arc<Identity>>>,
+    (tls, clock): (TlsBase, Clock),
+    readiness: &Readiness,
+) -> Started {
+    let identity = to.subscribe();
     let (materials, from) = watch::channel(None);
     let status = source.status();
     let keeper = Keeper {
         source: Arc::clone(&source),
-        clock: clock.clone(),
+        clock,
         tls,
+        federated,
+        material: None,
         to,
         told: Left::Plenty,
         guard: Some(readiness.block("identity")),
     };
     drain::spawn_background(source.run(materials));
     drain::spawn_background(keeper.keep(from));
-    Ok(Started { identity, status })
+    Started { identity, status }
+}
+
+/// Each trust domain's bundle, none mixed with another; what the source gave counts before what was federated.
+fn together(own: &Arc<TrustBundles>, federated: &TrustBundles) -> Arc<TrustBundles> {
+    if federated.iter().next().is_none() {
+        return Arc::clone(own);
+    }
+    Arc::new(federated.iter().chain(own.iter()).cloned().collect())
 }
 
 /// Turns material into identities, and tells operators how long the newest lasts.
@@ -123,6 +182,10 @@ struct Keeper {
     source: Arc<dyn Source>,
     clock: Clock,
     tls: TlsBase,
+    /// Bundles of other trust domains.
+    federated: watch::Receiver<Arc<TrustBundles>>,
+    /// What the source gave last.
+    material: Option<Arc<Material>>,
     to: watch::Sender<Option<Arc<Identity>>>,
     /// The most urgent thing that was said of the present certificate.
     told: Left,
@@ -131,7 +194,7 @@ struct Keeper {
 
 impl Keeper {
     async fn keep(mut self, mut from: watch::Receiver<Option<Arc<Material>>>) {
-        let mut may_change = true;
+        let (mut may_change, mut may_federate) = (true, true);
         loop {
             let pause = self.look_at_expiry();
             tokio::select! {
@@ -140,7 +203,15 @@ impl Keeper {
                     may_change = changed.is_ok();
                     let newest = from.borrow_and_update().clone();
                     if let Some(material) = newest.filter(|_| may_change) {
-                        self.adopt(&material);
+                        self.material = Some(material);
+                        self.told = Left::Plenty;
+                        self.adopt();
+                    }
+                }
+                changed = self.federated.changed(), if may_federate => {
+                    may_federate = changed.is_ok();
+                    if may_federate {
+                        self.adopt();
                     }
                 }
                 () = tokio::time::sleep(pause) => {}
@@ -148,16 +219,22 @@ impl Keeper {
         }
     }
 
-    fn adopt(&mut self, material: &Material) {
-        let tls = match self.tls.configs(&material.svid, &material.bundles) {
+    /// Publishes what the source gave last together with the newest bundles of other trust domains.
+    fn adopt(&mut self) {
+        let Some(material) = self.material.clone() else { return };
+        let bundles = together(&material.bundles, &self.federated.borrow_and_update());
+        let tls = match self.tls.configs(&material.svid, &bundles) {
             Ok(tls) => tls,
             Err(error) => {
-                tracing::error!(%error, "the new certificate cannot be used; the last good stays");
+                if self.to.borrow().is_some() {
+                    tracing::warn!(%error, "the new certificate cannot be used; the last good stays");
+                } else {
+                    tracing::error!(%error, "the certificate cannot be used, and there is no other");
+                }
                 return;
             }
         };
-        let identity = Identity { svid: material.svid.clone(), bundles: Arc::clone(&material.bundles), tls };
-        self.told = Left::Plenty;
+        let identity = Identity { svid: material.svid.clone(), bundles, tls };
         self.to.send_replace(Some(Arc::new(identity)));
         if let Some(guard) = self.guard.take() {
             guard.release();

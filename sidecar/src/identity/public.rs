@@ -237,16 +237,27 @@ impl PublicFiles {
         if let Some(roots) = &self.system {
             return Ok(Arc::clone(roots));
         }
-        let found = rustls_native_certs::load_native_certs();
-        let mut roots = RootCertStore::empty();
-        let (taken, ignored) = roots.add_parsable_certificates(found.certs);
-        if taken == 0 {
-            let errors: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
-            return Err(Error::NoSystemRoots(errors.join("; ")));
-        }
-        tracing::info!(taken, ignored, "the system's roots are read, for `tls: public`");
+        let roots = system_roots()?;
+        tracing::info!(taken = roots.len(), "the system's roots are read, for `tls: public`");
         Ok(Arc::clone(self.system.insert(Arc::new(roots))))
     }
+}
+
+/// Whom the operating system trusts.
+pub(super) fn system_roots() -> Result<RootCertStore, Error> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    let (taken, _ignored) = roots.add_parsable_certificates(found.certs);
+    if taken == 0 {
+        let errors: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
+        return Err(Error::NoSystemRoots(errors.join("; ")));
+    }
+    Ok(roots)
+}
+
+/// The roots in a file, which is read.
+pub(super) fn file_roots(path: &Path) -> Result<RootCertStore, Error> {
+    roots(path, &file::read(path, MAX_FILE_BYTES)?.0)
 }
 
 type Bytes = Zeroizing<Vec<u8>>;

@@ -54,6 +54,29 @@ pub fn refresh_delay(hint: Option<Duration>, rng: &mut fastrand::Rng) -> Duratio
     whole.mul_f64(1.0 - 0.1 * rng.f64()).max(MIN_REFRESH)
 }
 
+/// How long until a federated domain's bundle is looked at again after a failure. While one is held, a quarter of the time
+/// between two looks, so that several fit in before a new key is used (SPIFFE Federation §4.1: it is published for three to
+/// five of them before); before that as [`retry_delay`]. Never below 5 s while
+/// one is held: the endpoint is somebody else's.
+#[must_use]
+pub fn endpoint_retry_delay(
+    failures: u32,
+    held: Option<Option<Duration>>,
+    rng: &mut fastrand::Rng,
+) -> Duration {
+    match held {
+        Some(hint) => (refresh_delay(hint, rng) / 4).max(MIN_REFRESH),
+        None => retry_delay(failures, None, rng),
+    }
+}
+
+/// The age at which a bundle is too old: its publisher may have begun to use keys that it announced since (SPIFFE
+/// Federation §4.1: after three times its refresh hint).
+#[must_use]
+pub fn stale_after(hint: Option<Duration>) -> Duration {
+    3 * hint.unwrap_or(DEFAULT_REFRESH).max(MIN_REFRESH)
+}
+
 /// How much of a certificate's lifetime is left, in the steps that operators are told of. Ordered by urgency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Left {
@@ -146,6 +169,26 @@ mod tests {
             assert!((269.0..=300.0).contains(&of(None)));
             assert!((53.9..=60.0).contains(&of(Some(60))));
         }
+    }
+
+    #[test]
+    fn an_endpoint_that_fails_is_asked_again_within_a_quarter_of_its_interval() {
+        let mut rng = fastrand::Rng::with_seed(7);
+        let mut after = |failures, held| endpoint_retry_delay(failures, held, &mut rng).as_secs_f64();
+        for failures in 1..20 {
+            assert!((67.4..=75.0).contains(&after(failures, Some(None))));
+            assert!((809.9..=900.0).contains(&after(failures, Some(Some(DAY)))));
+            assert!((4.9..=5.1).contains(&after(failures, Some(Some(Duration::ZERO)))));
+            assert!((1.0..=60.0).contains(&after(failures, None)));
+        }
+        assert!(after(1, None) <= 2.0);
+    }
+
+    #[test]
+    fn a_bundle_is_stale_after_three_of_its_intervals() {
+        assert_eq!(stale_after(None), Duration::from_secs(900));
+        assert_eq!(stale_after(Some(DAY)), 3 * DAY);
+        assert_eq!(stale_after(Some(Duration::ZERO)), Duration::from_secs(15));
     }
 
     #[test]

@@ -205,7 +205,11 @@ impl Store {
         Err(Error::Busy(self.folder.clone()))
     }
 
-    fn read(&self, name: &str) -> Result<Option<zeroize::Zeroizing<Vec<u8>>>, Error> {
+    /// What a file of the folder holds; `None` if it is not there.
+    ///
+    /// # Errors
+    /// When it cannot be read, is too large, or others could read it.
+    pub(super) fn read(&self, name: &str) -> Result<Option<zeroize::Zeroizing<Vec<u8>>>, Error> {
         let path = self.path(name);
         let io = |source| Error::Io { doing: "reading", path: path.clone(), source };
         let file = match File::open(&path) {
@@ -222,7 +226,11 @@ impl Store {
         Ok(Some(bytes))
     }
 
-    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+    /// Replaces a file of the folder as a whole.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(super) fn write(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
         let path = self.path(name);
         files::write_atomically(&path, bytes).map_err(|source| Error::Io { doing: "writing", path, source })
     }

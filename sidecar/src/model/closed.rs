@@ -5,11 +5,37 @@ use std::{
     net::IpAddr,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
 
 use outrider_certs::SpiffeId;
+
+/// What was ended because the rules of who may call allow it no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Revoked {
+    /// A connection: its peer may not connect any more.
+    Connection,
+    /// A request under way, its answer, or what it has become by a switch of protocols.
+    Request,
+    /// An opaque stream.
+    Stream,
+}
+
+impl Revoked {
+    /// Every kind, in the order of their discriminants.
+    pub const ALL: [Self; 3] = [Self::Connection, Self::Request, Self::Stream];
+
+    /// The kind as a metric label.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Connection => "connection",
+            Self::Request => "request",
+            Self::Stream => "stream",
+        }
+    }
+}
 
 /// Why a connection was closed unserved, although nothing was wrong with it: some bound was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +123,14 @@ pub struct Closed {
     /// By [`Misuse`].
     pub misused: [AtomicU64; Misuse::ALL.len()],
     // No larger than the number of open connections: who has none is not in here.
-    open: Mutex<HashMap<Who, usize>>,
+    open: Mutex<HashMap<Who, Open>>,
+}
+
+/// What one caller has open.
+#[derive(Debug, Default)]
+struct Open {
+    connections: usize,
+    requests: Arc<AtomicU32>,
 }
 
 impl Closed {
@@ -119,12 +152,13 @@ impl Closed {
     #[must_use]
     pub fn open_for(self: &Arc<Self>, who: Who, max: usize) -> Option<CallerSlot> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = open.entry(who.clone()).or_default();
-        if *count >= max {
+        let caller = open.entry(who.clone()).or_default();
+        if caller.connections >= max {
             return None;
         }
-        *count += 1;
-        Some(CallerSlot { closed: Arc::clone(self), who })
+        caller.connections += 1;
+        let requests = Arc::clone(&caller.requests);
+        Some(CallerSlot { closed: Arc::clone(self), who, requests })
     }
 }
 
@@ -133,14 +167,23 @@ impl Closed {
 pub struct CallerSlot {
     closed: Arc<Closed>,
     who: Who,
+    requests: Arc<AtomicU32>,
+}
+
+impl CallerSlot {
+    /// The requests and streams that the caller has under way, on all its connections.
+    #[must_use]
+    pub fn requests(&self) -> &Arc<AtomicU32> {
+        &self.requests
+    }
 }
 
 impl Drop for CallerSlot {
     fn drop(&mut self) {
         let mut open = self.closed.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = open.get_mut(&self.who) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(caller) = open.get_mut(&self.who) {
+            caller.connections -= 1;
+            if caller.connections == 0 {
                 open.remove(&self.who);
             }
         }

@@ -10,10 +10,21 @@ use std::{
 
 use outrider_certs::SpiffeId;
 
+pub use super::{
+    balance::{Balance, Balancing},
+    endpoint::{Endpoint, EndpointSettings},
+};
 use super::{
     dns::DnsSettings,
+    edge_cells::EdgeCells,
+    health_check::HealthCheck,
+    lineup::LineupCell,
     listener::Protocol,
-    runtime::{ClusterRuntime, EndpointRuntime},
+    maglev::Maglev,
+    outlier::OutlierSettings,
+    policy::{Policy, RetryBudget, Route},
+    rate_limit::RateLimiters,
+    runtime::ClusterRuntime,
     settings::Limits,
     transport::{ExpectedIds, PublicTls, Transport},
 };
@@ -33,6 +44,18 @@ impl ClusterName {
     #[must_use]
     pub fn passthrough() -> Self {
         Self::new("passthrough")
+    }
+
+    /// The cluster that requests of rules count for which send their callers elsewhere. It has no endpoints.
+    #[must_use]
+    pub fn redirect() -> Self {
+        Self::new("outrider/redirect")
+    }
+
+    /// The name as text, shared.
+    #[must_use]
+    pub fn shared(&self) -> Arc<str> {
+        Arc::clone(&self.0)
     }
 
     /// Whether it is the cluster of the own app behind an inbound listener, which `config` names `inbound/…`.
@@ -71,12 +94,22 @@ pub struct ClusterSettings {
     pub transport: Transport,
     /// How one of them is chosen.
     pub balance: Balance,
+    /// Who may be chosen.
+    pub balancing: Balancing,
     /// How long things may take.
     pub timeouts: Timeouts,
-    /// What may be repeated.
-    pub retry: RetryPolicy,
+    /// What holds for a request that no route says otherwise of.
+    pub policy: Arc<Policy>,
+    /// What holds for requests of a certain kind.
+    pub routes: Vec<Route>,
+    /// How much may be repeated of all that it carries.
+    pub retry_budget: RetryBudget,
+    /// When an endpoint is ejected; `None`: never, for there is one only, or nobody knows which.
+    pub outlier: Option<OutlierSettings>,
     /// How much may be under way.
     pub caps: Caps,
+    /// How its endpoints are checked; `None`: they are not.
+    pub health_check: Option<HealthCheck>,
 }
 
 impl ClusterSettings {
@@ -119,15 +152,8 @@ pub enum EndpointSource {
     },
     /// A name that is resolved.
     Dns(DnsSettings),
-}
-
-/// One address of a cluster, as discovery gives it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EndpointSettings {
-    /// Where it is.
-    pub address: SocketAddr,
-    /// Who must answer there: one of these IDs. Never empty for a mesh transport (checked by `config`).
-    pub spiffe_ids: Arc<[SpiffeId]>,
+    /// The controller, in that revision of what it says of the service.
+    Controller(u64),
 }
 
 /// What an app, or a service outside the mesh, speaks.
@@ -141,22 +167,13 @@ pub enum AppProtocol {
     Http2,
 }
 
-/// How an endpoint is chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Balance {
-    /// The better of two random ones, by latency and load (the default).
-    PeakEwma,
-    /// One after the other.
-    RoundRobin,
-}
-
 /// How long things may take.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     /// TCP connect and TLS handshake, each attempt.
     pub connect: Duration,
-    /// From the request's arrival to the response's head; `None`: only `stream_idle` bounds it.
-    pub request: Option<Duration>,
+    /// For an endpoint that may be asked, where there is none; zero: not at all.
+    pub queue: Duration,
     /// No byte in either direction on a stream. Not for opaque streams: what they carry may be silent for days.
     pub stream_idle: Duration,
     /// An opaque stream of which one direction has ended is reset when the other has not moved for this; `None`: never.
@@ -167,26 +184,13 @@ pub struct Timeouts {
     pub connection_age: Duration,
 }
 
-/// What may be repeated, and how often.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RetryPolicy {
-    /// Attempts beyond the first, 0..=10.
-    pub max_retries: u32,
-    /// Share of recent requests that may be retries, 0.0..=1.0.
-    pub budget_ratio: f64,
-    /// Retries per second that are always allowed.
-    pub budget_min_per_second: u32,
-    /// Bytes of a request body kept so that it can be sent again; past that it streams and cannot be retried.
-    pub replay_bytes: usize,
-    /// First backoff; it doubles, fully jittered, up to ten times this.
-    pub backoff_base: Duration,
-}
-
 /// How much may be under way in a cluster; over a cap is answered at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caps {
     /// Requests or streams in flight.
     pub max_requests: u32,
+    /// Of them, those of one caller at a listener of ours. Not for clusters that the own app calls.
+    pub max_per_peer: u32,
     /// Upstream connections, over all endpoints and workers.
     pub max_connections: u32,
     /// Requests or streams that wait for a connection, over all workers.
@@ -200,15 +204,54 @@ pub struct Cluster {
     pub settings: Arc<ClusterSettings>,
     /// What its connections may cost.
     pub limits: Arc<Limits>,
+    /// Where this sidecar stands, in the words of endpoints' zones.
+    pub zone: Option<Arc<str>>,
     /// Its endpoints, in discovery's order.
     pub endpoints: Vec<Arc<Endpoint>>,
     /// Counters, carried over from snapshot to snapshot by name.
     pub runtime: Arc<ClusterRuntime>,
     /// For `Transport::Public`; `None` until its files could be read.
     pub public: Option<Arc<PublicTls>>,
+    /// Its one endpoint was chosen already: it gets what comes, whatever its standing.
+    pub is_chosen: bool,
+    /// Who of the endpoints share its requests for now. Read and renewed by `balance`.
+    pub lineup: LineupCell,
+    /// Which endpoint a key leads to; only with [`Balance::Maglev`], and with endpoints to choose from.
+    pub maglev: Option<Maglev>,
+    /// What was used of its rate limits, carried over from snapshot to snapshot where the settings stayed.
+    pub limiters: Arc<RateLimiters>,
+    /// Whose requests these are, as counted.
+    pub edges: EdgeCells,
 }
 
 impl Cluster {
+    /// A cluster of this sidecar, which stands nobody knows where, without the files of `tls: public` and without rate
+    /// limits.
+    #[must_use]
+    pub fn new(
+        settings: Arc<ClusterSettings>,
+        limits: Arc<Limits>,
+        endpoints: Vec<Arc<Endpoint>>,
+        runtime: Arc<ClusterRuntime>,
+    ) -> Self {
+        let needs_table = settings.balance == Balance::Maglev && endpoints.len() > 1;
+        let maglev = needs_table.then(|| Maglev::new(&endpoints));
+        let edges = EdgeCells::new(settings.routes.len());
+        Self {
+            settings,
+            limits,
+            zone: None,
+            endpoints,
+            runtime,
+            public: None,
+            limiters: Arc::default(),
+            is_chosen: false,
+            lineup: LineupCell::default(),
+            maglev,
+            edges,
+        }
+    }
+
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &ClusterName {
@@ -218,32 +261,15 @@ impl Cluster {
     /// The cluster with one endpoint only: its policy and counters, for who has chosen already.
     #[must_use]
     pub fn only(&self, endpoint: Arc<Endpoint>) -> Self {
+        let (settings, limits) = (Arc::clone(&self.settings), Arc::clone(&self.limits));
+        let runtime = Arc::clone(&self.runtime);
         Self {
-            settings: Arc::clone(&self.settings),
-            limits: Arc::clone(&self.limits),
-            endpoints: vec![endpoint],
-            runtime: Arc::clone(&self.runtime),
+            zone: self.zone.clone(),
             public: self.public.clone(),
+            is_chosen: true,
+            limiters: Arc::clone(&self.limiters),
+            edges: self.edges.clone(),
+            ..Self::new(settings, limits, vec![endpoint], runtime)
         }
-    }
-}
-
-/// One endpoint of one snapshot.
-#[derive(Debug)]
-pub struct Endpoint {
-    /// Where it is and who it must be.
-    pub settings: EndpointSettings,
-    /// Counters, carried over by cluster, transport, address and SPIFFE IDs: a recycled address starts afresh, and so
-    /// does whatever needs other connections than before.
-    pub runtime: Arc<EndpointRuntime>,
-    /// In whose name it is connected to, where it is the own app behind a transparent listener.
-    pub client: Option<IpAddr>,
-}
-
-impl Endpoint {
-    /// Where it is.
-    #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        self.settings.address
     }
 }

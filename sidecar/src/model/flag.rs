@@ -31,11 +31,19 @@ pub enum ResponseFlag {
     RBAC,
     /// The process is over its memory budget (as Envoy's overload manager).
     OM,
+    /// A rate limit is reached.
+    RL,
+    /// An answer that was injected as a fault.
+    FI,
+    /// A delay that was injected as a fault.
+    DI,
+    /// The caller's own time ran out (ours: Envoy counts this under UT).
+    DE,
 }
 
 impl ResponseFlag {
     /// Every flag, in the order of their discriminants.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 18] = [
         Self::NR,
         Self::UH,
         Self::UF,
@@ -50,6 +58,10 @@ impl ResponseFlag {
         Self::DR,
         Self::RBAC,
         Self::OM,
+        Self::RL,
+        Self::FI,
+        Self::DI,
+        Self::DE,
     ];
 
     /// The letters, as in metrics and logs.
@@ -70,6 +82,10 @@ impl ResponseFlag {
             Self::DR => "DR",
             Self::RBAC => "RBAC",
             Self::OM => "OM",
+            Self::RL => "RL",
+            Self::FI => "FI",
+            Self::DI => "DI",
+            Self::DE => "DE",
         }
     }
 }

@@ -11,6 +11,9 @@ use super::{listener::Listener, runtime::ListenerRuntime, settings::Settings};
 pub struct Generation {
     /// Raised by one with every configuration that comes into force; the first is 1.
     pub number: u64,
+    /// The number of the generation since which listeners and the rules about who may call have been as they are: it stays
+    /// where services of the controller come and go, so that connections have nothing to be judged by anew.
+    pub rules: u64,
     /// What the configuration says.
     pub settings: Arc<Settings>,
     /// Its listeners, by name, in the order of the configuration.
@@ -33,16 +36,30 @@ impl Generation {
     /// The configuration that a process starts with.
     #[must_use]
     pub fn first(settings: Arc<Settings>) -> Self {
-        Self::make(1, settings, &IndexMap::new())
+        Self::make(1, 1, settings, &IndexMap::new())
     }
 
     /// The generation after this one.
     #[must_use]
     pub fn next(&self, settings: Arc<Settings>) -> Self {
-        Self::make(self.number + 1, settings, &self.listeners)
+        let number = self.number + 1;
+        Self::make(number, number, settings, &self.listeners)
     }
 
-    fn make(number: u64, settings: Arc<Settings>, before: &IndexMap<Arc<str>, ListenerEntry>) -> Self {
+    /// The same, of the same file: what the controller says is another.
+    #[must_use]
+    pub fn next_of_same_file(&self, settings: Arc<Settings>) -> Self {
+        let number = self.number + 1;
+        let is_same = settings.listeners == self.settings.listeners;
+        Self::make(number, if is_same { self.rules } else { number }, settings, &self.listeners)
+    }
+
+    fn make(
+        number: u64,
+        rules: u64,
+        settings: Arc<Settings>,
+        before: &IndexMap<Arc<str>, ListenerEntry>,
+    ) -> Self {
         let entry = |listener: &Arc<Listener>| {
             let before = before.get(&listener.name);
             let goes_on = before.filter(|before| listener.carries_on(&before.settings));
@@ -54,7 +71,7 @@ impl Generation {
         };
         let listeners =
             settings.listeners.iter().map(|listener| (Arc::clone(&listener.name), entry(listener))).collect();
-        Self { number, listeners, settings }
+        Self { number, rules, listeners, settings }
     }
 
     /// The listener of that name, if it still has that life.
@@ -78,17 +95,20 @@ mod tests {
 
     fn http(name: &str, port: u16) -> Listener {
         let kind = ListenerKind::OutboundHttp { default_cluster: None };
-        Listener { name: name.into(), address: ([127, 0, 0, 1], port).into(), kind }
+        Listener { name: name.into(), address: ([127, 0, 0, 1], port).into(), kind, proxy_protocol: None }
     }
 
     fn inbound(protocol: Protocol) -> Listener {
         let kind = ListenerKind::Inbound(Arc::new(Inbound {
             app: ClusterName::new("inbound/a"),
+            port: Some(8080),
             protocol,
             app_protocol: AppProtocol::Auto,
             peer: PeerKind::Outrider,
             allow: Vec::new(),
             exceptions: Exceptions::default(),
+            proxy_protocol: None,
+            app_proxy_protocol: None,
         }));
         Listener { kind, ..http("a", 1) }
     }
@@ -121,6 +141,17 @@ mod tests {
             Arc::make_mut(inbound).allow = vec!["spiffe://test.mesh/a".parse().unwrap()];
         }
         assert_eq!(reloaded(&[inbound(Protocol::Http)], &[closed]), (1, true), "judged anew per request");
+    }
+
+    #[test]
+    fn services_that_come_and_go_leave_the_rules_as_they_are() {
+        let first = Generation::first(config(&[inbound(Protocol::Http)]));
+        let second = first.next_of_same_file(config(&[inbound(Protocol::Http)]));
+        assert_eq!((second.number, second.rules), (2, 1));
+        let third = second.next_of_same_file(config(&[inbound(Protocol::Tcp)]));
+        assert_eq!((third.number, third.rules), (3, 3), "what the own app speaks is another");
+        let fourth = third.next(config(&[inbound(Protocol::Tcp)]));
+        assert_eq!((fourth.number, fourth.rules), (4, 4), "another file may say anything");
     }
 
     #[test]

@@ -1,13 +1,20 @@
 //! Listeners: addresses we accept on, each with its direction.
 
-use std::{net::SocketAddr, sync::Arc, time::SystemTime};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::SystemTime,
+};
 
 use indexmap::IndexMap;
+use ipnet::IpNet;
 use outrider_certs::{SpiffeId, TrustDomain};
 
 use super::{
+    authorization::Authorization,
     cluster::{AppProtocol, ClusterName},
     intercept::{Mode, Unknown},
+    proxy_protocol::{self, ProxyProtocol},
     transport::PeerKind,
 };
 
@@ -20,6 +27,8 @@ pub struct Listener {
     pub address: SocketAddr,
     /// What it accepts and where that goes.
     pub kind: ListenerKind,
+    /// Who, at a listener for the own app, may say whose connection it is; inbound rules have their own.
+    pub proxy_protocol: Option<Arc<ProxyProtocol>>,
 }
 
 /// What a listener accepts and where that goes.
@@ -63,16 +72,23 @@ pub struct Inbound {
     /// The cluster made for the own app, named `inbound/<listener>` or `inbound/<port>`; without TLS. It has one
     /// endpoint, or, where the kernel brings connections here, none: the original destination is it then.
     pub app: ClusterName,
+    /// The app's port; `None`: where the kernel brings connections here, the one that was dialled.
+    pub port: Option<u16>,
     /// What is carried.
     pub protocol: Protocol,
     /// What the app speaks, for HTTP.
     pub app_protocol: AppProtocol,
     /// What the peer's side of the connection is.
     pub peer: PeerKind,
-    /// The SPIFFE IDs that may call, compared by equality; empty: any workload of the own trust domain.
+    /// The SPIFFE IDs that may call, compared by equality; empty: any workload of the own trust domain, and of those that
+    /// authorization rules name.
     pub allow: Vec<SpiffeId>,
     /// What may come in without mutual TLS.
     pub exceptions: Exceptions,
+    /// Who may say whose connection it is.
+    pub proxy_protocol: Option<Arc<ProxyProtocol>>,
+    /// By which header the app is told who calls.
+    pub app_proxy_protocol: Option<proxy_protocol::Version>,
 }
 
 /// What may come in without mutual TLS. Only intercepted ports have any.
@@ -84,6 +100,11 @@ pub struct Exceptions {
     pub probes: Vec<String>,
     /// The app's own TLS, from anybody: what is no handshake of the mesh goes to the app as it is.
     pub app_tls: bool,
+    /// From which addresses all of that holds; empty: from any.
+    pub from: Vec<IpNet>,
+    /// So many proxies in front of us are believed in what callers in plaintext say of who called them, at most
+    /// [`super::forwarded::MAX_TRUSTED_HOPS`]: the caller itself, and those before it.
+    pub trusted_hops: usize,
 }
 
 /// By which exception a connection came in without mutual TLS.
@@ -125,10 +146,17 @@ pub enum Protocol {
 }
 
 impl Exceptions {
-    /// Whether anybody may come in without mutual TLS with whatever they like, now (by the clock on the wall).
+    /// Whether somebody from that address may come in without mutual TLS with whatever they like, now (by the clock on the
+    /// wall).
     #[must_use]
-    pub fn permits_plaintext(&self, now: SystemTime) -> bool {
-        self.plaintext_until.is_some_and(|until| now < until)
+    pub fn permits_plaintext(&self, from: IpAddr, now: SystemTime) -> bool {
+        self.plaintext_until.is_some_and(|until| now < until) && self.are_for(from)
+    }
+
+    /// Whether any of it holds for that address; IPv4 in the clothes of IPv6 is IPv4.
+    fn are_for(&self, from: IpAddr) -> bool {
+        let from = from.to_canonical();
+        self.from.is_empty() || self.from.iter().any(|range| range.contains(&from))
     }
 
     /// Whether there is any.
@@ -137,20 +165,21 @@ impl Exceptions {
         *self == Self::default()
     }
 
-    /// Whether there is any that holds now, by the clock on the wall.
+    /// Whether there is any that holds now (by the clock on the wall), for that address.
     #[must_use]
-    pub fn is_any_open(&self, now: SystemTime) -> bool {
-        Exception::ALL.into_iter().any(|exception| self.is_open(exception, now))
+    pub fn is_any_open(&self, from: IpAddr, now: SystemTime) -> bool {
+        Exception::ALL.into_iter().any(|exception| self.is_open(exception, from, now))
     }
 
-    /// Whether that one holds now: what came in by it may go on.
+    /// Whether that one holds now: what came in by it from that address may go on.
     #[must_use]
-    pub fn is_open(&self, exception: Exception, now: SystemTime) -> bool {
-        match exception {
-            Exception::Plaintext => self.permits_plaintext(now),
-            Exception::Probe => !self.probes.is_empty() || self.permits_plaintext(now),
+    pub fn is_open(&self, exception: Exception, from: IpAddr, now: SystemTime) -> bool {
+        let is_there = match exception {
+            Exception::Plaintext => self.permits_plaintext(from, now),
+            Exception::Probe => !self.probes.is_empty() || self.permits_plaintext(from, now),
             Exception::AppTls => self.app_tls,
-        }
+        };
+        is_there && self.are_for(from)
     }
 }
 
@@ -170,34 +199,46 @@ impl Exception {
 }
 
 impl Inbound {
-    /// Whether somebody without a proven identity, whose connection came in by `exception`, may have that, now (by the
-    /// clock on the wall). `allow` is no part of it: there is nobody to look for on the list.
+    /// The port of the app that a connection is for, which the kernel may have brought here from `original`. 0, which is
+    /// nobody's, if nobody knows.
     #[must_use]
-    pub fn permits(&self, exception: Exception, asked: Asked<'_>, now: SystemTime) -> bool {
-        let Exceptions { probes, app_tls, .. } = &self.exceptions;
-        let permits_plaintext = || self.exceptions.permits_plaintext(now);
+    pub fn app_port(&self, original: Option<SocketAddr>) -> u16 {
+        self.port.or(original.map(|original| original.port())).unwrap_or_default()
+    }
+
+    /// Whether somebody without a proven identity, whose connection came in by `exception` and from that address, may have
+    /// that, now (by the clock on the wall). `allow` is no part of it: there is nobody to look for on the list.
+    #[must_use]
+    pub fn permits(&self, (exception, from): (Exception, IpAddr), asked: Asked<'_>, now: SystemTime) -> bool {
+        let permits_plaintext = || self.exceptions.permits_plaintext(from, now);
         match (exception, asked) {
-            (Exception::AppTls, Asked::Bytes) => *app_tls,
+            (Exception::AppTls, Asked::Bytes) => self.exceptions.is_open(Exception::AppTls, from, now),
             // Its bytes are the app's TLS: there are no requests in them for us to see.
             (Exception::AppTls, Asked::Request { .. }) => false,
             // What is declared to be HTTP is carried as HTTP, or not at all.
             (Exception::Plaintext | Exception::Probe, Asked::Bytes) => {
                 self.protocol != Protocol::Http && permits_plaintext()
             }
-            (Exception::Plaintext | Exception::Probe, Asked::Request { method, path, is_bare }) => {
-                let is_probe = || {
-                    is_bare && matches!(method, "GET" | "HEAD") && probes.iter().any(|probe| probe == path)
-                };
-                permits_plaintext() || is_probe()
+            (Exception::Plaintext | Exception::Probe, Asked::Request { .. }) => {
+                permits_plaintext() || (self.exceptions.are_for(from) && self.is_probe(asked))
             }
         }
     }
 
-    /// Whether that peer may call here: it is on the list, or there is none and it is a workload of our trust domain.
+    /// Whether that is one of [`Exceptions::probes`].
     #[must_use]
-    pub fn allows(&self, peer: &SpiffeId, own: &TrustDomain) -> bool {
+    pub fn is_probe(&self, asked: Asked<'_>) -> bool {
+        let Asked::Request { method, path, is_bare: true } = asked else { return false };
+        matches!(method, "GET" | "HEAD") && self.exceptions.probes.iter().any(|probe| probe == path)
+    }
+
+    /// Whether that peer may call here: it is on the list, or there is none and it is a workload of our trust domain, or of
+    /// one that `rules` let somebody in from.
+    #[must_use]
+    pub fn allows(&self, peer: &SpiffeId, own: &TrustDomain, rules: Option<&Authorization>) -> bool {
         if self.allow.is_empty() {
-            peer.trust_domain() == own && peer.is_workload()
+            let domain = peer.trust_domain();
+            peer.is_workload() && (domain == own || rules.is_some_and(|rules| rules.names(domain)))
         } else {
             self.allow.contains(peer)
         }
@@ -219,9 +260,12 @@ impl Listener {
     /// Whoever adds a setting that a connection is made with adds it here.
     #[must_use]
     pub fn carries_on(&self, before: &Self) -> bool {
-        let is_same =
-            |now: &Inbound, before: &Inbound| (now.protocol, now.peer) == (before.protocol, before.peer);
+        let is_same = |now: &Inbound, before: &Inbound| {
+            (now.protocol, now.peer) == (before.protocol, before.peer)
+                && now.proxy_protocol == before.proxy_protocol
+        };
         self.address == before.address
+            && self.proxy_protocol == before.proxy_protocol
             && match (&self.kind, &before.kind) {
                 (ListenerKind::OutboundHttp { .. }, ListenerKind::OutboundHttp { .. })
                 | (ListenerKind::OutboundTcp { .. }, ListenerKind::OutboundTcp { .. })
@@ -260,6 +304,15 @@ impl Listener {
         }
     }
 
+    /// Who may say whose connection it is, of those that came to `original`.
+    #[must_use]
+    pub fn proxy_protocol(&self, original: Option<SocketAddr>) -> Option<&Arc<ProxyProtocol>> {
+        match self.inbound(original) {
+            Some(inbound) => inbound.proxy_protocol.as_ref(),
+            None => self.proxy_protocol.as_ref(),
+        }
+    }
+
     /// How the kernel brings its connections here; `None`: they were made to it.
     #[must_use]
     pub fn intercepts(&self) -> Option<Mode> {
@@ -287,6 +340,7 @@ mod tests {
     use super::*;
 
     const DAY: SystemTime = SystemTime::UNIX_EPOCH;
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7));
     const GET: Asked<'_> = Asked::Request { method: "GET", path: "/healthz", is_bare: true };
 
     fn before() -> SystemTime {
@@ -296,11 +350,14 @@ mod tests {
     fn port(protocol: Protocol, exceptions: Exceptions) -> Inbound {
         Inbound {
             app: ClusterName::new("inbound/8080"),
+            port: None,
             protocol,
             app_protocol: AppProtocol::Auto,
             peer: PeerKind::Outrider,
             allow: Vec::new(),
             exceptions,
+            proxy_protocol: None,
+            app_proxy_protocol: None,
         }
     }
 
@@ -312,9 +369,12 @@ mod tests {
     fn a_port_without_exceptions_permits_nothing() {
         let port = port(Protocol::Detect, Exceptions::default());
         for exception in Exception::ALL {
-            assert!(!port.permits(exception, GET, DAY) && !port.permits(exception, Asked::Bytes, DAY));
+            assert!(
+                !port.permits((exception, HERE), GET, DAY)
+                    && !port.permits((exception, HERE), Asked::Bytes, DAY)
+            );
         }
-        assert!(port.exceptions.is_none() && !port.exceptions.is_any_open(DAY));
+        assert!(port.exceptions.is_none() && !port.exceptions.is_any_open(HERE, DAY));
     }
 
     #[test]
@@ -322,23 +382,27 @@ mod tests {
         let exceptions = Exceptions { plaintext_until: Some(DAY), ..Exceptions::default() };
         for (protocol, bytes) in [(Protocol::Detect, true), (Protocol::Tcp, true), (Protocol::Http, false)] {
             let port = port(protocol, exceptions.clone());
-            assert!(port.permits(Exception::Plaintext, GET, before()));
-            assert_eq!(port.permits(Exception::Plaintext, Asked::Bytes, before()), bytes, "{protocol:?}");
-            assert!(!port.permits(Exception::Plaintext, GET, DAY));
-            assert!(!port.permits(Exception::Plaintext, Asked::Bytes, DAY));
+            assert!(port.permits((Exception::Plaintext, HERE), GET, before()));
+            assert_eq!(
+                port.permits((Exception::Plaintext, HERE), Asked::Bytes, before()),
+                bytes,
+                "{protocol:?}"
+            );
+            assert!(!port.permits((Exception::Plaintext, HERE), GET, DAY));
+            assert!(!port.permits((Exception::Plaintext, HERE), Asked::Bytes, DAY));
             // Who has come with the app's TLS is not let in as somebody else.
-            assert!(!port.permits(Exception::AppTls, Asked::Bytes, before()));
+            assert!(!port.permits((Exception::AppTls, HERE), Asked::Bytes, before()));
         }
-        assert!(exceptions.is_any_open(before()) && !exceptions.is_any_open(DAY));
+        assert!(exceptions.is_any_open(HERE, before()) && !exceptions.is_any_open(HERE, DAY));
         let with_probes = Exceptions { probes: probes().probes, ..exceptions };
-        assert!(with_probes.is_any_open(DAY) && !with_probes.is_open(Exception::Plaintext, DAY));
+        assert!(with_probes.is_any_open(HERE, DAY) && !with_probes.is_open(Exception::Plaintext, HERE, DAY));
     }
 
     #[test]
     fn a_probe_is_a_bare_get_or_head_of_exactly_that_path() {
         let port = port(Protocol::Detect, probes());
         let asks = |method, path, is_bare| {
-            port.permits(Exception::Probe, Asked::Request { method, path, is_bare }, DAY)
+            port.permits((Exception::Probe, HERE), Asked::Request { method, path, is_bare }, DAY)
         };
         assert!(asks("GET", "/healthz", true) && asks("HEAD", "/healthz", true));
         for (method, path, is_bare) in [
@@ -352,8 +416,46 @@ mod tests {
         ] {
             assert!(!asks(method, path, is_bare), "{method} {path} {is_bare}");
         }
-        assert!(!port.permits(Exception::Probe, Asked::Bytes, DAY));
-        assert!(!port.permits(Exception::AppTls, GET, DAY), "its requests are not ours to see");
+        assert!(!port.permits((Exception::Probe, HERE), Asked::Bytes, DAY));
+        assert!(!port.permits((Exception::AppTls, HERE), GET, DAY), "its requests are not ours to see");
+    }
+
+    #[test]
+    fn exceptions_may_hold_for_some_addresses_alone() {
+        let from = ["192.0.2.0/30", "10.0.0.0/8", "fd00::/8"].map(|range| range.parse().unwrap()).to_vec();
+        let all = Exceptions { plaintext_until: Some(DAY), app_tls: true, from, ..probes() };
+        let port = port(Protocol::Detect, all);
+        for (address, may) in [
+            ("10.255.0.1", true),
+            ("::ffff:10.1.2.3", true),
+            ("fd12::1", true),
+            ("192.0.2.3", true),
+            ("192.0.2.4", false),
+            ("11.0.0.1", false),
+            ("fe80::1", false),
+            ("::1", false),
+        ] {
+            let address = address.parse().unwrap();
+            for (exception, asked) in [
+                (Exception::Plaintext, GET),
+                (Exception::Plaintext, Asked::Bytes),
+                (Exception::Probe, GET),
+                (Exception::AppTls, Asked::Bytes),
+            ] {
+                assert_eq!(
+                    port.permits((exception, address), asked, before()),
+                    may,
+                    "{address} {exception:?}"
+                );
+                assert_eq!(
+                    port.exceptions.is_open(exception, address, before()),
+                    may,
+                    "{address} {exception:?}"
+                );
+            }
+            assert_eq!(port.permits((Exception::Probe, address), GET, DAY), may, "{address}");
+            assert_eq!(port.exceptions.is_any_open(address, DAY), may, "{address}");
+        }
     }
 
     #[test]

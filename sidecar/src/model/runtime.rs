@@ -6,7 +6,7 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::Instant,
 };
@@ -14,9 +14,24 @@ use std::{
 use indexmap::IndexMap;
 use outrider_certs::SpiffeId;
 
+pub use super::endpoint::{EndpointRuntime, TlsFacts};
 use super::{
-    closed::Closed, detection::Detections, flag::ResponseFlag, habit::LastHabit, handshake::TlsFailure,
-    histogram::Histogram, listener::Exception, pool_counts::PoolCounts, status::DiscoveryStatus,
+    authorization::VERDICTS,
+    balance::PickCounts,
+    closed::{Closed, Revoked},
+    detection::Detections,
+    flag::ResponseFlag,
+    habit::LastHabit,
+    handshake::TlsFailure,
+    health_check::CheckCounts,
+    histogram::Histogram,
+    listener::Exception,
+    log_histogram::LogHistogram,
+    outlier::OutlierRuntime,
+    pool_counts::PoolCounts,
+    retries::RepeatCounts,
+    starvation::Starvation,
+    status::DiscoveryStatus,
 };
 
 /// Callers counted by name on one inbound listener; the rest share one bucket, so that no peer can grow our memory.
@@ -31,28 +46,46 @@ pub struct ClusterRuntime {
     pub connections: AtomicU32,
     /// Requests or streams that wait for a connection, over all workers.
     pub pending: AtomicU32,
+    /// Times that a cap stood in the way, in the order of `resilience::circuit_breaker::Overflow`.
+    pub overflows: [AtomicU64; 5],
     /// What became of connections.
     pub pool: PoolCounts,
     /// Next turn of round-robin.
     pub cursor: AtomicUsize,
+    /// How its endpoints were chosen.
+    pub picks: PickCounts,
+    /// Raised whenever an endpoint's standing changes: what was worked out of the old ones is stale.
+    pub standings: AtomicU64,
+    /// State of outlier detection.
+    pub outlier: OutlierRuntime,
     /// State of the retry budget.
     pub retry_budget: BudgetState,
     /// What happened.
     pub counts: RequestCounts,
     /// Retries made.
     pub retries: AtomicU64,
-    /// Retries that policy allowed and the budget did not.
+    /// Retries and hedges that policy allowed and the budget did not.
     pub retries_over_budget: AtomicU64,
+    /// What was repeated, and why.
+    pub repeats: RepeatCounts,
+    /// Faults injected.
+    pub faults: FaultCounts,
     /// Streams that left HTTP.
     pub upgrades: UpgradeCounts,
     /// How finding its endpoints goes.
     pub discovery: Arc<DiscoveryStatus>,
+    /// TLS handshakes with its endpoints that went well.
+    pub tls_handshakes: AtomicU64,
     /// TLS handshakes with its endpoints that failed, by reason.
     pub tls_failures: [AtomicU64; TlsFailure::ALL.len()],
     /// What left and came unencrypted; only `tls: none` has it.
     pub unencrypted: Arc<ByteCounts>,
     /// Who spoke first on intercepted connections.
     pub habit: LastHabit,
+    /// Since when nobody can be asked.
+    pub starvation: Starvation,
+    /// Health checks of its endpoints.
+    pub checks: CheckCounts,
 }
 
 /// Connections that are not the mesh's own, and what they carried.
@@ -74,7 +107,7 @@ pub struct RequestCounts {
     /// Answers of our own and broken streams, by flag.
     pub by_flag: [AtomicU64; ResponseFlag::ALL.len()],
     /// From the request's arrival to the response's head.
-    pub latency: Histogram,
+    pub latency: LogHistogram,
 }
 
 /// Streams that left HTTP for another protocol, as WebSocket, or that were asked for as a tunnel.
@@ -92,10 +125,25 @@ pub struct UpgradeCounts {
     pub duration_us: AtomicU64,
 }
 
+/// Faults injected on purpose.
+#[derive(Debug, Default)]
+pub struct FaultCounts {
+    /// Requests that waited.
+    pub delays: AtomicU64,
+    /// Requests that were answered.
+    pub aborts: AtomicU64,
+}
+
+/// The place of a status in `by_class`. What is over 599 is treated as 5xx (RFC 9110 §15).
+#[must_use]
+pub fn class(status: u16) -> usize {
+    usize::from(status / 100).min(5)
+}
+
 impl RequestCounts {
     /// Counts one ended request.
     pub fn record(&self, status: Option<u16>, flag: Option<ResponseFlag>) {
-        let class = status.map_or(0, |status| usize::from(status / 100));
+        let class = status.map_or(0, class);
         if let Some(count) = self.by_class.get(class) {
             count.fetch_add(1, Ordering::Relaxed);
         }
@@ -122,119 +170,27 @@ impl ClusterRuntime {
             in_flight: AtomicU32::new(0),
             connections: AtomicU32::new(0),
             pending: AtomicU32::new(0),
+            overflows: Default::default(),
             pool: PoolCounts::default(),
             cursor: AtomicUsize::new(0),
+            picks: PickCounts::default(),
+            standings: AtomicU64::new(0),
+            outlier: OutlierRuntime::new(now),
             retry_budget: BudgetState { slots: Default::default(), epoch: now },
             counts: RequestCounts::default(),
             retries: AtomicU64::new(0),
             retries_over_budget: AtomicU64::new(0),
+            repeats: RepeatCounts::default(),
+            faults: FaultCounts::default(),
             upgrades: UpgradeCounts::default(),
             discovery: Arc::new(DiscoveryStatus::new(now)),
+            tls_handshakes: AtomicU64::new(0),
             tls_failures: Default::default(),
             unencrypted: Arc::default(),
             habit: LastHabit::default(),
+            starvation: Starvation::new(now),
+            checks: CheckCounts::default(),
         }
-    }
-}
-
-/// Counters of one endpoint.
-#[derive(Debug)]
-pub struct EndpointRuntime {
-    /// What the times below are counted from.
-    pub epoch: Instant,
-    /// Requests sent and not yet ended. Raised and lowered by `balance::InFlight`.
-    pub in_flight: AtomicU32,
-    /// Those of them whose response head has not come: a long answered stream is load, but it is not silence.
-    pub unanswered: AtomicU32,
-    /// Smoothed time to response head, in microseconds; 0 = no sample yet. Written by `balance::ewma`; a stale value
-    /// costs one poor pick.
-    pub latency_us: AtomicU64,
-    /// When `latency_us` was written, in microseconds after `epoch`.
-    pub latency_at_us: AtomicU64,
-    /// `latency_us` is mostly what a failure counts as, and fades faster. Written by `balance::ewma`.
-    pub is_penalised: AtomicBool,
-    /// When something was last heard, or when the first of the unanswered requests was sent, in microseconds after
-    /// `epoch`: with unanswered requests, the age of this is how long the endpoint has been silent.
-    pub heard_at_us: AtomicU64,
-    /// Times it was chosen.
-    pub picks: AtomicU64,
-    /// Attempts that ended without a usable answer (connect, handshake, identity, reset, timeout).
-    pub failures: AtomicU64,
-    /// Open upstream connections.
-    pub connections: AtomicU32,
-    /// Discovery dropped it: pooled connections to it are closed when their streams end.
-    pub is_removed: AtomicBool,
-    /// Facts of the newest handshake, for operators.
-    pub tls: Mutex<Option<TlsFacts>>,
-    /// The newest handshake that failed, in words, for operators.
-    pub tls_failure: Mutex<Option<Box<str>>>,
-    /// Which kinds of failure the log has told of, a bit for each: a broken endpoint must not fill it.
-    pub tls_failures_told: AtomicU32,
-    /// What ALPN agreed on with it, where that decides (`tls: public`, `protocol: auto`): the HTTP version, 0 is
-    /// "not known".
-    pub http_version: AtomicU8,
-}
-
-/// What a TLS handshake agreed on, for operators.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsFacts {
-    /// Whom the peer proved to be: its SPIFFE ID, or the name of a server outside the mesh.
-    pub peer: Arc<str>,
-    /// Protocol version, as `TLSv1_3`.
-    pub version: String,
-    /// Cipher suite, as `TLS13_AES_256_GCM_SHA384`.
-    pub cipher_suite: String,
-    /// Key exchange group, as `X25519MLKEM768`.
-    pub key_exchange: String,
-    /// Application protocol agreed on; empty if none.
-    pub alpn: String,
-}
-
-impl EndpointRuntime {
-    /// Counters at zero.
-    #[must_use]
-    pub fn new(now: Instant) -> Self {
-        Self {
-            epoch: now,
-            in_flight: AtomicU32::new(0),
-            unanswered: AtomicU32::new(0),
-            latency_us: AtomicU64::new(0),
-            latency_at_us: AtomicU64::new(0),
-            is_penalised: AtomicBool::new(false),
-            heard_at_us: AtomicU64::new(0),
-            picks: AtomicU64::new(0),
-            failures: AtomicU64::new(0),
-            connections: AtomicU32::new(0),
-            is_removed: AtomicBool::new(false),
-            tls: Mutex::new(None),
-            tls_failure: Mutex::new(None),
-            tls_failures_told: AtomicU32::new(0),
-            http_version: AtomicU8::new(0),
-        }
-    }
-
-    /// Keeps the facts of the newest handshake.
-    pub fn set_tls(&self, facts: TlsFacts) {
-        *self.tls.lock().unwrap_or_else(PoisonError::into_inner) = Some(facts);
-    }
-
-    /// The facts of the newest handshake.
-    #[must_use]
-    pub fn tls(&self) -> Option<TlsFacts> {
-        self.tls.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Keeps why a handshake failed. Tells whether it is the first failure of this kind.
-    pub fn tls_failed(&self, failure: TlsFailure, text: &str) -> bool {
-        *self.tls_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(text.into());
-        let bit = 1 << failure as u32;
-        self.tls_failures_told.fetch_or(bit, Ordering::Relaxed) & bit == 0
-    }
-
-    /// Why the newest handshake that failed did so.
-    #[must_use]
-    pub fn tls_failure(&self) -> Option<Box<str>> {
-        self.tls_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -247,6 +203,8 @@ pub struct ListenerRuntime {
     pub active: AtomicUsize,
     /// Connections closed for what they cost or for what they sent.
     pub closed: Arc<Closed>,
+    /// Connections ended for their age.
+    pub recycled: AtomicU64,
     /// Failed accepts (out of file descriptors and the like).
     pub accept_errors: AtomicU64,
     /// Connections refused in the TLS handshake or by identity, by reason.
@@ -255,8 +213,14 @@ pub struct ListenerRuntime {
     pub unrouted: [AtomicU64; ResponseFlag::ALL.len()],
     /// Connections let in without mutual TLS, by exception.
     pub exceptions: [Arc<ByteCounts>; Exception::ALL.len()],
+    /// How long handshakes with peers took that were let in.
+    pub handshakes: Histogram,
+    /// What was under way and was ended, because the rules allow it no more, in the order of [`Revoked`].
+    pub revoked: [AtomicU64; Revoked::ALL.len()],
     /// What connections were found to speak.
     pub detections: Detections,
+    /// What authorization rules said of calls, in the order of [`authorization::VERDICTS`](super::authorization::VERDICTS).
+    pub authorized: [AtomicU64; VERDICTS.len()],
     /// Requests per verified peer.
     pub peers: PeerCounts,
 }
@@ -288,11 +252,15 @@ pub enum Refusal {
     NotRedirected,
     /// It is our own: the kernel's rules bring back to us what we send.
     Loop,
+    /// What is there in place of a PROXY protocol header is none, and there must be one.
+    NoProxyHeader,
+    /// Its PROXY protocol header is malformed.
+    BadProxyHeader,
 }
 
 impl Refusal {
     /// Every reason, in the order of their discriminants.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Plaintext,
         Self::NoCertificate,
         Self::BadCertificate,
@@ -305,6 +273,8 @@ impl Refusal {
         Self::NoIdentity,
         Self::NotRedirected,
         Self::Loop,
+        Self::NoProxyHeader,
+        Self::BadProxyHeader,
     ];
 
     /// The reason as a metric label.
@@ -323,6 +293,8 @@ impl Refusal {
             Self::NoIdentity => "no_identity",
             Self::NotRedirected => "not_redirected",
             Self::Loop => "loop",
+            Self::NoProxyHeader => "no_proxy_header",
+            Self::BadProxyHeader => "bad_proxy_header",
         }
     }
 }

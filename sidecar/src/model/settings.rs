@@ -4,21 +4,44 @@ use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Du
 
 use outrider_certs::TrustDomain;
 
-use super::{cluster::ClusterSettings, intercept::InterceptSettings, listener::Listener};
+use super::{
+    authorization::Authorization, cluster::ClusterSettings, controller::ControllerSettings,
+    dns::ResolverSettings, federation::FederatedDomain, forwarded::ForwardedSettings,
+    intercept::InterceptSettings, listener::Listener, probe::Probe, route_table::RouteTable,
+    tcp_route::TcpRoutes, telemetry::TelemetrySettings,
+};
 
 /// A validated configuration.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// What is fixed for the life of the process.
     pub bootstrap: Bootstrap,
+    /// Where this sidecar stands, in the words of endpoints' zones.
+    pub zone: Option<Arc<str>>,
+    /// Whom clusters ask for names.
+    pub resolver: Arc<ResolverSettings>,
     /// How we stop.
     pub drain: DrainSettings,
     /// What a connection may cost.
     pub limits: Arc<Limits>,
+    /// What apps are told of who is asking.
+    pub forwarded: ForwardedSettings,
+    /// What is told of requests, and where to.
+    pub telemetry: Arc<TelemetrySettings>,
+    /// Which calls of peers may go to the own app; `None`: those of everybody who may connect.
+    pub authorization: Option<Arc<Authorization>>,
+    /// Other trust domains whose workloads may be peers, each once.
+    pub federation: Arc<[FederatedDomain]>,
+    /// Probes of the own app that are performed for others, each once.
+    pub probes: Arc<[Probe]>,
     /// Addresses we accept on.
     pub listeners: Vec<Arc<Listener>>,
     /// Where requests can go, the `inbound/…` clusters of the own app included.
     pub clusters: Vec<Arc<ClusterSettings>>,
+    /// Where opaque streams go.
+    pub tcp_routes: Arc<TcpRoutes>,
+    /// Where requests go by what they are.
+    pub routes: Arc<RouteTable>,
 }
 
 /// What is fixed for the life of the process.
@@ -42,6 +65,8 @@ pub struct Bootstrap {
     pub admin: AdminSettings,
     /// Which connections the kernel brings to us; `None`: apps and peers address our listeners themselves.
     pub intercept: Option<InterceptSettings>,
+    /// Where we ask for what the app uses and the file does not name; `None`: nowhere.
+    pub controller: Option<Arc<ControllerSettings>>,
 }
 
 /// Where our identity comes from.
@@ -51,8 +76,8 @@ pub enum IdentitySource {
     Ca {
         /// `host:port` of the CA.
         address: String,
-        /// One-time join token for the first certificate; not needed while a kept SVID is valid.
-        join_token_file: Option<PathBuf>,
+        /// How we prove who we are, and know the CA.
+        proof: CaProof,
         /// Lifetime to ask for.
         validity: Duration,
     },
@@ -64,6 +89,23 @@ pub enum IdentitySource {
         key: PathBuf,
         /// Roots of the own trust domain.
         bundle: PathBuf,
+    },
+}
+
+/// How we prove to the CA who we are, and how it proves itself to us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CaProof {
+    /// Once by a join token, which knows the CA's root; from then on by the certificate itself, which is kept.
+    JoinToken {
+        /// Where the token is; not needed while a kept SVID is valid.
+        file: Option<PathBuf>,
+    },
+    /// By a service account's token, for every certificate anew; nothing is kept on disk.
+    ServiceAccount {
+        /// Where the token is; whoever put it there puts another one there before it runs out.
+        token_file: PathBuf,
+        /// The roots by which the CA is believed, in PEM; read for every connection to it.
+        bundle_file: PathBuf,
     },
 }
 
@@ -117,6 +159,9 @@ pub struct Limits {
     pub header_read_timeout: Duration,
     /// Time that a downstream HTTP connection may be without a request.
     pub idle_timeout: Duration,
+    /// After so long a peer's HTTP connection is ended in favour of a new one, give or take a tenth, when what is under way has
+    /// ended; `None`: never.
+    pub connection_age: Option<Duration>,
     /// Time that bytes sent on any connection may be unacknowledged, or untaken; `None`: as long as the kernel repeats them.
     pub tcp_user_timeout: Option<Duration>,
     /// HTTP/2 stream window; the connection window is that of `max_streams` streams.

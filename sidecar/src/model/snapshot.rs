@@ -10,6 +10,7 @@ use super::{
     cluster::{Cluster, ClusterName, Endpoint, ServiceAddress},
     generation::Generation,
     identity::Identity,
+    wanted::Outside,
 };
 
 /// One version of everything. A request loads it once and passes it down; a later version never mixes in.
@@ -27,6 +28,8 @@ pub struct Snapshot {
     pub routes: HashMap<Box<str>, ClusterName>,
     /// Who is at which address. Empty unless connections are intercepted.
     pub addresses: Addresses,
+    /// What leads out of the cluster, as the controller has said.
+    pub outside: Arc<Outside>,
 }
 
 /// Who is at which address; every cluster is one of the snapshot's.
@@ -49,6 +52,7 @@ impl Snapshot {
             clusters: IndexMap::new(),
             routes: HashMap::new(),
             addresses: Addresses::default(),
+            outside: Arc::default(),
         }
     }
 
@@ -87,7 +91,7 @@ impl Snapshots {
         self.version.send_replace(version);
     }
 
-    /// Waits for a snapshot of which `is_it` holds; for the control side, never for a request.
+    /// Waits for a snapshot of which `is_it` holds; for the control side, and for a request that has nobody to go to.
     pub async fn until(&self, is_it: impl Fn(&Snapshot) -> bool) -> Arc<Snapshot> {
         let mut version = self.version.subscribe();
         loop {

@@ -8,6 +8,8 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use super::federation::FederationStatus;
+
 /// How getting and renewing our certificate goes, and what followed from changed trust. Times of the certificate itself are in the snapshot's identity.
 #[derive(Debug, Default)]
 pub struct IdentityStatus {
@@ -15,6 +17,8 @@ pub struct IdentityStatus {
     pub renewals: Progress,
     /// Looks at the trust bundle (sources that have one to look at).
     pub bundle_refreshes: Progress,
+    /// How it goes with the bundles of other trust domains.
+    pub federation: FederationStatus,
     /// Live connections closed because the trust bundle does not vouch for their peers any more.
     pub trust_cuts: AtomicU64,
 }

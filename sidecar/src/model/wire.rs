@@ -22,6 +22,9 @@ pub const RESERVED_PREFIX: &str = "x-outrider-";
 pub const APP_VERSION: &str = "x-outrider-app-version";
 /// Request, sidecar to sidecar: which attempt this is, counted from 1, so that the next hop does not retry a retry.
 pub const ATTEMPT: &str = "x-outrider-attempt";
+/// Request, sidecar to sidecar, sidecar to its app, and app to its sidecar: for how many milliseconds its sender still
+/// waits for the answer's head. It only ever gets less.
+pub const TIMEOUT_MS: &str = "x-outrider-timeout-ms";
 /// Response: why a sidecar answered instead of the app, from the closed list of `pipeline::error`.
 pub const REASON: &str = "x-outrider-reason";
 /// Response, sidecar to sidecar: the status of an app that declined a switch of protocols with a success (200..=299). As the
@@ -30,6 +33,9 @@ pub const DECLINED: &str = "x-outrider-declined";
 /// Response, sidecar to sidecar: whether the app may have seen the request (`no` or `maybe`).
 pub const PROCESSED: &str = "x-outrider-processed";
 
+/// So much later than its caller's sidecar does a sidecar end a request whose time is over: the caller's ends it itself,
+/// knows why, and says so. This one's end is for a caller that does not.
+pub const DEADLINE_GRACE: Duration = Duration::from_millis(10);
 /// Pings on a quiet HTTP/2 connection between sidecars, from both ends (Linkerd's interval): a dead path is noticed
 /// before a request finds out, and requests that wait on one are repeated elsewhere.
 pub const PING_INTERVAL: Duration = Duration::from_secs(10);

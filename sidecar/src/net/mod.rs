@@ -13,6 +13,7 @@ mod client_ports;
 mod descriptors;
 mod handover;
 mod marks;
+pub mod reach;
 mod tcp;
 mod tracked;
 
@@ -92,6 +93,12 @@ pub trait Stream: AsyncRead + AsyncWrite + std::fmt::Debug + Unpin + Send + 'sta
         Waiting::Nothing
     }
 
+    /// Whether its other end has closed or reset it, whatever waits to be read before that end. Reads nothing and wakes
+    /// nobody. A stream that cannot tell says no.
+    fn has_ended(&self) -> bool {
+        false
+    }
+
     /// Ends the connection when bytes sent on it have been neither acknowledged nor taken for `limit`. Best effort.
     fn set_user_timeout(&self, limit: Duration) {
         let _unsupported = limit;
@@ -127,6 +134,10 @@ impl<S: Stream + ?Sized> Stream for Box<S> {
 
     fn waiting(&self) -> Waiting {
         (**self).waiting()
+    }
+
+    fn has_ended(&self) -> bool {
+        (**self).has_ended()
     }
 
     fn original_destination(&self) -> Option<SocketAddr> {

@@ -14,8 +14,12 @@
 
 use std::{io, mem::MaybeUninit, net::SocketAddr, time::Duration};
 
+use futures_util::FutureExt;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::Interest,
+    net::{TcpListener, TcpStream},
+};
 
 use super::{
     BACKLOG, Listener, Net, Purpose, Stream, Waiting,
@@ -145,6 +149,14 @@ impl Stream for TcpStream {
         }
     }
 
+    fn has_ended(&self) -> bool {
+        // Nobody who only looks at what can be read sees an end behind bytes; the kernel tells it aside (`EPOLLRDHUP`).
+        self.ready(Interest::READABLE).now_or_never().is_some_and(|ready| match ready {
+            Ok(ready) => ready.is_read_closed(),
+            Err(_) => true,
+        })
+    }
+
     fn original_destination(&self) -> Option<SocketAddr> {
         let socket = SockRef::from(self);
         // The kernel knows connections of IPv4 as such, also on a socket of IPv6.
@@ -187,6 +199,8 @@ impl Listener for TcpListener {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt;
+
     use super::*;
 
     const ANY: &str = "127.0.0.1:0";
@@ -211,6 +225,29 @@ mod tests {
         let _waiting = TcpNet.connect(address, Purpose::Any, LIMIT).await.unwrap();
         assert_probed(&listener.accept_now().unwrap().unwrap().0);
         assert!(listener.accept_now().unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn an_end_is_known_of_before_what_came_first_is_read() {
+        let listener = TcpNet.bind(ANY.parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        for is_reset in [false, true] {
+            let mut client = TcpNet.connect(address, Purpose::Any, LIMIT).await.unwrap();
+            let (accepted, _peer) = Listener::accept(&listener).await.unwrap();
+            client.write_all(b"a part of it").await.unwrap();
+            accepted.readable().await.unwrap();
+            assert!(!accepted.has_ended(), "reset: {is_reset}");
+            if is_reset {
+                client.reset_on_close();
+            }
+            drop(client);
+            let ended = async {
+                while !accepted.has_ended() {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(LIMIT, ended).await.unwrap();
+        }
     }
 
     #[tokio::test]

@@ -168,6 +168,10 @@ impl Stream for Tracked {
         self.socket.waiting()
     }
 
+    fn has_ended(&self) -> bool {
+        self.socket.has_ended()
+    }
+
     fn original_destination(&self) -> Option<SocketAddr> {
         self.socket.original_destination()
     }

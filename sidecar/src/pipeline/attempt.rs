@@ -4,11 +4,12 @@ use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use h2::SendStream;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 
 use super::{
     error::ProxyError,
     form, respond,
+    verdict::{self, Told},
     wish::{Switch, Wish},
     worker::Worker,
 };
@@ -23,12 +24,14 @@ use crate::{
         pool::Lease,
     },
     headers::framing,
+    model::wire,
     net::Net,
     relay::{
         received::{Broken, Received},
         replay::RequestBody,
     },
     resilience::retry::Processed,
+    telemetry::{record::Entry, trail::Reuse},
 };
 
 /// What an attempt speaks, and what it wishes for.
@@ -38,6 +41,8 @@ pub(super) struct Way<'a> {
     pub(super) speak: Speak,
     /// The request's wish to switch protocols.
     pub(super) wish: Option<&'a Wish>,
+    /// Where it is noted how the attempt goes.
+    pub(super) entry: Entry<'a>,
 }
 
 /// A response head, and what must live as long as its body.
@@ -58,6 +63,8 @@ pub struct Answer {
 pub struct Held {
     /// The endpoint's load.
     pub in_flight: InFlight,
+    /// Whether the head said how the request ended.
+    pub(super) told: Told,
     /// An HTTP/1 connection to give back. Dropped earlier it ends with its response.
     pub http1: Option<Http1>,
     /// A place on an HTTP/2 connection.
@@ -67,7 +74,7 @@ pub struct Held {
 impl Held {
     /// For a way that is nothing of HTTP.
     pub(super) fn of(in_flight: InFlight) -> Self {
-        Self { in_flight, http1: None, _slot: None }
+        Self { in_flight, told: Told::Yes, http1: None, _slot: None }
     }
 }
 
@@ -78,39 +85,60 @@ impl Held {
 /// [`ProxyError`] of this attempt; the caller decides whether to make another.
 pub(super) async fn attempt<N: Net>(
     worker: &Worker<N>,
-    target: Target<'_>,
+    (target, mut in_flight): (Target<'_>, InFlight),
     way: Way<'_>,
     request: Box<Request<RequestBody>>,
     expiry: Pin<&mut impl Future<Output = ProxyError>>,
 ) -> Result<Answer, ProxyError> {
     let now = worker.now();
-    let mut in_flight = InFlight::start(target.endpoint, now);
+    let mut awaited = Awaited { worker, in_flight: &mut in_flight, entry: way.entry, is_over: false };
     let sent = tokio::select! {
         biased;
         sent = send(worker, target, (way, now), request) => sent,
         expired = expiry => Err(expired),
     };
-    let sent = sent.and_then(|sent| judge(target, way, sent));
-    let now = worker.now();
-    match sent {
+    awaited.is_over = true;
+    drop(awaited);
+    match sent.and_then(|sent| judge(target, way, sent)) {
         Ok((Sent { response, http1, slot, stream: _ }, switch)) => {
             let is_sidecar = target.cluster.settings.transport.is_sidecar();
             let processed = if is_sidecar { respond::processed(response.headers()) } else { None };
-            // A sidecar whose app is down says so faster than any app answers: that must not attract requests.
-            match processed {
-                Some(_failure) => in_flight.failed(now),
-                None => in_flight.answered(now),
-            }
+            let (now, status) = (worker.now(), response.status());
+            let said = if is_sidecar && (processed.is_some() || status.as_u16() >= 400) {
+                response.headers().get(wire::REASON)
+            } else {
+                None
+            };
+            way.entry.answered(now, Some(status.as_u16()), said.map(HeaderValue::as_bytes));
+            let told = verdict::head(worker, target.cluster, (&mut in_flight, now), &response);
             // Nor is a connection kept that carried such a wish: whether both ends still speak HTTP there is not for us to
             // find out.
             let http1 = http1.filter(|_| way.wish.is_none());
-            Ok(Answer { response, processed, held: Held { in_flight, http1, _slot: slot }, switch })
+            Ok(Answer { response, processed, held: Held { in_flight, told, http1, _slot: slot }, switch })
         }
         Err(error) => {
-            if error.is_endpoints_fault() {
-                in_flight.failed(now);
-            }
+            let now = worker.now();
+            way.entry.failed(now, &respond::chain(&error));
+            verdict::failed(worker, target.cluster, (&mut in_flight, now), &error);
             Err(error)
+        }
+    }
+}
+
+/// An attempt whose answer is awaited. Dropped before it is over, nobody waits for it any more.
+struct Awaited<'a, N: Net> {
+    worker: &'a Worker<N>,
+    in_flight: &'a mut InFlight,
+    entry: Entry<'a>,
+    is_over: bool,
+}
+
+impl<N: Net> Drop for Awaited<'_, N> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            let now = self.worker.now();
+            self.entry.ended(now);
+            self.in_flight.abandoned(now);
         }
     }
 }
@@ -170,6 +198,7 @@ async fn send<N: Net>(
         }
     }
     let lease = worker.pool.lease(target, way.speak, now).await.map_err(|e| connect_error(e, target))?;
+    connected(worker, &lease, way.entry, now);
     let unsent = match send_on(lease, way, request).await? {
         Err(SendError::NotSent(request)) => request,
         Err(error) => return Err(send_error(error, endpoint)),
@@ -180,9 +209,16 @@ async fn send<N: Net>(
     // Boxed, as it is rare.
     Box::pin(async {
         let lease = worker.pool.fresh(target, way.speak, now).await.map_err(|e| connect_error(e, target))?;
+        connected(worker, &lease, way.entry, now);
         send_on(lease, way, unsent).await?.map_err(|error| send_error(error, endpoint))
     })
     .await
+}
+
+/// Notes that there is a connection. `now` is when one was asked for: one that was there already took no time.
+fn connected<N: Net>(worker: &Worker<N>, lease: &Lease, entry: Entry<'_>, now: Instant) {
+    let (at, reuse) = if lease.is_reused() { (now, Reuse::Reused) } else { (worker.now(), Reuse::Fresh) };
+    entry.connected(at, reuse, lease.peer());
 }
 
 async fn send_on(
@@ -191,11 +227,11 @@ async fn send_on(
     request: Box<Request<RequestBody>>,
 ) -> Result<Result<Sent, SendError>, ProxyError> {
     let sent = match lease {
-        Lease::Http1 { mut connection } => match connection.send(request).await {
+        Lease::Http1 { mut connection, .. } => match connection.send(request).await {
             Ok(response) => Ok(Sent { response, http1: Some(connection), slot: None, stream: None }),
             Err(error) => Err(error),
         },
-        Lease::Http2 { connection, slot } if way.wish.is_some() => {
+        Lease::Http2 { connection, slot, .. } if way.wish.is_some() => {
             if !connection.is_extended() {
                 return Err(ProxyError::Unsupported("WebSocket over the endpoint's HTTP/2 (RFC 8441)"));
             }
@@ -208,7 +244,7 @@ async fn send_on(
                 stream: Some(stream),
             })
         }
-        Lease::Http2 { connection, slot } => {
+        Lease::Http2 { connection, slot, .. } => {
             let sent = connection.send(request).await;
             sent.map(|response| Sent { response, http1: None, slot: Some(slot), stream: None })
         }
@@ -230,7 +266,7 @@ pub(super) fn connect_error(source: connect::Error, target: Target<'_>) -> Proxy
 
 fn send_error(error: SendError, endpoint: SocketAddr) -> ProxyError {
     match error {
-        SendError::NotSent(_) | SendError::Refused => ProxyError::NotProcessed { endpoint },
+        SendError::NotSent(_) | SendError::Refused => ProxyError::NotProcessed { endpoint, said: None },
         SendError::Reset(source) => ProxyError::Reset { endpoint, source: Arc::new(source) },
         SendError::Protocol(Broken::Http1(source)) if source.is_parse_too_large() => {
             ProxyError::ResponseHeadersTooLarge { endpoint }

@@ -1,6 +1,9 @@
 //! A listener's life: what the connections that it accepted have in common.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    mem::discriminant,
+    sync::{Arc, OnceLock},
+};
 
 use crate::{
     drain::Drain,
@@ -33,7 +36,7 @@ pub struct Accepted {
     pub entrance: Arc<Entrance>,
     /// The listener when the connection was accepted.
     listener: Arc<Listener>,
-    /// The generation that `listener` is of.
+    /// The generation that `listener`, and the rules of then, are of.
     generation: u64,
 }
 
@@ -79,7 +82,7 @@ impl Entrance {
     pub fn accept(self: &Arc<Self>, snapshots: &Snapshots) -> Option<(Accepted, Arc<Snapshot>)> {
         let snapshot = self.load(snapshots);
         let listener = Arc::clone(&snapshot.config.listener(&self.name, self.life)?.settings);
-        let generation = snapshot.config.number;
+        let generation = snapshot.config.rules;
         Some((Accepted { entrance: Arc::clone(self), listener, generation }, snapshot))
     }
 }
@@ -92,25 +95,58 @@ impl Accepted {
         if self.is_of(&newest) { newest } else { self.entrance.load(snapshots) }
     }
 
-    /// Whether it was accepted under the configuration of that snapshot.
+    /// Whether it was accepted under the listeners and rules of that snapshot.
     #[must_use]
     pub fn is_of(&self, snapshot: &Snapshot) -> bool {
-        snapshot.config.number == self.generation
+        snapshot.config.rules == self.generation
     }
 
-    /// The listener as `snapshot` has it, which is one that was [loaded](Self::load) here.
+    /// What decides whether anything more may be asked for, where that is not what [`load`](Self::load) gives: the newest
+    /// snapshot, once the listener's life has ended. Where something goes may stay as it was; who may have it never does.
+    #[must_use]
+    pub fn successor(&self, snapshots: &Snapshots) -> Option<Arc<Snapshot>> {
+        self.entrance.last.get()?;
+        let newest = snapshots.load();
+        (!self.entrance.is_in(&newest.config)).then_some(newest)
+    }
+
+    /// The listener as `snapshot` has it, which is one that was [loaded](Self::load) here; in a
+    /// [successor](Self::successor), the one in its place. Without any, as it was.
     #[must_use]
     pub fn listener<'a>(&'a self, snapshot: &'a Snapshot) -> &'a Arc<Listener> {
         if self.is_of(snapshot) {
             return &self.listener;
         }
         let entry = snapshot.config.listener(&self.entrance.name, self.entrance.life);
-        entry.map_or(&self.listener, |entry| &entry.settings)
+        entry.map_or_else(|| self.in_its_place(snapshot).unwrap_or(&self.listener), |entry| &entry.settings)
+    }
+
+    /// The listener of its kind that has its address, else its name: one without a name is named by where it stands.
+    fn in_its_place<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a Arc<Listener>> {
+        let before = &self.listener;
+        let is_alike = |listener: &&Arc<Listener>| discriminant(&listener.kind) == discriminant(&before.kind);
+        let listeners = || snapshot.config.listeners.values().map(|entry| &entry.settings).filter(is_alike);
+        let is_there =
+            |listener: &&Arc<Listener>| listener.address == before.address && before.address.port() != 0;
+        let there = listeners().find(is_there);
+        there.or_else(|| listeners().find(|listener| listener.name == before.name))
+    }
+
+    /// The generation of the rules that it was accepted under.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// The listener's name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.entrance.name
+    }
+
+    /// The same, shared.
+    #[must_use]
+    pub fn shared_name(&self) -> Arc<str> {
+        Arc::clone(&self.entrance.name)
     }
 }

@@ -4,16 +4,20 @@
 //! are exhaustive on purpose: a new variant does not compile until all are decided. The table in
 //! `docs/request-path.md` is made from these functions by a test.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use http::StatusCode;
 
 use crate::{
     connect,
     headers::framing::FramingError,
-    model::{ClusterName, flag::ResponseFlag},
+    model::{Cluster, ClusterName, flag::ResponseFlag, health::Tally, rate_limit::Quota, wanted::Key},
     relay::received::Broken,
-    resilience::{circuit_breaker::Overflow, retry::Processed},
+    resilience::{circuit_breaker::Overflow, fault::Abort, outcome::Judgement, retry::Processed},
 };
 
 /// Why the proxy answered instead of the upstream.
@@ -34,15 +38,32 @@ pub enum ProxyError {
         /// What was asked for, shortened.
         authority: String,
     },
+    /// The host, or the service, has rules, and the request is of none of them.
+    #[error("no rule for this request among those of {authority}")]
+    NoRule {
+        /// What was asked for, shortened.
+        authority: String,
+    },
+    /// Nobody knows where this leads, and the controller has not said so in time.
+    #[error("the controller has not said where {0} leads")]
+    NotDiscovered(Key),
     /// The caller may not call here any more, for the list of those who may has changed since it connected; or it proved
     /// nothing, and no exception permits what it asks for.
     #[error("this caller may not ask for this here")]
     NotAllowed,
-    /// The cluster has no endpoints.
-    #[error("no endpoint in cluster {cluster}")]
+    /// It was allowed when it began, and the rules have changed since.
+    #[error("this caller may not ask for this any more")]
+    NoLongerAllowed,
+    /// No authorization rule allows the call: none of ours, or, of an opaque stream, none of the far sidecar's.
+    #[error("no authorization rule allows this")]
+    NotAuthorized,
+    /// The cluster has no endpoint that may be asked.
+    #[error("no endpoint in cluster {cluster} that may be asked: {tally}")]
     NoEndpoint {
         /// That cluster.
         cluster: ClusterName,
+        /// Why none may.
+        tally: Tally,
     },
     /// A circuit breaker's cap is reached.
     #[error("{cap} in cluster {cluster}")]
@@ -52,6 +73,17 @@ pub enum ProxyError {
         /// Which cap.
         cap: Overflow,
     },
+    /// Too many requests (or streams) have begun of late; none of them has been let through to the app.
+    #[error("the rate limit of cluster {cluster} is reached")]
+    RateLimited {
+        /// That cluster.
+        cluster: ClusterName,
+        /// The limit, if it is ours. Else the sidecar of an endpoint has refused a stream for its own.
+        quota: Option<Box<Quota>>,
+    },
+    /// The configuration orders this answer.
+    #[error("a fault that was injected on purpose")]
+    FaultInjected(Abort),
     /// No connection to the endpoint could be had; it has not seen the request.
     #[error("connecting to {endpoint}")]
     Connect {
@@ -75,6 +107,8 @@ pub enum ProxyError {
     NotProcessed {
         /// That endpoint.
         endpoint: SocketAddr,
+        /// What its sidecar says of it, if it said why.
+        said: Option<Judgement>,
     },
     /// The endpoint reset or closed before an answer; it may have seen the request.
     #[error("reset by {endpoint} before an answer")]
@@ -109,10 +143,24 @@ pub enum ProxyError {
         /// That endpoint.
         endpoint: SocketAddr,
     },
+    /// The endpoint gave no answer within the time of an attempt, or was ejected for its silence meanwhile.
+    #[error("no answer from {endpoint} within {limit:?}")]
+    TryTimeout {
+        /// That endpoint.
+        endpoint: SocketAddr,
+        /// The time that it had.
+        limit: Duration,
+    },
     /// No answer within the request's timeout.
     #[error("no answer within {limit:?}")]
     Timeout {
         /// The timeout.
+        limit: Duration,
+    },
+    /// The time that the caller gave ran out: its `grpc-timeout`, or what it still had itself.
+    #[error("the caller's {limit:?} are over")]
+    DeadlineExceeded {
+        /// What was left when the request came.
         limit: Duration,
     },
     /// Nothing moved in either direction for too long before an answer.
@@ -127,6 +175,12 @@ pub enum ProxyError {
 }
 
 impl ProxyError {
+    /// No endpoint of that cluster may be asked.
+    #[must_use]
+    pub fn no_endpoint(cluster: &Cluster, now: Instant) -> Self {
+        Self::NoEndpoint { cluster: cluster.name().clone(), tally: Tally::of(&cluster.endpoints, now) }
+    }
+
     /// The HTTP status of the answer.
     #[must_use]
     pub fn status(&self) -> StatusCode {
@@ -134,9 +188,12 @@ impl ProxyError {
             Self::BadRequest(_) | Self::Downstream => StatusCode::BAD_REQUEST,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
-            Self::NoRoute { .. } => StatusCode::NOT_FOUND,
-            Self::NotAllowed => StatusCode::FORBIDDEN,
-            Self::NoEndpoint { .. }
+            Self::NoRoute { .. } | Self::NoRule { .. } => StatusCode::NOT_FOUND,
+            Self::NotAllowed | Self::NoLongerAllowed | Self::NotAuthorized => StatusCode::FORBIDDEN,
+            Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::FaultInjected(abort) => abort.status,
+            Self::NotDiscovered(_)
+            | Self::NoEndpoint { .. }
             | Self::Overflow { .. }
             | Self::Connect { .. }
             | Self::Identity { .. }
@@ -145,7 +202,10 @@ impl ProxyError {
             Self::Protocol { .. } | Self::BadResponse { .. } | Self::ResponseHeadersTooLarge { .. } => {
                 StatusCode::BAD_GATEWAY
             }
-            Self::Timeout { .. } | Self::Idle { .. } => StatusCode::GATEWAY_TIMEOUT,
+            Self::TryTimeout { .. }
+            | Self::Timeout { .. }
+            | Self::DeadlineExceeded { .. }
+            | Self::Idle { .. } => StatusCode::GATEWAY_TIMEOUT,
         }
     }
 
@@ -153,12 +213,14 @@ impl ProxyError {
     #[must_use]
     pub fn grpc_status(&self) -> u8 {
         match self {
-            Self::BadRequest(_) => 13,                         // INTERNAL, as gRPC maps HTTP 400
-            Self::HeadersTooLarge => 8,                        // RESOURCE_EXHAUSTED
-            Self::Downstream => 1,                             // CANCELLED
-            Self::NotAllowed => 7,                             // PERMISSION_DENIED
-            Self::Unsupported(_) | Self::NoRoute { .. } => 12, // UNIMPLEMENTED
-            Self::NoEndpoint { .. }
+            Self::BadRequest(_) => 13, // INTERNAL, as gRPC maps HTTP 400
+            Self::HeadersTooLarge | Self::RateLimited { .. } => 8, // RESOURCE_EXHAUSTED
+            Self::FaultInjected(abort) => abort.grpc_status,
+            Self::Downstream => 1, // CANCELLED
+            Self::NotAllowed | Self::NoLongerAllowed | Self::NotAuthorized => 7, // PERMISSION_DENIED
+            Self::Unsupported(_) | Self::NoRoute { .. } | Self::NoRule { .. } => 12, // UNIMPLEMENTED
+            Self::NotDiscovered(_)
+            | Self::NoEndpoint { .. }
             | Self::Overflow { .. }
             | Self::Connect { .. }
             | Self::Identity { .. }
@@ -167,7 +229,10 @@ impl ProxyError {
             | Self::Protocol { .. }
             | Self::BadResponse { .. }
             | Self::ResponseHeadersTooLarge { .. } => 14, // UNAVAILABLE
-            Self::Timeout { .. } | Self::Idle { .. } => 4,     // DEADLINE_EXCEEDED
+            Self::TryTimeout { .. }
+            | Self::Timeout { .. }
+            | Self::DeadlineExceeded { .. }
+            | Self::Idle { .. } => 4, // DEADLINE_EXCEEDED
         }
     }
 
@@ -176,12 +241,15 @@ impl ProxyError {
     pub fn flag(&self) -> ResponseFlag {
         match self {
             Self::BadRequest(_) | Self::HeadersTooLarge | Self::Unsupported(_) => ResponseFlag::DPE,
-            Self::NoRoute { .. } => ResponseFlag::NR,
-            Self::NotAllowed => ResponseFlag::RBAC,
+            Self::NoRoute { .. } | Self::NoRule { .. } | Self::NotDiscovered(_) => ResponseFlag::NR,
+            Self::NotAllowed | Self::NoLongerAllowed | Self::NotAuthorized => ResponseFlag::RBAC,
+            Self::RateLimited { .. } => ResponseFlag::RL,
+            Self::FaultInjected(_) => ResponseFlag::FI,
             Self::NoEndpoint { .. } => ResponseFlag::UH,
             Self::Overflow { cap: Overflow::Memory, .. } => ResponseFlag::OM,
             Self::Overflow {
-                cap: Overflow::Requests | Overflow::Connections | Overflow::Pending, ..
+                cap: Overflow::Requests | Overflow::Connections | Overflow::Pending | Overflow::Peer,
+                ..
             } => ResponseFlag::UO,
             Self::Connect { .. } => ResponseFlag::UF,
             Self::Identity { .. } => ResponseFlag::ID,
@@ -189,7 +257,8 @@ impl ProxyError {
             Self::Protocol { .. } | Self::BadResponse { .. } | Self::ResponseHeadersTooLarge { .. } => {
                 ResponseFlag::UPE
             }
-            Self::Timeout { .. } => ResponseFlag::UT,
+            Self::TryTimeout { .. } | Self::Timeout { .. } => ResponseFlag::UT,
+            Self::DeadlineExceeded { .. } => ResponseFlag::DE,
             Self::Idle { .. } => ResponseFlag::SI,
             Self::Downstream => ResponseFlag::DC,
         }
@@ -203,12 +272,19 @@ impl ProxyError {
             Self::HeadersTooLarge => "headers_too_large",
             Self::Unsupported(_) => "unsupported",
             Self::NoRoute { .. } => "no_route",
+            Self::NoRule { .. } => "no_rule",
+            Self::NotDiscovered(_) => "not_discovered",
             Self::NotAllowed => "not_allowed",
+            Self::NoLongerAllowed => "no_longer_allowed",
+            Self::NotAuthorized => "not_authorized",
             Self::NoEndpoint { .. } => "no_endpoint",
             Self::Overflow { cap: Overflow::Requests, .. } => "max_requests",
             Self::Overflow { cap: Overflow::Connections, .. } => "max_connections",
             Self::Overflow { cap: Overflow::Pending, .. } => "max_pending",
+            Self::Overflow { cap: Overflow::Peer, .. } => "max_requests_of_peer",
             Self::Overflow { cap: Overflow::Memory, .. } => "overload",
+            Self::RateLimited { .. } => "rate_limited",
+            Self::FaultInjected(_) => "fault_injected",
             Self::Connect { .. } => "connect_failed",
             Self::Identity { .. } => "identity_mismatch",
             Self::NotProcessed { .. } => "not_processed",
@@ -216,7 +292,9 @@ impl ProxyError {
             Self::Protocol { .. } => "protocol_error",
             Self::BadResponse { .. } => "bad_response",
             Self::ResponseHeadersTooLarge { .. } => "response_headers_too_large",
+            Self::TryTimeout { .. } => "per_try_timeout",
             Self::Timeout { .. } => "request_timeout",
+            Self::DeadlineExceeded { .. } => "deadline_exceeded",
             Self::Idle { .. } => "stream_idle",
             Self::Downstream => "downstream_gone",
         }
@@ -231,15 +309,26 @@ impl ProxyError {
             | Self::HeadersTooLarge
             | Self::Unsupported(_)
             | Self::NoRoute { .. }
+            | Self::NoRule { .. }
+            | Self::NotDiscovered(_)
             | Self::NotAllowed
+            | Self::NoLongerAllowed
+            | Self::NotAuthorized
             | Self::NoEndpoint { .. }
             | Self::Overflow { .. }
+            // Elsewhere the same caller would be one too many, too: repeating it makes a storm of what is to be less.
+            | Self::RateLimited { .. }
+            | Self::FaultInjected(_)
             | Self::ResponseHeadersTooLarge { .. }
             | Self::Timeout { .. }
+            | Self::DeadlineExceeded { .. }
             | Self::Idle { .. }
             | Self::Downstream => None,
             Self::Connect { .. } | Self::Identity { .. } | Self::NotProcessed { .. } => Some(Processed::No),
-            Self::Reset { .. } | Self::Protocol { .. } | Self::BadResponse { .. } => Some(Processed::Maybe),
+            Self::Reset { .. }
+            | Self::Protocol { .. }
+            | Self::BadResponse { .. }
+            | Self::TryTimeout { .. } => Some(Processed::Maybe),
         }
     }
 
@@ -253,15 +342,23 @@ impl ProxyError {
             | Self::Reset { .. }
             | Self::Protocol { .. }
             | Self::BadResponse { .. }
+            | Self::TryTimeout { .. }
             | Self::Timeout { .. }
+            | Self::DeadlineExceeded { .. }
             | Self::Idle { .. } => true,
             Self::BadRequest(_)
             | Self::HeadersTooLarge
             | Self::Unsupported(_)
             | Self::NoRoute { .. }
+            | Self::NoRule { .. }
+            | Self::NotDiscovered(_)
             | Self::NotAllowed
+            | Self::NoLongerAllowed
+            | Self::NotAuthorized
             | Self::NoEndpoint { .. }
             | Self::Overflow { .. }
+            | Self::RateLimited { .. }
+            | Self::FaultInjected(_)
             | Self::ResponseHeadersTooLarge { .. }
             | Self::Downstream => false,
         }
@@ -280,12 +377,21 @@ impl ProxyError {
             | Self::HeadersTooLarge
             | Self::Unsupported(_)
             | Self::NoRoute { .. }
+            | Self::NoRule { .. }
+            | Self::NotDiscovered(_)
             | Self::NotAllowed
+            | Self::NoLongerAllowed
+            | Self::NotAuthorized
+            // It was not, but that is no leave to repeat it: see `retry_class`.
+            | Self::RateLimited { .. }
+            | Self::FaultInjected(_)
             | Self::Reset { .. }
             | Self::Protocol { .. }
             | Self::BadResponse { .. }
             | Self::ResponseHeadersTooLarge { .. }
+            | Self::TryTimeout { .. }
             | Self::Timeout { .. }
+            | Self::DeadlineExceeded { .. }
             | Self::Idle { .. }
             | Self::Downstream => false,
         }

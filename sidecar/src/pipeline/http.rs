@@ -1,37 +1,43 @@
 //! READ THIS FIRST: one request, stage by stage.
 //!
 //! ```text
-//!   allowed → head → route → admit → (pick → connect → send)* → response
-//!     403      400    404     503      503  UH/UF/ID/UC  504
+//!   allowed → head → authorized → route → limit → admit → wait → (pick → connect → send)* → response
+//!     403      400      403        404     429     503    503  UH   503  UF/ID/UC   504
 //! ```
 //! A request for a tunnel (CONNECT of the own app) goes by [`super::tunnel`], which opens a stream instead.
 //!
 //! Anything that can say no says it with a [`ProxyError`]; [`handle`] turns that into an answer. Dropping the future
 //! cancels the upstream attempt. No retry is made after a response head went downstream.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, pin::pin, sync::Arc, time::Instant};
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header, request::Parts};
 use hyper::body::Incoming;
 
 use super::{
+    affinity, answer_head,
     attempt::{Answer, Held},
     attempts::Attempts,
-    destination,
+    deadline::Deadline,
     door::Door,
     error::ProxyError,
-    head,
-    respond::{self, Audience},
+    fault,
+    gate::{self, LetIn},
+    head::{self, Edited},
+    live, notes, rate_limit, redirect, respond,
     switched::Switched,
+    trace::{self, Baton},
     tunnel::{self, Tunnel},
+    verdict, waiting,
     wish::{Switch, Wish},
     worker::Worker,
 };
 use crate::{
-    connect::dial::Speak,
     drain::Phase,
-    headers::{hop_by_hop, reserved},
-    model::{Cluster, flag::ResponseFlag, wire},
+    headers::{self, edits, grpc},
+    model::{
+        Cluster, Snapshot, edits::Edits, policy::Policy, rate_limit::Quota, telemetry::AccessLogSettings,
+    },
     net::Net,
     relay::{
         activity::Activity,
@@ -40,9 +46,10 @@ use crate::{
     },
     resilience::{
         circuit_breaker::{self, RequestSlot},
-        retry_budget,
+        retry, retry_budget,
     },
-    telemetry::record::RequestRecord,
+    route,
+    telemetry::{record::RequestRecord, trail::Traffic},
 };
 
 /// Answers one request: the upstream's answer, or our own. Never fails; a broken downstream just drops it.
@@ -55,18 +62,21 @@ pub async fn handle<N: Net>(
     mut request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     door.count_request();
-    let mut record = RequestRecord::new(Arc::clone(door.counts()), worker.now());
+    let mut record = door.record(&worker, Traffic::Http, worker.now());
     let wish = Wish::of(&worker, &door, &mut request);
     // What follows the head may be meant for another protocol: it must not be taken for a request.
     let is_leaving = wish.is_some() || request.method() == Method::CONNECT;
-    let is_grpc = !is_leaving && respond::is_grpc(request.headers());
+    let is_grpc = !is_leaving && grpc::is_call(request.headers());
     let version = request.version();
+    let is_tunnel = tunnel::is_asked(&door, &request);
+    notes::asked(&record, &request, if is_grpc { Traffic::Grpc } else { Traffic::Http });
     let unanswered = Unanswered { worker: &worker, door: &door, is_http2: version == Version::HTTP_2 };
-    let outcome = if tunnel::is_asked(&door, &request) {
+    let outcome = if is_tunnel {
         // Boxed, so that other requests do not keep the room.
         Box::pin(tunnel::open(&worker, &door, request, &mut record)).await.map(Outcome::Tunnel)
     } else {
-        carry(&worker, &door, request, wish.as_deref(), &mut record).await.map(Outcome::Answer)
+        let (mut head, body) = request.into_parts();
+        carry((&worker, &door), (&mut head, body), wish.as_deref(), &mut record).await
     };
     std::mem::forget(unanswered);
     // On doubt about the framing, the two sides may disagree about where the next request begins; and whoever may not
@@ -79,11 +89,18 @@ pub async fn handle<N: Net>(
             let ends_in_status = is_grpc && version == Version::HTTP_2;
             deliver(&worker, &door, carried, (wish, record), ends_in_status)
         }
+        Ok(Outcome::Redirect(response)) => {
+            record.answered(response.status().as_u16(), worker.now());
+            record.finish();
+            response
+        }
         Err(error) => {
             let response = respond::respond(&error, is_grpc, door.audience());
-            record.set_flag(error.flag());
-            record.set_status(response.status().as_u16());
-            record.head_received(worker.now());
+            notes::refused(&worker, &record, &error);
+            if is_grpc {
+                record.write(|trail| trail.grpc_status = Some(u16::from(error.grpc_status())));
+            }
+            record.answered(response.status().as_u16(), worker.now());
             record.finish();
             tracing::debug!(
                 listener = door.accepted.name(),
@@ -93,8 +110,8 @@ pub async fn handle<N: Net>(
             response
         }
     };
-    let is_draining = door.drain().phase() >= Phase::Draining;
-    if version < Version::HTTP_2 && !door.is_switched() && (is_draining || is_last) {
+    let is_ending = door.drain().phase() >= Phase::Draining || door.is_old();
+    if version < Version::HTTP_2 && !door.is_switched() && (is_ending || is_last) {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)
@@ -120,6 +137,8 @@ impl<N: Net> Drop for Unanswered<'_, N> {
 enum Outcome {
     Answer(Carried),
     Tunnel(Tunnel),
+    /// Its caller is sent elsewhere.
+    Redirect(Response<ResponseBody>),
 }
 
 /// A response on its way, with everything that lives as long as its body.
@@ -129,39 +148,129 @@ struct Carried {
     cluster: Arc<Cluster>,
     activity: Activity,
     slot: RequestSlot,
+    /// When the answer must be over.
+    end: Option<Instant>,
+    /// What is told of its rate limits.
+    quotas: Box<[Quota]>,
+    /// What the route changes of it.
+    edits: Option<Arc<Edits>>,
+    /// It is to carry a cookie that leads to its endpoint.
+    needs_cookie: bool,
+    /// What the access log is to have of it.
+    log: Option<Arc<AccessLogSettings>>,
+    /// Its leave to go on, of a request from others.
+    live: Option<live::Guard>,
 }
 
 /// Carries one request to an upstream and returns the answer: the stages in order.
 async fn carry<N: Net>(
-    worker: &Worker<N>,
-    door: &Door,
-    request: Request<Incoming>,
+    (worker, door): (&Worker<N>, &Door),
+    (head, body): (&mut Parts, Incoming),
     wish: Option<&Wish>,
     record: &mut RequestRecord,
-) -> Result<Carried, ProxyError> {
+) -> Result<Outcome, ProxyError> {
     // One load for the whole request: a change in between must not pair an old route with a new cluster.
-    let snapshot = door.load(&worker.snapshots);
-    let (mut head, body) = request.into_parts();
-    door.admit(&snapshot, head::asked(&head, &body, wish), || worker.clock.wall())?;
-    let authority = head::judge(&head, wish, &snapshot.config.settings.limits)?;
-    let cluster = destination::find(worker, door, &snapshot, Some(&authority))?;
-    head::check_scheme(&head, door.listener(&snapshot), &cluster)?;
-    record.routed(Arc::clone(&cluster.runtime));
-    let slot = circuit_breaker::admit_request(&cluster, worker.load.is_over())
-        .map_err(|cap| ProxyError::Overflow { cluster: cluster.name().clone(), cap })?;
-    retry_budget::record_request(&cluster.runtime.retry_budget, worker.now());
+    let mut snapshot = door.load(&worker.snapshots);
+    let mut baton = trace::begin((worker, door), &snapshot.config, Some(&head.headers), record);
+    let LetIn { authority, found, by_rule, live } =
+        gate::let_in((worker, door), &mut snapshot, (head, &body, wish), record).await?;
+    let chosen = route::chosen(&found, head, by_rule.as_deref());
+    let policy = chosen.policy;
+    notes::routed((worker, door), &snapshot.config, (&found, chosen.route), record);
+    // Before anything is held or counted for it: a refused one costs little, and earns no retries.
+    let asked = head::asked(head, &body, wish);
+    let quotas = rate_limit::admit((door, &snapshot), (&found, policy), asked, worker.now())?;
+    if let Some(answer) = redirect::answer(chosen, (&snapshot, &found), (head, &authority), &quotas)? {
+        return Ok(Outcome::Redirect(answer));
+    }
+    let slot = circuit_breaker::admit_request(&found, door.load_of_caller(), worker.load.is_over())
+        .map_err(|cap| ProxyError::Overflow { cluster: found.name().clone(), cap })?;
+    let deadline = head::deadline(door, head, policy, record.started());
+    if let Some(fault) = &policy.fault {
+        // Boxed, so that other requests do not keep the room.
+        Box::pin(fault::inject(worker, (&found, fault), &head.headers, deadline, record)).await?;
+    }
+    retry_budget::record_request(&found.runtime.retry_budget, worker.now());
 
-    let previous_attempt = head::rewrite(worker, door, &snapshot, &cluster, &mut head);
-    let speak = head::speak(door.inbound(&snapshot), &cluster, wish, &mut head);
-    // RFC 9110 §7.8: a wish may be ignored. Where the next hop has no form for it, this is an ordinary request.
-    let wish = wish.filter(|wish| speak == Speak::Http1 || !wish.is_http1_only());
-    let activity = Activity::new(&worker.clock);
-    let replay = Replay::new(body, cluster.settings.retry.replay_bytes, activity.clone());
-    let authority = if authority.is_empty() { head::unnamed(&snapshot, &cluster) } else { authority };
-    let attempts =
-        Attempts { worker, snapshot: &snapshot, cluster: &cluster, authority, speak, wish, previous_attempt };
-    let (answer, rest) = attempts.run(&mut head, replay, &activity).await?;
-    Ok(Carried { answer, rest, cluster, activity, slot })
+    let newer = newer((worker, door), (&found, policy), (head, wish, deadline), record).await?;
+    let (snapshot, cluster, chosen) = match &newer {
+        Some(newer) => (&newer.0, &newer.1, route::chosen_again(&newer.1, head, by_rule.as_deref())),
+        None => (&snapshot, &found, chosen),
+    };
+    if let Some(answer) = redirect::answer(chosen, (snapshot, cluster), (head, &authority), &quotas)? {
+        return Ok(Outcome::Redirect(answer));
+    }
+    let policy = chosen.policy;
+    let kept = affinity::of_request(cluster, door, snapshot, head);
+    let previous_attempt = {
+        let edited = Edited::of(chosen, &authority);
+        readdress((worker, door), (snapshot, cluster, &edited), head, baton.as_deref_mut(), record)?
+    };
+    let authority = head::addressed(authority, policy.edits.as_deref(), snapshot, cluster);
+    let wish = wish.filter(|wish| wish.may_pass(door, snapshot));
+    let (speak, wish) = head::speak(door.inbound(snapshot), cluster, wish, head);
+    let activity = Activity::new(&worker.clock, record.moved());
+    let rules = door.inbound(snapshot).and(snapshot.config.settings.authorization.clone());
+    let replay = Replay::new(body, policy.retry.replay_bytes, activity.clone(), rules);
+    let attempts = Attempts {
+        worker,
+        snapshot,
+        cluster,
+        policy,
+        authority,
+        speak,
+        wish,
+        affinity: kept.key,
+        previous_attempt,
+        deadline,
+        record,
+        baton: baton.as_deref(),
+    };
+    let (answer, rest) = live::until(live.as_ref(), pin!(attempts.run(head, replay, &activity))).await?;
+    deadline.overrun(answer.response.headers(), &cluster.settings.transport).map_or(Ok(()), Err)?;
+    let (edits, needs_cookie) = (policy.edits.clone(), kept.needs_cookie);
+    let (log, end) = (trace::log_of(&snapshot.config, record), deadline.end());
+    let cluster = newer.map_or(found, |(_snapshot, cluster)| cluster);
+    let carried =
+        Carried { answer, rest, cluster, activity, slot, end, quotas, edits, needs_cookie, log, live };
+    Ok(Outcome::Answer(carried))
+}
+
+/// Waits for somebody to ask, if there is nobody; then what is newer holds for the request as a whole.
+async fn newer<N: Net>(
+    (worker, door): (&Worker<N>, &Door),
+    (found, policy): (&Arc<Cluster>, &Policy),
+    (head, wish, deadline): (&Parts, Option<&Wish>, Deadline),
+    record: &RequestRecord,
+) -> Result<Option<(Arc<Snapshot>, Arc<Cluster>)>, ProxyError> {
+    let may_probe = policy.retry.max_retries > 0
+        && retry::is_safe_twice(&head.method, policy.retry.methods, wish.is_some());
+    if !waiting::is_needed(found, may_probe, worker.now()) {
+        return Ok(None);
+    }
+    let waiting = waiting::wait(worker, found, may_probe, || door.load(&worker.snapshots));
+    // Boxed, so that other requests do not keep the room.
+    let newer = Box::pin(notes::waited(worker, record, deadline.bound(waiting))).await?;
+    notes::under(record, &newer.0.config);
+    head::check_scheme(head, door.listener(&newer.0), &newer.1)?;
+    Ok(Some(newer))
+}
+
+/// Makes the head the next hop's, but for what each attempt tells of itself. Returns what [`head::rewrite`] does.
+fn readdress<N: Net>(
+    (worker, door): (&Worker<N>, &Door),
+    (snapshot, cluster, edited): (&Snapshot, &Cluster, &Edited<'_>),
+    head: &mut Parts,
+    baton: Option<&mut Baton>,
+    record: &RequestRecord,
+) -> Result<u32, ProxyError> {
+    let previous_attempt = head::rewrite((worker, door), (snapshot, cluster), edited, head)?;
+    notes::known_by(record, &head.headers);
+    if let Some(baton) = baton {
+        let is_outside = cluster.settings.transport.is_outside();
+        baton.dress(worker, (&mut head.headers, is_outside), record);
+    }
+    Ok(previous_attempt)
 }
 
 /// Makes an upstream's answer the downstream's.
@@ -169,33 +278,52 @@ fn deliver<N: Net>(
     worker: &Arc<Worker<N>>,
     door: &Door,
     mut carried: Carried,
-    (wish, mut record): (Option<Box<Wish>>, RequestRecord),
+    (wish, record): (Option<Box<Wish>>, RequestRecord),
     ends_in_status: bool,
 ) -> Response<ResponseBody> {
     let response = &mut carried.answer.response;
-    clean(response.headers_mut(), &carried.cluster, door.audience());
+    answer_head::clean(response.headers_mut(), &carried.cluster, door.audience(), &record);
+    let is_grpc = grpc::is_call(response.headers());
+    // Before what we say ourselves, so that it cannot be taken off.
+    if let Some(edits) = carried.edits.take() {
+        edits::apply(response.headers_mut(), &edits.response);
+    }
+    if carried.needs_cookie {
+        worker.with_rng(|rng| affinity::issue(&carried.cluster, &mut carried.answer, rng));
+    }
+    let response = &mut carried.answer.response;
+    headers::rate_limit::tell(response.headers_mut(), &carried.quotas);
     *response.version_mut() = Version::default();
+    if let Some(log) = &carried.log {
+        notes::answered(&record, response.headers(), log);
+    }
     let wish = match (wish, carried.answer.switch.take()) {
         (Some(wish), Some(switch)) => return switch_over(worker, door, carried, (*wish, *switch), record),
         (wish, _) => wish,
     };
-    let Carried { answer, rest, cluster, activity, slot } = carried;
+    let Carried { answer, rest, cluster, activity, slot, end, live, .. } = carried;
     let (mut head, body) = answer.response.into_parts();
-    record.set_status(head.status.as_u16());
-    record.head_received(worker.now());
+    record.answered(head.status.as_u16(), worker.now());
     if let Some(wish) = wish {
         head.status = wish.refusal(&mut head.headers, head.status);
     }
+    if is_grpc {
+        notes::grpc_status(&record, &head.headers);
+    }
+    let permit = live.as_ref().map(live::Guard::permit);
     let ending = Ending {
         worker: Arc::clone(worker),
         record: Some(record),
         held: Some(answer.held),
-        ends_in_status: ends_in_status && respond::is_grpc(&head.headers),
+        cluster: Arc::clone(&cluster),
+        is_grpc,
+        ends_in_status: ends_in_status && is_grpc,
         _rest: rest,
         _slot: slot,
+        _live: live,
     };
-    let idle = cluster.settings.timeouts.stream_idle;
-    let body = worker.streams.watch(body, activity, idle, Box::new(ending));
+    let limits = body::Limits { idle: cluster.settings.timeouts.stream_idle, end, permit };
+    let body = worker.streams.watch(body, activity, limits, Box::new(ending));
     Response::from_parts(head, body)
 }
 
@@ -205,30 +333,17 @@ fn switch_over<N: Net>(
     door: &Door,
     carried: Carried,
     (wish, switch): (Wish, Switch),
-    mut record: RequestRecord,
+    record: RequestRecord,
 ) -> Response<ResponseBody> {
-    let Carried { answer, rest, cluster, activity: _, slot } = carried;
+    let Carried { answer, rest, cluster, slot, live, .. } = carried;
     let mut response = answer.response.map(|_taken| ResponseBody::local(""));
     *response.status_mut() = wish.consent(response.headers_mut(), &switch);
-    record.set_status(response.status().as_u16());
-    record.head_received(worker.now());
+    record.answered(response.status().as_u16(), worker.now());
     let (upstream, held) = (switch.upstream, answer.held);
-    let switched = Box::new(Switched { upstream, cluster, record, held, rest, slot });
+    let switched = Box::new(Switched { upstream, cluster, record, held, rest, slot, live });
     let downstream = if wish.is_from_http1() { None } else { Some(wish.into_downstream()) };
     switched.start(worker, door, downstream);
     response
-}
-
-/// Takes off an answer's head what was meant for us.
-fn clean(headers: &mut HeaderMap, cluster: &Cluster, audience: Audience) {
-    hop_by_hop::strip_response(headers);
-    let is_sidecar = cluster.settings.transport.is_sidecar();
-    let reason = reserved::take(headers, wire::REASON);
-    reserved::strip(headers);
-    // The far sidecar's reason explains its answer to the app here. Apps have none: their sidecars take it off.
-    if let Some(reason) = reason.filter(|_| is_sidecar && audience == Audience::App) {
-        headers.insert(wire::REASON, reason);
-    }
 }
 
 /// What lives as long as a response's body.
@@ -237,30 +352,40 @@ struct Ending<N: Net> {
     /// Dropped unfinished, it counts the downstream as gone.
     record: Option<RequestRecord>,
     held: Option<Held>,
+    cluster: Arc<Cluster>,
+    is_grpc: bool,
     /// Whether an answer that breaks off ends with a gRPC status: a call over a lost connection is `UNAVAILABLE`, and
     /// of a reset gRPC's clients make something else.
     ends_in_status: bool,
     /// With the answer's end, nobody wants the rest of the request.
     _rest: Rest,
     _slot: RequestSlot,
+    _live: Option<live::Guard>,
 }
 
 impl<N: Net> OnEnd for Ending<N> {
-    fn ended(&mut self, result: Result<(), &body::Error>) -> Option<HeaderMap> {
-        let (Some(mut record), Some(mut held)) = (self.record.take(), self.held.take()) else { return None };
+    fn ended(&mut self, result: Result<(), &body::Error>, trailers: Option<&HeaderMap>) -> Option<HeaderMap> {
+        let (Some(record), Some(mut held)) = (self.record.take(), self.held.take()) else { return None };
+        verdict::ended(&self.worker, &self.cluster, (&mut held.in_flight, held.told), result, trailers);
+        if let Some(trailers) = trailers.filter(|_| self.is_grpc) {
+            notes::grpc_status(&record, trailers);
+        }
         match result {
             Ok(()) => {
+                if self.is_grpc {
+                    notes::without_status(&record);
+                }
                 if let Some(connection) = held.http1 {
                     self.worker.pool.give_back(connection, self.worker.now());
                 }
             }
-            Err(body::Error::Upstream(_)) => {
-                held.in_flight.failed(self.worker.now());
-                record.set_flag(ResponseFlag::UC);
-            }
-            Err(body::Error::Idle) => record.set_flag(ResponseFlag::SI),
+            Err(error) => notes::broken_off(&record, error),
+        }
+        let told = result.err().filter(|_| self.ends_in_status).and_then(respond::broken_off);
+        if let Some(told) = &told {
+            notes::grpc_status(&record, told);
         }
         record.finish();
-        result.err().filter(|_| self.ends_in_status).and_then(respond::broken_off)
+        told
     }
 }

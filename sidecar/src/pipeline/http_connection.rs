@@ -11,13 +11,13 @@
 use std::{
     convert::Infallible,
     future::{Future, poll_fn},
-    pin::{Pin, pin},
+    pin::pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::Poll,
     time::Duration,
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use http::{Request, Response};
 use hyper::{
@@ -26,9 +26,10 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::AsyncRead;
 
 use super::{
+    age::Age,
     door::{Door, From},
     http::handle,
     misuse,
@@ -37,7 +38,7 @@ use super::{
     worker::Worker,
 };
 use crate::{
-    buffer::{self, Buffer, Prefixed},
+    buffer::{self, Prefixed},
     connect::http2::{connection_window_bytes, header_list_bytes},
     detect::PREFACE,
     drain::{Phase, Watcher},
@@ -92,7 +93,8 @@ pub(super) async fn serve_begun<N, S>(
     S: Stream,
 {
     let watcher = door.drain().watcher();
-    let mut connection = Connection { worker, door, watcher };
+    let age = Age::new(&worker, &door);
+    let mut connection = Connection { worker, door, watcher, age };
     if wire == Wire::Http2 {
         return Box::pin(connection.http2(Prefixed::new(first, stream), wire)).await;
     }
@@ -133,27 +135,24 @@ pub(super) async fn serve_begun<N, S>(
 }
 
 /// Reads on until it is clear whether a connection begins as HTTP/2 does; `None` if it ends before.
-async fn preface<S: AsyncRead + Unpin>(stream: &mut S, mut first: Bytes) -> Option<Bytes> {
-    while first.len() < PREFACE.len() && PREFACE.starts_with(&first) {
-        let more = poll_fn(|cx| poll_bytes(stream, cx)).await?;
-        first = [first, more].concat().into();
+async fn preface<S: AsyncRead + Unpin>(stream: &mut S, first: Bytes) -> Option<Bytes> {
+    let mut bytes = BytesMut::from(first);
+    while bytes.len() < PREFACE.len() && PREFACE.starts_with(&bytes) {
+        more(stream, &mut bytes).await?;
     }
-    Some(first)
+    Some(bytes.freeze())
 }
 
-/// Some bytes, or `None` at the end; a buffer is held only if there are any.
-fn poll_bytes<S: AsyncRead + Unpin>(stream: &mut S, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
-    let mut buffer = Buffer::take();
-    let mut read = ReadBuf::new(buffer.bytes_mut());
-    let polled = std::task::ready!(Pin::new(stream).poll_read(cx, &mut read));
-    let bytes = read.filled();
-    Poll::Ready((polled.is_ok() && !bytes.is_empty()).then(|| Bytes::copy_from_slice(bytes)))
+/// Reads on; `None` at the end.
+async fn more<S: AsyncRead + Unpin>(stream: &mut S, bytes: &mut BytesMut) -> Option<()> {
+    matches!(buffer::append(stream, bytes, usize::MAX).await, Ok(1..)).then_some(())
 }
 
 struct Connection<N: Net> {
     worker: Arc<Worker<N>>,
     door: Arc<Door>,
     watcher: Watcher,
+    age: Age,
 }
 
 impl<N: Net> Connection<N> {
@@ -166,7 +165,7 @@ impl<N: Net> Connection<N> {
     /// apps do, and sidecars, which close them themselves.
     fn is_kept(&self) -> bool {
         match &self.door.from {
-            From::App => true,
+            From::App { .. } => true,
             From::Peer { is_sidecar, .. } => *is_sidecar,
             From::Plain { .. } => false,
         }
@@ -181,20 +180,23 @@ impl<N: Net> Connection<N> {
     async fn parked<S: AsyncRead + Unpin>(&mut self, stream: &mut S) -> Option<Bytes> {
         let limit = self.limits().idle_timeout;
         let last_phase = self.last_phase();
+        let mut bytes = BytesMut::new();
         tokio::select! {
             biased;
-            bytes = poll_fn(|cx| poll_bytes(stream, cx)) => bytes,
-            () = self.watcher.reached(last_phase) => None,
-            () = tokio::time::sleep(limit) => None,
+            more = more(stream, &mut bytes) => more?,
+            () = self.watcher.reached(last_phase) => return None,
+            () = tokio::time::sleep(limit) => return None,
         }
+        Some(bytes.freeze())
     }
 
     /// Serves HTTP/1 requests until nothing is asked any more, or until a switch of protocols: then what was read and not
     /// used, and the stream. `None` if the connection has ended.
     async fn http1<S>(&mut self, stream: Prefixed<S>) -> Option<(Bytes, S)>
     where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: Stream,
     {
+        self.age.check(&self.door, self.worker.now());
         let pulse = Arc::new(Pulse::default());
         let (worker, door, beats) = (Arc::clone(&self.worker), Arc::clone(&self.door), Arc::clone(&pulse));
         let service =
@@ -219,8 +221,9 @@ impl<N: Net> Connection<N> {
                     last_phase = Phase::Forced;
                 }
                 () = look.as_mut() => {
+                    self.age.check(&self.door, self.worker.now());
                     match pulse.look() {
-                        State::Busy => {}
+                        State::Busy => pulse.doubt(),
                         State::HalfHead { looks } if PARK_AFTER * looks >= header_limit => {
                             self.door.counts().closed.count_misuse(Misuse::HeadTimeout);
                             tracing::debug!(listener = self.door.accepted.name(), "request head not read in time");
@@ -262,7 +265,7 @@ impl<N: Net> Connection<N> {
     /// Serves HTTP/2 to its end.
     async fn http2<S>(mut self, stream: Prefixed<S>, wire: Wire)
     where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: Stream,
     {
         let pulse = Arc::new(Pulse::default());
         let (worker, door, beats) = (Arc::clone(&self.worker), Arc::clone(&self.door), Arc::clone(&pulse));
@@ -274,6 +277,7 @@ impl<N: Net> Connection<N> {
         let mut connection =
             pin!(http2_builder(&self.limits(), wire).serve_connection(TokioIo::new(io), service));
         let mut look = pin!(tokio::time::sleep(LOOK_INTERVAL));
+        let mut old = pin!(tokio::time::sleep(self.age.left(self.worker.now())));
         let (mut next, mut idle, mut strikes) = (Phase::Draining, Duration::ZERO, 0);
         let ended = loop {
             let driven = poll_fn(|cx| {
@@ -301,6 +305,10 @@ impl<N: Net> Connection<N> {
                         return;
                     }
                     self.door.counts().closed.count_misuse(Misuse::Resets);
+                    connection.as_mut().graceful_shutdown();
+                }
+                () = old.as_mut(), if self.age.is_limited() => {
+                    self.age.check(&self.door, self.worker.now());
                     connection.as_mut().graceful_shutdown();
                 }
                 () = look.as_mut() => {

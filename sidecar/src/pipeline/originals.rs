@@ -1,14 +1,16 @@
 //! Original destinations that a worker has seen: each is an endpoint, so that connections to it can be kept.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::Instant,
 };
 
 use indexmap::{IndexMap, IndexSet};
 
-use crate::model::{Cluster, ClusterName, Endpoint, EndpointSettings, runtime::EndpointRuntime};
+use crate::model::{
+    Cluster, ClusterName, Endpoint, EndpointSettings, endpoint::Client, runtime::EndpointRuntime,
+};
 
 /// Destinations that a worker remembers, each with every client in whose name it is connected to: the own app has a few
 /// ports, and what passes through goes to some hundred addresses. How many connections are kept is bounded for all together
@@ -24,7 +26,7 @@ pub struct Originals {
     own: Mutex<IndexSet<SocketAddr>>,
 }
 
-type Key = (ClusterName, SocketAddr, Option<IpAddr>);
+type Key = (ClusterName, SocketAddr, Option<Arc<Client>>);
 
 impl Originals {
     /// Whether an address is the host's own; `find_out` is asked about those that were not seen yet.
@@ -46,11 +48,11 @@ impl Originals {
         &self,
         cluster: &Arc<Cluster>,
         address: SocketAddr,
-        client: Option<IpAddr>,
+        client: Option<Arc<Client>>,
         now: Instant,
     ) -> Arc<Cluster> {
         let mut known = self.clusters.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (cluster.name().clone(), address, client);
+        let key = (cluster.name().clone(), address, client.clone());
         let before = known.get(&key);
         if let Some(before) = before
             && Arc::ptr_eq(&before.settings, &cluster.settings)
@@ -62,7 +64,7 @@ impl Originals {
         let endpoint = before.and_then(|before| before.endpoints.first().cloned());
         let endpoint = endpoint.unwrap_or_else(|| {
             Arc::new(Endpoint {
-                settings: EndpointSettings { address, spiffe_ids: Arc::from([]) },
+                settings: EndpointSettings::new(address, Arc::from([])),
                 runtime: Arc::new(EndpointRuntime::new(now)),
                 client,
             })
@@ -108,8 +110,9 @@ mod tests {
         &cluster.endpoints[0]
     }
 
-    fn client(number: usize) -> Option<IpAddr> {
-        Some(IpAddr::from([10, 1, u8::try_from(number / 256).unwrap(), u8::try_from(number % 256).unwrap()]))
+    fn client(number: usize) -> Option<Arc<Client>> {
+        let address = [10, 1, u8::try_from(number / 256).unwrap(), u8::try_from(number % 256).unwrap()];
+        Some(Arc::new(Client { address: Some(address.into()), announcement: None }))
     }
 
     #[test]
@@ -131,10 +134,16 @@ mod tests {
         let find = |client| originals.cluster(&app, APP.parse().unwrap(), client, now);
         let (nobody, first, second) = (find(None), find(client(1)), find(client(2)));
         assert_eq!(only(&first).client, client(1));
-        for (one, other) in [(&nobody, &first), (&first, &second), (&second, &nobody)] {
+        let announced =
+            |text: &[u8]| Some(Arc::new(Client { address: None, announcement: Some(text.into()) }));
+        let (third, fourth) = (find(announced(b"a")), find(announced(b"b")));
+        for (one, other) in
+            [(&nobody, &first), (&first, &second), (&second, &nobody), (&nobody, &third), (&third, &fourth)]
+        {
             assert!(!Arc::ptr_eq(&only(one).runtime, &only(other).runtime));
         }
         assert!(Arc::ptr_eq(&second, &find(client(2))));
+        assert!(Arc::ptr_eq(&fourth, &find(announced(b"b"))));
     }
 
     #[test]

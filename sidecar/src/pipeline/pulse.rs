@@ -16,7 +16,10 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::relay::body::{Error, ResponseBody};
+use crate::{
+    net::Stream,
+    relay::body::{Error, ResponseBody},
+};
 
 /// One connection's.
 #[derive(Debug, Default)]
@@ -41,6 +44,8 @@ pub(super) struct Pulse {
     blocked_looks: AtomicU32,
     /// hyper is being taken off: its shutdown is not the connection's.
     is_parked: AtomicBool,
+    /// Whether the other end is still there shall be found out.
+    is_doubted: AtomicBool,
 }
 
 /// What a look at a connection finds.
@@ -103,6 +108,12 @@ impl Pulse {
         if has_read { State::Busy } else { State::Idle }
     }
 
+    /// If a request is under way, the next flush fails if the other end is gone. hyper finds that out only when it reads,
+    /// and it does not read while the request's body has no room to go on to.
+    pub(super) fn doubt(&self) {
+        self.is_doubted.store(self.in_flight.load(Relaxed) > 0, Relaxed);
+    }
+
     /// hyper is taken off from here on.
     pub(super) fn park(&self) {
         self.is_parked.store(true, Relaxed);
@@ -135,6 +146,18 @@ impl<S> Watched<S> {
         self.inner
     }
 
+    /// Whether the other end has been found to be gone.
+    fn is_gone(&self) -> bool
+    where
+        S: Stream,
+    {
+        let is_doubted = self.pulse.is_doubted.load(Relaxed);
+        if is_doubted {
+            self.pulse.is_doubted.store(false, Relaxed);
+        }
+        is_doubted && self.inner.has_ended()
+    }
+
     fn wrote<T>(&self, polled: Poll<T>) -> Poll<T> {
         self.pulse.is_write_blocked.store(polled.is_pending(), Relaxed);
         if polled.is_ready() {
@@ -158,7 +181,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: Stream> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.inner).poll_write(cx, bytes);
         self.wrote(polled)
@@ -178,6 +201,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_gone() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
         // TLS takes what it cannot write yet, and only its flush tells.
         let polled = Pin::new(&mut self.inner).poll_flush(cx);
         self.wrote(polled)

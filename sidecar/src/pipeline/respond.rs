@@ -1,11 +1,10 @@
 //! A [`ProxyError`] becomes an answer: HTTP with a short text, or gRPC trailers-only.
 
-use std::error::Error as _;
-
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
 use super::error::ProxyError;
 use crate::{
+    headers::rate_limit,
     model::wire,
     relay::{
         body::{self, ResponseBody},
@@ -31,6 +30,9 @@ pub fn respond(error: &ProxyError, is_grpc: bool, audience: Audience) -> Respons
     let mut response = if is_grpc { grpc(error) } else { plain(error, audience) };
     let headers = response.headers_mut();
     headers.insert(wire::REASON, HeaderValue::from_static(error.reason()));
+    if let ProxyError::RateLimited { quota: Some(quota), .. } = error {
+        rate_limit::refuse(headers, quota, is_grpc);
+    }
     if audience == Audience::Sidecar {
         let processed = if error.is_unprocessed() {
             Some("no")
@@ -71,14 +73,16 @@ fn grpc(error: &ProxyError) -> Response<ResponseBody> {
     response
 }
 
-/// The status that ends a gRPC answer which broke off: UNAVAILABLE, or DEADLINE_EXCEEDED where nothing moved. `None` if
-/// the upstream reset the stream itself: that reset is its answer, and goes on as one.
+/// The status that ends a gRPC answer which broke off: UNAVAILABLE, DEADLINE_EXCEEDED where nothing moved or the
+/// caller's time ran out, or PERMISSION_DENIED where it is allowed no more. `None` if the upstream reset the stream itself: that reset is its answer, and goes on as one.
 #[must_use]
 pub fn broken_off(error: &body::Error) -> Option<HeaderMap> {
     let (status, reason) = match error {
         body::Error::Upstream(error) if is_reset(error) => return None,
         body::Error::Upstream(_) => (14_u16, "reset_in_answer"),
         body::Error::Idle => (4, "stream_idle"),
+        body::Error::Deadline => (4, "deadline_exceeded"),
+        body::Error::NoLongerAllowed => (7, "no_longer_allowed"),
     };
     let mut trailers = HeaderMap::with_capacity(2);
     trailers.insert("grpc-status", HeaderValue::from(status));
@@ -94,12 +98,6 @@ fn is_reset(broken: &Broken) -> bool {
     }
 }
 
-/// Whether a request or an answer speaks gRPC.
-#[must_use]
-pub fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
-}
-
 /// What a peer's sidecar says of a request that it answered itself; `None` if the app did.
 #[must_use]
 pub fn processed(headers: &HeaderMap) -> Option<Processed> {
@@ -112,7 +110,7 @@ pub fn processed(headers: &HeaderMap) -> Option<Processed> {
 
 /// An error and its causes, outermost first.
 #[must_use]
-pub fn chain(error: &ProxyError) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

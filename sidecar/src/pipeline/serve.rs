@@ -5,14 +5,16 @@ use std::{
     sync::{Arc, PoisonError, atomic::Ordering},
 };
 
-use bytes::Bytes;
 use outrider_certs::verify::Role;
 
 use super::{
+    authorize,
     door::{Door, From},
     entrance::{self, Entrance},
     http_connection::{self, Wire},
-    intercepted, tcp,
+    intercepted, live,
+    proxied::{self, Ends},
+    tcp,
     worker::Worker,
 };
 use crate::{
@@ -21,7 +23,7 @@ use crate::{
         Identity, ListenerKind, Snapshot,
         closed::{CallerSlot, Shed, Who},
         listener::{Inbound, Protocol},
-        runtime::{ListenerRuntime, Refusal},
+        runtime::Refusal,
         transport::PeerKind,
         wire,
     },
@@ -36,7 +38,7 @@ use crate::{
 pub async fn serve<N: Net>(
     worker: Arc<Worker<N>>,
     entrance: Arc<Entrance>,
-    stream: N::Stream,
+    mut stream: N::Stream,
     address: SocketAddr,
 ) {
     let Some((accepted, snapshot)) = entrance.accept(&worker.snapshots) else { return };
@@ -45,22 +47,33 @@ pub async fn serve<N: Net>(
     }
     // Not kept any longer than needed: a connection may live for days.
     let listener = Arc::clone(accepted.listener(&snapshot));
+    let ends = Ends::seen(address, stream.local_address().unwrap_or(listener.address));
+    let rules = listener.proxy_protocol(None).map(Arc::as_ref);
+    // Boxed for its own time, as a handshake is.
+    let (ends, first) = match Box::pin(proxied::read(&worker, &snapshot, rules, &mut stream, ends)).await {
+        Ok(read) => read,
+        Err(closed) => {
+            stream.reset_on_close();
+            return closed.count(&accepted, address);
+        }
+    };
     match &listener.kind {
         ListenerKind::OutboundHttp { .. } => {
             drop((listener, snapshot));
-            let door = Arc::new(Door::new(accepted, From::App));
-            http_connection::serve(worker, door, stream, Wire::Sniffed).await;
+            let door =
+                Arc::new(Door::new(accepted, From::App { address: ends.link.source.ip() }).between(ends));
+            http_connection::serve_begun(worker, door, stream, first, Wire::Sniffed).await;
         }
         ListenerKind::OutboundTcp { .. } => {
             drop((listener, snapshot));
-            let door = Door::new(accepted, From::App);
-            Box::pin(tcp::outbound(&worker, &door, stream, Bytes::new())).await;
+            let door = Door::new(accepted, From::App { address: ends.link.source.ip() }).between(ends);
+            Box::pin(tcp::outbound(&worker, &door, stream, first)).await;
         }
         ListenerKind::Inbound(inbound) => {
             let inbound = Arc::clone(inbound);
             drop(listener);
-            let stream = Prefixed::new(Bytes::new(), stream);
-            let caller = Caller { stream, address, original: None };
+            let stream = Prefixed::new(first, stream);
+            let caller = Caller { stream, ends, original: None };
             Box::pin(serve_peer(worker, accepted, snapshot, inbound, caller)).await;
         }
         ListenerKind::InterceptedOutbound { .. } => {
@@ -79,8 +92,8 @@ pub async fn serve<N: Net>(
 pub(super) struct Caller<S> {
     /// The connection; what was read of it already comes first.
     pub(super) stream: Prefixed<S>,
-    /// From where.
-    pub(super) address: SocketAddr,
+    /// Between whom it is.
+    pub(super) ends: Ends,
     /// Whom it dialled, if the kernel brought it here.
     pub(super) original: Option<SocketAddr>,
 }
@@ -91,21 +104,24 @@ pub(super) async fn serve_peer<N: Net>(
     accepted: entrance::Accepted,
     snapshot: Arc<Snapshot>,
     inbound: Arc<Inbound>,
-    Caller { stream, address, original }: Caller<N::Stream>,
+    Caller { stream, ends, original }: Caller<N::Stream>,
 ) {
+    let address = ends.link.source;
     let (protocol, kind) = (inbound.protocol, inbound.peer);
-    let counts = Arc::clone(&accepted.entrance.counts);
     // Boxed for its own time: what a handshake takes is not kept.
-    let let_in = Box::pin(let_in(&worker, inbound, snapshot, &counts, (stream, address.ip()))).await;
+    let from = (stream, address.ip(), original);
+    let let_in = Box::pin(let_in(&worker, inbound, snapshot, &accepted, from)).await;
     match let_in {
-        Ok((tls, trust, _slot)) => {
-            drop(counts);
-            let door = Arc::new(peer_door(accepted, kind, &tls, (address, original)));
-            let entered = enter(worker, door, protocol, tls.stream, trust.cut());
+        Ok((tls, trust, slot)) => {
+            let door = peer_door(accepted, kind, &tls, (ends, original)).counted(slot.requests());
+            let door = Arc::new(door);
+            let live = live::connection(&worker, &door);
+            let entered = enter(Arc::clone(&worker), door, protocol, tls.stream, trust.cut());
             tokio::select! {
                 biased;
                 () = entered => {}
                 () = trust.cut() => {}
+                () = live::over(&worker, live.as_ref()) => {}
             }
         }
         Err(closed) => closed.count(&accepted, address),
@@ -143,17 +159,20 @@ async fn let_in<N: Net>(
     worker: &Worker<N>,
     inbound: Arc<Inbound>,
     snapshot: Arc<Snapshot>,
-    counts: &ListenerRuntime,
-    (stream, address): (Prefixed<N::Stream>, IpAddr),
+    listener: &entrance::Accepted,
+    (stream, address, original): (Prefixed<N::Stream>, IpAddr, Option<SocketAddr>),
 ) -> Result<(Accepted<Prefixed<N::Stream>>, Guard, CallerSlot), Closed> {
-    let place = worker.handshakes.begin(address, worker.now()).ok_or(Closed::Shed(Shed::Handshakes))?;
+    let began = worker.now();
+    let place = worker.handshakes.begin(address, began).ok_or(Closed::Shed(Shed::Handshakes))?;
     let (accepted, trust) = tokio::select! {
         biased;
-        identified = identify(worker, &inbound, &snapshot, stream) => {
+        identified = identify(worker, (listener, &inbound, original), &snapshot, stream) => {
             identified.map_err(|(reason, cause)| Closed::Refused(reason, cause))?
         }
         () = place.given_up() => return Err(Closed::Shed(Shed::Handshakes)),
     };
+    let counts = &listener.entrance.counts;
+    counts.handshakes.record(worker.now().saturating_duration_since(began));
     let max = snapshot.config.settings.limits.max_connections_per_peer;
     let slot = counts.closed.open_for(Who::Peer(accepted.peer.id().clone()), max);
     let slot = slot.ok_or(Closed::Shed(Shed::Peer))?;
@@ -163,7 +182,7 @@ async fn let_in<N: Net>(
 /// The handshake, and whether this peer may come in: for as long as it is trusted.
 async fn identify<N: Net>(
     worker: &Worker<N>,
-    inbound: &Inbound,
+    (listener, inbound, original): (&entrance::Accepted, &Inbound, Option<SocketAddr>),
     snapshot: &Snapshot,
     stream: Prefixed<N::Stream>,
 ) -> Result<(Accepted<Prefixed<N::Stream>>, Guard), (Refusal, String)> {
@@ -178,7 +197,10 @@ async fn identify<N: Net>(
     let limit = settings.limits.handshake_timeout;
     let accepted = accept::accept(stream, Arc::clone(config), limit).await?;
     let id = accepted.peer.id();
-    if !inbound.allows(id, &settings.bootstrap.trust_domain) {
+    let rules = settings.authorization.as_deref();
+    let may_connect = inbound.allows(id, &settings.bootstrap.trust_domain, rules)
+        && authorize::connection(listener, settings, inbound, (id, inbound.app_port(original)));
+    if !may_connect {
         return Err((Refusal::NotAllowed, format!("{id} may not call here")));
     }
     let chain = accepted.stream.get_ref().1.peer_certificates().unwrap_or_default();
@@ -191,18 +213,14 @@ fn peer_door<S>(
     accepted: entrance::Accepted,
     kind: PeerKind,
     tls: &Accepted<S>,
-    (address, original): (SocketAddr, Option<SocketAddr>),
+    (ends, original): (Ends, Option<SocketAddr>),
 ) -> Door {
     let is_sidecar = kind == PeerKind::Outrider;
     let count = accepted.entrance.counts.peers.of(tls.peer.id());
     count.connections.fetch_add(1, Ordering::Relaxed);
     *count.tls.lock().unwrap_or_else(PoisonError::into_inner) = Some(tls.facts.clone());
-    let from = From::Peer { peer: tls.peer.clone(), address: address.ip(), is_sidecar, count };
-    let door = Door::new(accepted, from);
-    match original {
-        Some(original) => door.intercepted(original),
-        None => door,
-    }
+    let from = From::Peer { peer: tls.peer.clone(), address: ends.link.source.ip(), is_sidecar, count };
+    Door::new(accepted, from).intercepted(original).between(ends)
 }
 
 /// A verified peer is in: requests or bytes, as the application protocol says.

@@ -16,7 +16,7 @@ use std::{
 use bytes::Bytes;
 use hyper::upgrade::OnUpgrade;
 
-use super::{attempt::Held, door::Door, tunnel, worker::Worker};
+use super::{attempt::Held, door::Door, live, tunnel, worker::Worker};
 use crate::{
     clock::Clock,
     connect::wire::DriverEnd,
@@ -52,6 +52,8 @@ pub(super) struct Switched {
     pub(super) rest: Rest,
     /// The place under the cap.
     pub(super) slot: RequestSlot,
+    /// The leave to go on, of a request from others.
+    pub(super) live: Option<live::Guard>,
 }
 
 /// The caller's side.
@@ -142,15 +144,23 @@ impl Switched {
         watcher: Watcher,
         near: Near<S>,
     ) {
-        let Self { upstream, cluster, mut record, mut held, rest: _rest, slot: _slot } = *self;
+        let Self { upstream, cluster, record, mut held, rest: _rest, slot: _slot, live } = *self;
         let _active = Active::start(&cluster.runtime.upgrades, &worker.clock);
         let limit = cluster.settings.timeouts.stream_idle;
-        let (sent, received) = (AtomicU64::new(0), AtomicU64::new(0));
+        let moved = Arc::clone(record.moved());
+        let (sent, received) = (&moved.request_bytes, &moved.response_bytes);
         let all = &cluster.runtime.upgrades;
-        let near = near_leg(near, Count { own: &sent, all: &all.sent_bytes });
-        let count = Count { own: &received, all: &all.received_bytes };
+        let near = near_leg(near, Count { own: sent, all: &all.sent_bytes });
+        let count = Count { own: received, all: &all.received_bytes };
         let half_open = cluster.settings.timeouts.half_open;
-        let bounds = (limit, silent(&sent, &received, limit), watcher, half_open);
+        let cut_short = async {
+            tokio::select! {
+                biased;
+                () = live::revoked(live.as_ref()) => ResponseFlag::RBAC,
+                () = silent(sent, received, limit) => ResponseFlag::SI,
+            }
+        };
+        let bounds = (limit, cut_short, watcher, half_open);
         let ended = match upstream {
             Far::Connection(connection) => over(near, far_connection::<N>(connection, count), bounds).await,
             Far::Stream(stream) => {
@@ -169,6 +179,9 @@ impl Switched {
         };
         if let Err(flag) = ended {
             record.set_flag(flag);
+            if flag == ResponseFlag::RBAC {
+                record.write(|trail| trail.reason = Some(live::REASON.into()));
+            }
             if flag == ResponseFlag::UC {
                 held.in_flight.failed(worker.now());
             }
@@ -210,18 +223,23 @@ async fn far_connection<N: Net>(
 async fn over<'a, S: Stream, F: Stream>(
     near: impl Future<Output = Result<Leg<'a, S>, ResponseFlag>>,
     far: impl Future<Output = Result<FarLeg<'a, F>, ResponseFlag>>,
-    (limit, silence, watcher, half_open): (Duration, impl Future<Output = ()>, Watcher, Option<Duration>),
+    (limit, cut_short, watcher, half_open): (
+        Duration,
+        impl Future<Output = ResponseFlag>,
+        Watcher,
+        Option<Duration>,
+    ),
 ) -> Result<(), ResponseFlag> {
     let both = tokio::time::timeout(limit, async { tokio::try_join!(near, far) });
     let (near, far) = both.await.unwrap_or(Err(ResponseFlag::SI))?;
-    carry(near, far, silence, watcher, half_open).await
+    carry(near, far, cut_short, watcher, half_open).await
 }
 
 /// Relays until both directions have ended, or until something cuts the stream.
 async fn carry<S: Stream, F: Stream>(
     mut near: Leg<'_, S>,
     far: FarLeg<'_, F>,
-    silence: impl Future<Output = ()>,
+    cut_short: impl Future<Output = ResponseFlag>,
     mut watcher: Watcher,
     half_open: Option<Duration>,
 ) -> Result<(), ResponseFlag> {
@@ -238,7 +256,7 @@ async fn carry<S: Stream, F: Stream>(
         relayed = relayed => relayed,
         () = watcher.reached(Phase::Forced) => return Err(ResponseFlag::DR),
         () = cut => return Err(ResponseFlag::UC),
-        () = silence => return Err(ResponseFlag::SI),
+        flag = cut_short => return Err(flag),
     };
     match relayed {
         Ok(ended) => ended,

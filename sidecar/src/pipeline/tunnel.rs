@@ -21,12 +21,14 @@ use super::{
     destination,
     door::{Door, From},
     error::ProxyError,
-    head,
+    head, notes, rate_limit,
     switched::{After, Far, Opaque, Switched},
-    tcp::{self, Destination, Opened, Way},
+    tcp::{self, Known, Opened, Routing, Way},
+    trace, wanting,
     worker::Worker,
 };
 use crate::{
+    canonical,
     connect::dial::{Connection, Speak},
     detect::{self, Spoken, Verdict},
     model::{Cluster, ListenerKind, listener::Asked},
@@ -38,8 +40,7 @@ use crate::{
         session::{Duplex, Lent},
     },
     resilience::{circuit_breaker::RequestSlot, retry_budget},
-    route,
-    telemetry::record::RequestRecord,
+    telemetry::{record::RequestRecord, trail::Traffic},
 };
 
 /// First bytes by which TLS is known: a record's header, and the type of its first message (RFC 8446 §5.1, §4).
@@ -48,7 +49,7 @@ pub(super) const TLS_START_BYTES: usize = 6;
 /// Whether it is the own app's request for a tunnel. A peer's is a request as any other, and refused.
 pub(super) fn is_asked<B>(door: &Door, request: &Request<B>) -> bool {
     request.method() == Method::CONNECT
-        && matches!(door.from, From::App)
+        && matches!(door.from, From::App { .. })
         && request.extensions().get::<Protocol>().is_none()
 }
 
@@ -74,7 +75,10 @@ pub(super) async fn open<N: Net>(
     mut request: Request<Incoming>,
     record: &mut RequestRecord,
 ) -> Result<Tunnel, ProxyError> {
-    let snapshot = door.load(&worker.snapshots);
+    let mut snapshot = door.load(&worker.snapshots);
+    record.write(|trail| trail.kind = Traffic::Tunnel);
+    let headers = Some(request.headers());
+    drop(trace::begin((worker, door), &snapshot.config, headers, record));
     door.admit(&snapshot, Asked::Bytes, || worker.clock.wall())?;
     let listener = door.listener(&snapshot);
     if !matches!(listener.kind, ListenerKind::OutboundHttp { .. }) {
@@ -87,15 +91,25 @@ pub(super) async fn open<N: Net>(
     if !body.is_end_stream() {
         return Err(ProxyError::BadRequest("a CONNECT with content".to_owned()));
     }
-    let cluster = destination::find(worker, door, &snapshot, Some(&asked))?;
-    record.routed(Arc::clone(&cluster.runtime));
-    let destination = Destination::new(&cluster, &snapshot).with_own_tls();
+    notes::for_whom(record, &asked);
+    let mut unrouted = destination::find(worker, door, &snapshot, Some(&asked));
+    if let Err(ProxyError::NotDiscovered(key)) = unrouted {
+        snapshot = wanting::wait(worker, key, || door.load(&worker.snapshots)).await?;
+        unrouted = destination::find(worker, door, &snapshot, Some(&asked));
+    }
+    // Whom its TLS is for is not said before the tunnel is there.
+    let known = Known { unrouted, port: canonical::port(&asked), name: None };
+    let destination = Routing::default().find((worker, door), &snapshot, known)?.with_own_tls();
+    let cluster = Arc::clone(&destination.cluster);
+    destination.note(worker, door, record);
+    // A tunnel that was asked for is one, whatever comes of it.
+    drop(rate_limit::admit_stream(door, &cluster, worker.now())?);
     drop(snapshot);
 
     retry_budget::record_request(&cluster.runtime.retry_budget, worker.now());
     let is_own_tls = destination.speak == Speak::OwnTls;
-    let opening = tcp::open_silent(worker, &destination);
-    let Opened { way, in_flight, slot, .. } = match cluster.settings.timeouts.request {
+    let opening = tcp::open_silent(worker, &destination, record);
+    let Opened { way, in_flight, slot, .. } = match cluster.settings.policy.request_timeout {
         Some(limit) => {
             let elapsed = |_elapsed| ProxyError::Timeout { limit };
             tokio::time::timeout(limit, opening).await.map_err(elapsed)??
@@ -103,7 +117,7 @@ pub(super) async fn open<N: Net>(
         None => opening.await?,
     };
     let upstream = opaque(worker, way, is_own_tls);
-    let rest = Replay::new(body, 0, Activity::new(&worker.clock)).answered();
+    let rest = Replay::new(body, 0, Activity::new(&worker.clock, record.moved()), None).answered();
     Ok(Tunnel { upstream, cluster, held: Held::of(in_flight), rest, slot, downstream })
 }
 
@@ -113,14 +127,14 @@ impl Tunnel {
         self,
         worker: &Arc<Worker<N>>,
         door: &Door,
-        mut record: RequestRecord,
+        record: RequestRecord,
     ) -> Response<ResponseBody> {
         let Self { upstream, cluster, held, rest, slot, downstream } = self;
         let response = Response::new(ResponseBody::local(""));
-        record.set_status(response.status().as_u16());
-        record.head_received(worker.now());
+        record.answered(response.status().as_u16(), worker.now());
         let upstream = Far::Opaque(upstream);
-        Box::new(Switched { upstream, cluster, record, held, rest, slot }).start(worker, door, downstream);
+        Box::new(Switched { upstream, cluster, record, held, rest, slot, live: None })
+            .start(worker, door, downstream);
         response
     }
 }
@@ -133,9 +147,9 @@ fn asked(head: &Parts) -> Result<String, ProxyError> {
     if head.uri.authority().is_none() || head.uri.scheme().is_some() {
         return Err(bad());
     }
-    let asked = route::canonical(sent).ok_or_else(bad)?;
+    let asked = canonical::authority(sent).ok_or_else(bad)?;
     // RFC 9110 §9.3.6: "A server MUST reject a CONNECT request that targets an empty or invalid port number".
-    let has_port = route::port(&asked).is_some_and(|port| port != 0);
+    let has_port = canonical::port(&asked).is_some_and(|port| port != 0);
     if has_port { Ok(asked.into_owned()) } else { Err(bad()) }
 }
 

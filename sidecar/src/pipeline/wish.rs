@@ -19,11 +19,17 @@ use http::{
 use http_body::Body as _;
 use hyper::{body::Incoming, ext::Protocol, upgrade::OnUpgrade};
 
-use super::{door::Door, respond::Audience, switched::Far, worker::Worker};
+use super::{
+    door::{Door, From},
+    respond::Audience,
+    switched::Far,
+    worker::Worker,
+};
 use crate::{
+    authz::{self, Asked, Verdict},
     connect::dial::Speak,
     headers::{framing::FramingError, reserved, upgrade, websocket},
-    model::wire,
+    model::{Snapshot, wire},
     net::Net,
     relay::{h2_stream::H2Stream, received::Received, replay::RequestBody},
 };
@@ -101,6 +107,17 @@ impl Wish {
     /// Whether only HTTP/1.1 has a form for it.
     pub(super) fn is_http1_only(&self) -> bool {
         matches!(self.protocol, Wanted::Other(_))
+    }
+
+    /// Whether it may be passed on to the own app. What follows a switch to another protocol than WebSocket is bytes that
+    /// nobody looks at, whatever the request asked for: who asks must be allowed a stream by the rules, if there are any.
+    pub(super) fn may_pass(&self, door: &Door, snapshot: &Snapshot) -> bool {
+        let (From::Peer { peer, .. }, Some(inbound)) = (&door.from, door.inbound(snapshot)) else {
+            return true;
+        };
+        let port = inbound.app_port(door.original());
+        let stream = || authz::verdict(&snapshot.config.settings, inbound, peer.id(), port, Asked::Stream);
+        !self.is_http1_only() || stream().is_none_or(Verdict::passes)
     }
 
     /// Whether it came as HTTP/1.1: then the whole connection leaves HTTP.

@@ -6,19 +6,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::originals::Originals;
+use super::{live::Live, originals::Originals, verdict, waiting};
 use crate::{
     accept::Handshakes,
     clock::Clock,
     connect::{connector::Connector, negotiate::Negotiator, pool::Pool, reclaim::Mailbox, tcp_pool::TcpPool},
     drain::{Drains, Phase},
-    model::{load::Load, snapshot::Snapshots},
+    model::{load::Load, snapshot::Snapshots, wanted::Wanted},
     net::Net,
     relay::body::Streams,
+    telemetry::Observer,
 };
 
-/// How often idle connections are looked at, and whether peers are still trusted.
+/// How often idle connections are looked at, and whether peers are still trusted, and what is under way allowed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Sets the randomness of traces apart from that of decisions: π's first digits, which mean nothing here.
+const TRACE_SEED: u64 = 0x243F_6A88_85A3_08D3;
 
 /// One worker. Its connections' tasks share it; other workers have their own.
 #[derive(Debug)]
@@ -37,6 +41,8 @@ pub struct Worker<N: Net> {
     pub tcp_pool: TcpPool<N>,
     /// Response bodies under way.
     pub streams: Streams,
+    /// What is under way for the own app, and by whose leave.
+    pub live: Arc<Live>,
     /// What the pools keep, and how they come by more.
     pub connector: Arc<Connector<N>>,
     /// What the process carries, and may carry.
@@ -45,7 +51,13 @@ pub struct Worker<N: Net> {
     pub handshakes: Handshakes,
     /// Whom intercepted connections were made to.
     pub originals: Originals,
+    /// Whom requests are told of.
+    pub observer: Arc<Observer>,
+    /// What the own app tries to reach and nobody knows.
+    pub wanted: Arc<Wanted>,
     rng: Mutex<fastrand::Rng>,
+    /// For what is only told, and decides nothing: traces that come and go leave decisions as they are.
+    trace_rng: Mutex<fastrand::Rng>,
 }
 
 /// What all workers have in common.
@@ -59,6 +71,10 @@ pub struct Shared {
     pub drains: Drains,
     /// What the process carries, and may carry.
     pub load: Arc<Load>,
+    /// Whom requests are told of.
+    pub observer: Arc<Observer>,
+    /// What the own app tries to reach and nobody knows.
+    pub wanted: Arc<Wanted>,
 }
 
 impl<N: Net> Worker<N> {
@@ -66,19 +82,25 @@ impl<N: Net> Worker<N> {
     /// worker's runtime.
     #[must_use]
     pub fn start((connector, mailbox): (Arc<Connector<N>>, Mailbox), shared: Shared) -> Arc<Self> {
-        let Shared { snapshots, clock, drains, load } = shared;
+        let Shared { snapshots, clock, drains, load, observer, wanted } = shared;
         let handshakes = Handshakes::new(snapshots.load().config.settings.limits.max_handshakes);
+        let rng = clock.fork_rng();
+        let trace_rng = fastrand::Rng::with_seed(rng.get_seed() ^ TRACE_SEED).fork();
         let worker = Arc::new(Self {
             snapshots,
             pool: Pool::new(Arc::clone(&connector)),
             negotiator: Negotiator::new(Arc::clone(&connector)),
             tcp_pool: TcpPool::new(Arc::clone(&connector)),
             streams: Streams::default(),
+            live: Arc::default(),
             connector,
             load,
             handshakes,
             originals: Originals::default(),
-            rng: Mutex::new(clock.fork_rng()),
+            observer,
+            wanted,
+            rng: Mutex::new(rng),
+            trace_rng: Mutex::new(trace_rng),
             clock,
             drains,
         });
@@ -104,6 +126,11 @@ impl<N: Net> Worker<N> {
     pub fn with_rng<T>(&self, decide: impl FnOnce(&mut fastrand::Rng) -> T) -> T {
         decide(&mut self.rng.lock().unwrap_or_else(PoisonError::into_inner))
     }
+
+    /// The same for the IDs of traces and spans, and for what is logged.
+    pub fn with_trace_rng<T>(&self, draw: impl FnOnce(&mut fastrand::Rng) -> T) -> T {
+        draw(&mut self.trace_rng.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 async fn sweep<N: Net>(worker: Arc<Worker<N>>) {
@@ -121,7 +148,11 @@ async fn sweep<N: Net>(worker: Arc<Worker<N>>) {
         worker.handshakes.set_max(snapshot.config.settings.limits.max_handshakes);
         let now = worker.now();
         worker.connector.sweep(now, &snapshot);
+        waiting::sweep(&snapshot, now);
+        // First: bodies that are allowed no more are ended with the others.
+        worker.live.judge(&worker).await;
         worker.streams.sweep(now);
+        verdict::look(&worker, &snapshot);
     }
 }
 

@@ -20,13 +20,15 @@ use crate::{
     drain, intercept,
     model::{Settings, reload::ConfigStatus},
     net::{self, Bound, HandoverNet, Offers, TcpNet},
-    telemetry::{Metrics, ProcessFacts, log},
+    telemetry::{Finisher, Metrics, ProcessFacts, export::Dialing, log, metrics},
 };
 
 /// Threads that may block for the control side (files, name resolution); they end when idle.
 const MAX_BLOCKING_THREADS: usize = 4;
 /// How long the control runtime may take to end after everything is done.
 const RUNTIME_GRACE: Duration = Duration::from_millis(500);
+/// How long metrics may take to be sent a last time.
+const LAST_METRICS: Duration = Duration::from_secs(1);
 
 /// Runs a sidecar with the configuration file at `config` until it is told to stop, then drains it.
 ///
@@ -37,6 +39,7 @@ const RUNTIME_GRACE: Duration = Duration::from_millis(500);
 pub fn run(config: &Path, log: log::Control) -> anyhow::Result<()> {
     let text = config::read(config)?;
     let settings = text.settings()?;
+    warn(&settings);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .max_blocking_threads(MAX_BLOCKING_THREADS)
@@ -46,6 +49,13 @@ pub fn run(config: &Path, log: log::Control) -> anyhow::Result<()> {
     let ran = runtime.block_on(live(text, settings, log));
     runtime.shutdown_timeout(RUNTIME_GRACE);
     ran
+}
+
+/// Says what of the environment has no effect.
+fn warn(settings: &Settings) {
+    for warning in &settings.telemetry.warnings {
+        tracing::warn!("{warning}");
+    }
 }
 
 async fn live(text: Text, settings: Settings, log: log::Control) -> anyhow::Result<()> {
@@ -61,7 +71,8 @@ async fn live(text: Text, settings: Settings, log: log::Control) -> anyhow::Resu
     let mut stop = Stop::new(&drains)?;
     let reloader = Reloader::new(&app, &text, arriving)?;
     let operators = Operators { drains, reloads, config: reloader.status(), log };
-    let (mut admin, read_only) = start_admin(&app, operators)?;
+    let (mut admin, read_only) =
+        start_admin(&app, operators, (&Dialing::by(&world.net), &admin::Prober::by(&world.net)))?;
     drain::spawn_background(reloader.run());
     tokio::select! {
         biased;
@@ -84,7 +95,10 @@ async fn live(text: Text, settings: Settings, log: log::Control) -> anyhow::Resu
     }
     tokio::select! {
         biased;
-        () = app.drain() => {}
+        () = async {
+            app.drain().await;
+            admin.sending.finish(LAST_METRICS).await;
+        } => {}
         () = stop.signalled() => tracing::warn!("told to stop again: stopping at once"),
     }
     admin.stop().await;
@@ -95,6 +109,7 @@ async fn live(text: Text, settings: Settings, log: log::Control) -> anyhow::Resu
 struct Admin {
     stop: watch::Sender<bool>,
     socket: drain::Drain,
+    sending: Finisher,
 }
 
 impl Admin {
@@ -151,7 +166,11 @@ struct Operators {
 
 /// Starts what operators see. The read-only listener is handed back where another process has its address: that one is
 /// asked until we are ready as well, else probes would find out about either by chance.
-fn start_admin(app: &App, operators: Operators) -> anyhow::Result<(Admin, Option<ReadOnly>)> {
+fn start_admin(
+    app: &App,
+    operators: Operators,
+    (dialing, prober): (&Dialing, &admin::Prober),
+) -> anyhow::Result<(Admin, Option<ReadOnly>)> {
     let settings = app.settings();
     let bootstrap = &settings.bootstrap;
     let facts = ProcessFacts {
@@ -165,8 +184,13 @@ fn start_admin(app: &App, operators: Operators) -> anyhow::Result<(Admin, Option
         clock: app.clock.clone(),
         load: Arc::clone(&app.load),
         passed: Arc::default(),
+        observer: Arc::clone(&app.observer),
+        controller: Arc::clone(&app.controller),
+        wanted: Arc::clone(&app.wanted),
     };
     intercept::watch(app.snapshots.clone(), Arc::clone(&facts.passed));
+    let metrics = Metrics::new(app.snapshots.clone(), facts);
+    let sending = metrics::send(metrics.clone(), app.snapshots.clone(), dialing, &app.observer.exports);
     let state = Arc::new(admin::State {
         snapshots: app.snapshots.clone(),
         identity: Arc::clone(&app.identity),
@@ -175,8 +199,13 @@ fn start_admin(app: &App, operators: Operators) -> anyhow::Result<(Admin, Option
         drain_requests: operators.drains,
         reload_requests: operators.reloads,
         config: operators.config,
-        metrics: Metrics::new(app.snapshots.clone(), facts),
+        metrics,
+        observer: Arc::clone(&app.observer),
+        insight: Arc::clone(&app.insight),
+        controller: Arc::clone(&app.controller),
+        wanted: Arc::clone(&app.wanted),
         log: Some(operators.log),
+        prober: prober.clone(),
         clock: app.clock.clone(),
     });
     let (stop, stopped) = watch::channel(false);
@@ -198,7 +227,7 @@ fn start_admin(app: &App, operators: Operators) -> anyhow::Result<(Admin, Option
         .with_context(|| format!("admin.socket: cannot listen on {}; choose another path", path.display()))?;
     let serving = drain::Drain::new();
     serving.spawn(admin::serve_socket(socket, state, ended(stopped)));
-    Ok((Admin { stop, socket: serving }, waiting))
+    Ok((Admin { stop, socket: serving, sending }, waiting))
 }
 
 /// What asks a process to stop: signals, and operators.

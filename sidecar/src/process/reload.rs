@@ -114,12 +114,12 @@ fn tell(report: &Report, is_news: bool) {
         (true, _) => tracing::info!(generation, sha256, outcome, "the configuration file is in force"),
         (false, true) => {
             for fault in &report.faults {
-                tracing::error!(outcome, %fault, "the configuration file cannot come into force");
+                tracing::warn!(outcome, %fault, "the configuration file cannot come into force");
             }
-            tracing::error!(generation, sha256, outcome, "the last good configuration stays in force");
+            tracing::warn!(generation, sha256, outcome, "the last good configuration stays in force");
         }
         (false, false) => {
-            tracing::error!(generation, sha256, outcome, "the configuration file is as bad as before");
+            tracing::warn!(generation, sha256, outcome, "the configuration file is as bad as before");
         }
     }
 }

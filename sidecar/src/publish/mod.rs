@@ -3,6 +3,7 @@
 //! ```text
 //!   settings ───┐  (a generation: as a whole, or not at all)
 //!   discovery ──┼──▶ build (pure) ──▶ Arc<Snapshot> ──▶ Snapshots
+//!   controller ─┤  (what leads outside)
 //!   identity ───┘         ▲ counters of the snapshot before
 //! ```
 //!
@@ -35,9 +36,13 @@ use crate::{
     drain,
     identity::public::PublicFiles,
     model::{
-        Cluster, ClusterName, ClusterSettings, Endpoint, EndpointSettings, Generation, Identity, Snapshot,
+        Cluster, ClusterName, ClusterSettings, Endpoint, EndpointSettings, Generation, Identity, Settings,
+        Snapshot,
+        cluster::EndpointSource,
+        rate_limit::RateLimiters,
         runtime::{ClusterRuntime, EndpointRuntime},
         snapshot::{Addresses, Snapshots},
+        wanted::Outside,
     },
     readiness::{BlockReady, Readiness},
 };
@@ -58,6 +63,8 @@ pub struct Inputs {
     pub sources: Arc<dyn Sources>,
     /// What clusters outside the mesh are reached with.
     pub public: PublicFiles,
+    /// What leads out of the cluster, as the controller has said.
+    pub outside: watch::Receiver<Arc<Outside>>,
 }
 
 /// What one snapshot is made from.
@@ -69,6 +76,8 @@ pub struct Facts<'a> {
     pub lists: &'a Lists,
     /// What clusters outside the mesh are reached with.
     pub public: &'a PublicFiles,
+    /// What leads out of the cluster.
+    pub outside: &'a Arc<Outside>,
     /// Who we are.
     pub identity: Option<Arc<Identity>>,
 }
@@ -89,6 +98,7 @@ pub fn start(inputs: Inputs, snapshots: Snapshots, clock: &Clock, readiness: &Re
         config: inputs.config,
         identity: inputs.identity,
         public,
+        outside: inputs.outside,
         snapshots,
         clock: clock.clone(),
         guard: Some(readiness.block("endpoints")),
@@ -107,6 +117,7 @@ struct Publisher {
     warm_until: Option<Instant>,
     identity: watch::Receiver<Option<Arc<Identity>>>,
     public: PublicFiles,
+    outside: watch::Receiver<Arc<Outside>>,
     snapshots: Snapshots,
     clock: Clock,
     guard: Option<BlockReady>,
@@ -122,6 +133,7 @@ impl Publisher {
                 () = changed(&mut self.config) => {}
                 () = changed(&mut self.identity) => {}
                 () = changed(&mut self.lists) => {}
+                () = changed(&mut self.outside) => {}
                 () = self.public.changed() => {}
                 () = reached(self.warm_until) => {}
             }
@@ -157,8 +169,10 @@ impl Publisher {
         self.advance();
         let identity = self.identity.borrow_and_update().clone();
         let previous = self.snapshots.load();
+        let outside = Arc::clone(&self.outside.borrow_and_update());
         let lists = self.lists.borrow_and_update();
-        let facts = Facts { config: &self.active, lists: &lists, public: &self.public, identity };
+        let facts =
+            Facts { config: &self.active, lists: &lists, public: &self.public, outside: &outside, identity };
         let next = Arc::new(build(&previous, &facts, self.clock.now()));
         let is_complete = lists.is_complete();
         drop(lists);
@@ -203,8 +217,34 @@ pub fn build(previous: &Snapshot, facts: &Facts<'_>, now: Instant) -> Snapshot {
         config: Arc::clone(facts.config),
         identity: facts.identity.clone(),
         addresses: if is_intercepted { addresses(&clusters) } else { Addresses::default() },
+        outside: Arc::clone(facts.outside),
         clusters,
         routes: routes(&settings.clusters),
+    }
+}
+
+/// The snapshot that a process would begin with: of the endpoints only those that the configuration names itself, and
+/// nobody to be. For whoever asks what would become of a request.
+#[must_use]
+pub fn preview(settings: Arc<Settings>, now: Instant) -> Snapshot {
+    let cluster = |of: &Arc<ClusterSettings>| {
+        let listed = match &of.source {
+            EndpointSource::Static(endpoints) => endpoints.as_slice(),
+            EndpointSource::File { .. } | EndpointSource::Dns(_) | EndpointSource::Controller(_) => &[],
+        };
+        let (limits, runtime) = (Arc::clone(&settings.limits), Arc::new(ClusterRuntime::new(now)));
+        let cluster = Cluster::new(Arc::clone(of), limits, endpoints(None, listed, now), runtime);
+        (of.name.clone(), Arc::new(cluster))
+    };
+    let clusters = settings.clusters.iter().map(cluster).collect();
+    Snapshot {
+        version: 1,
+        identity: None,
+        addresses: addresses(&clusters),
+        outside: Arc::default(),
+        routes: routes(&settings.clusters),
+        clusters,
+        config: Arc::new(Generation::first(settings)),
     }
 }
 
@@ -214,7 +254,7 @@ fn cluster(
     facts: &Facts<'_>,
     now: Instant,
 ) -> Arc<Cluster> {
-    let (lists, limits) = (facts.lists, &facts.config.settings.limits);
+    let (lists, limits, zone) = (facts.lists, &facts.config.settings.limits, &facts.config.settings.zone);
     let before = previous.cluster(&settings.name);
     let listed = lists.endpoints(&settings.name).map(|list| &**list).unwrap_or_default();
     // Another way to the same address is another endpoint: no connection that was made the old way may be used.
@@ -224,6 +264,7 @@ fn cluster(
     if let Some(before) = before
         && *before.settings == **settings
         && before.limits == *limits
+        && before.zone == *zone
         && is_same(&before.endpoints, &endpoints)
         && before.public.as_ref().map(Arc::as_ptr) == public.as_ref().map(Arc::as_ptr)
     {
@@ -237,27 +278,29 @@ fn cluster(
         },
         |before| Arc::clone(&before.runtime),
     );
+    let limiters = RateLimiters::new(settings, before.map(|before| &*before.limiters), now);
     let (settings, limits) = (Arc::clone(settings), Arc::clone(limits));
-    Arc::new(Cluster { settings, limits, endpoints, runtime, public })
+    let rest = Cluster::new(settings, limits, endpoints, runtime);
+    Arc::new(Cluster { zone: zone.clone(), public, limiters: Arc::new(limiters), ..rest })
 }
 
-/// The listed endpoints in their order, each once; those that were there before are taken over with their counters.
+/// The listed endpoints in their order, each once; those that were there before are taken over with their
+/// counters, whatever else is said of them now.
 fn endpoints(before: Option<&Arc<Cluster>>, listed: &[EndpointSettings], now: Instant) -> Vec<Arc<Endpoint>> {
     let before = before.map(|cluster| cluster.endpoints.as_slice()).unwrap_or_default();
     let known: HashMap<_, _> = before.iter().map(|endpoint| (key(&endpoint.settings), endpoint)).collect();
     let mut seen = HashSet::with_capacity(listed.len());
     let mut endpoints = Vec::with_capacity(listed.len());
     for settings in listed.iter().filter(|settings| seen.insert(key(settings))) {
-        endpoints.push(known.get(&key(settings)).map_or_else(
-            || {
-                Arc::new(Endpoint {
-                    settings: settings.clone(),
-                    runtime: Arc::new(EndpointRuntime::new(now)),
-                    client: None,
-                })
-            },
-            |endpoint| Arc::clone(endpoint),
-        ));
+        let endpoint = match known.get(&key(settings)) {
+            Some(endpoint) if endpoint.settings == *settings => Arc::clone(endpoint),
+            known => {
+                let runtime = known.map(|endpoint| Arc::clone(&endpoint.runtime));
+                let runtime = runtime.unwrap_or_else(|| Arc::new(EndpointRuntime::new(now)));
+                Arc::new(Endpoint { settings: settings.clone(), runtime, client: None })
+            }
+        };
+        endpoints.push(endpoint);
     }
     endpoints
 }

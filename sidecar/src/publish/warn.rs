@@ -33,6 +33,8 @@ pub(super) fn of_exceptions(previous: &Snapshot, next: &Snapshot) {
             plaintext_until = exceptions.plaintext_until.map(date),
             probes = ?exceptions.probes,
             app_tls = if exceptions.app_tls { "passthrough" } else { "terminate" },
+            from = ?exceptions.from,
+            trusted_hops = exceptions.trusted_hops,
             "callers of this port may come in without mutual TLS: nobody proves who they are"
         );
     }

@@ -3,43 +3,50 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use tokio::time::Sleep;
 
-use crate::clock::Clock;
+use crate::{clock::Clock, telemetry::Moved};
 
 /// Shared by both directions of one stream: a byte either way counts for both.
 #[derive(Clone, Debug)]
 pub struct Activity {
     clock: Clock,
     start: Instant,
-    last_us: Arc<AtomicU64>,
+    moved: Arc<Moved>,
 }
 
 impl Activity {
-    /// A stream that moves just now.
+    /// A stream that moves just now; what moves of it is counted there.
     #[must_use]
-    pub fn new(clock: &Clock) -> Self {
-        Self { clock: clock.clone(), start: clock.now(), last_us: Arc::new(AtomicU64::new(0)) }
+    pub fn new(clock: &Clock, moved: &Arc<Moved>) -> Self {
+        Self { clock: clock.clone(), start: clock.now(), moved: Arc::clone(moved) }
+    }
+
+    /// Bytes from the caller have moved.
+    pub fn from_caller(&self, bytes: usize) {
+        self.moved.from_caller(bytes);
+    }
+
+    /// Bytes to the caller have moved.
+    pub fn to_caller(&self, bytes: usize) {
+        self.moved.to_caller(bytes);
     }
 
     /// The stream moves now.
     pub fn touch(&self) {
         let micros = self.clock.now().saturating_duration_since(self.start).as_micros();
-        self.last_us.store(u64::try_from(micros).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.moved.last_us.store(u64::try_from(micros).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// When it will have been idle for `limit`, if nothing moves.
     #[must_use]
     pub fn idle_at(&self, limit: Duration) -> Instant {
-        self.start + Duration::from_micros(self.last_us.load(Ordering::Relaxed)) + limit
+        self.start + Duration::from_micros(self.moved.last_us.load(Ordering::Relaxed)) + limit
     }
 }
 
@@ -83,7 +90,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_stream_that_moves_is_not_idle() {
         let clock = Clock::system();
-        let activity = Activity::new(&clock);
+        let activity = Activity::new(&clock, &Arc::default());
         let begin = clock.now();
         let timer = IdleTimer::new(activity.clone(), Duration::from_secs(10));
         let mover = async {

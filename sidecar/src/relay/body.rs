@@ -1,9 +1,10 @@
 //! The response's body on its way downstream, with what must live as long as it does.
 //!
 //! A downstream that takes nothing also asks for nothing, so a body cannot find out by itself that it is idle: the
-//! worker's sweeper looks at all [`Streams`] under way and ends the idle ones.
+//! worker's sweeper looks at all [`Streams`] under way and ends the idle ones, and those whose time is over.
 
 use std::{
+    future::Future,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
@@ -16,9 +17,11 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use slab::Slab;
+use tokio::time::Sleep;
 
 use super::{
     activity::Activity,
+    permit::Permit,
     received::{Broken, Received},
 };
 use crate::headers::trailers;
@@ -33,15 +36,33 @@ pub enum Error {
     /// Nothing moved for the stream's idle time.
     #[error("the stream was idle for too long")]
     Idle,
+    /// It was to be over by now.
+    #[error("the stream's deadline passed")]
+    Deadline,
+    /// Whoever gets it may not any more.
+    #[error("its caller may not ask for this any more")]
+    NoLongerAllowed,
+}
+
+/// What ends a response body that does not end by itself.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Neither direction moves for so long.
+    pub idle: Duration,
+    /// Then it must be over; `None`: whenever it is. To a downstream that takes what comes this is exact, any other is
+    /// found by the sweeper.
+    pub end: Option<Instant>,
+    /// The leave of whoever gets it; `None`: nobody takes that away.
+    pub permit: Option<Permit>,
 }
 
 /// Told how a response body ended; whatever it holds (slots, records, leases) is released with it.
 pub trait OnEnd: Send + 'static {
     /// The body has ended: whole, or with an error. Not called if the downstream dropped it.
     ///
-    /// After an error, trailers that tell the downstream what happened, where its protocol has such; they take the
-    /// place of the reset.
-    fn ended(&mut self, result: Result<(), &Error>) -> Option<HeaderMap>;
+    /// `trailers` are the upstream's. After an error, returns trailers that tell the downstream what happened, where its
+    /// protocol has such; they take the place of the reset.
+    fn ended(&mut self, result: Result<(), &Error>, trailers: Option<&HeaderMap>) -> Option<HeaderMap>;
 }
 
 /// The response bodies under way of one worker: as many as its requests in flight, which are capped.
@@ -61,12 +82,13 @@ pub struct Upstream {
     live: Arc<Live>,
     /// Its place among the streams under way; `None` if it had ended before it began.
     place: Option<(Streams, usize)>,
+    /// Until it must be over.
+    end: Option<Pin<Box<Sleep>>>,
 }
 
 struct Live {
     activity: Activity,
-    /// Ends the stream when neither direction moves for so long.
-    idle: Duration,
+    limits: Limits,
     state: Mutex<State>,
     /// Whoever waits for the body, to be woken when it is ended from outside.
     waiting: AtomicWaker,
@@ -79,8 +101,26 @@ enum State {
     },
     /// Given out to its last frame, or failed.
     Ended,
-    /// Ended for idleness, not yet told; with the trailers that tell it, if any.
-    Idle(Option<Box<HeaderMap>>),
+    /// Ended from outside for this reason, not yet told; with the trailers that tell it, if any.
+    Cut(Cut, Option<Box<HeaderMap>>),
+}
+
+/// Why a stream is ended from outside.
+#[derive(Clone, Copy)]
+enum Cut {
+    Idle,
+    Deadline,
+    NoLongerAllowed,
+}
+
+impl From<Cut> for Error {
+    fn from(cut: Cut) -> Self {
+        match cut {
+            Cut::Idle => Self::Idle,
+            Cut::Deadline => Self::Deadline,
+            Cut::NoLongerAllowed => Self::NoLongerAllowed,
+        }
+    }
 }
 
 impl std::fmt::Debug for Live {
@@ -99,37 +139,40 @@ impl std::fmt::Debug for ResponseBody {
 }
 
 impl Streams {
-    /// Ends every stream in which nothing moved for its idle time, and lets go of what it holds upstream. Call it about
-    /// once a second.
+    /// Ends every stream in which nothing moved for its idle time, whose time is over, or which is allowed no more, and lets go of what it holds
+    /// upstream. Call it about once a second.
     pub fn sweep(&self, now: Instant) {
-        let idle: Vec<_> = {
+        let over: Vec<_> = {
             let streams = lock(&self.0);
-            streams.iter().filter(|(_, live)| live.is_idle(now)).map(|(_, live)| Arc::clone(live)).collect()
+            let over = |(_, live): (usize, &Arc<Live>)| Some((live.is_over(now)?, Arc::clone(live)));
+            streams.iter().filter_map(over).collect()
         };
-        for live in idle {
-            live.expire();
+        for (why, live) in over {
+            live.cut(why);
         }
     }
 
-    /// A body of an upstream among these. `idle` ends the stream when neither direction moves for so long.
+    /// A body of an upstream among these, within its limits.
     #[must_use]
     pub fn watch(
         &self,
         body: Received,
         activity: Activity,
-        idle: Duration,
+        limits: Limits,
         mut on_end: Box<dyn OnEnd>,
     ) -> ResponseBody {
         let is_over = body.is_end_stream();
         let state = if is_over {
-            on_end.ended(Ok(()));
+            on_end.ended(Ok(()), None);
             State::Ended
         } else {
             State::Open { body, on_end }
         };
-        let live = Arc::new(Live { activity, idle, state: Mutex::new(state), waiting: AtomicWaker::new() });
+        let end = limits.end.filter(|_| !is_over);
+        let live = Arc::new(Live { activity, limits, state: Mutex::new(state), waiting: AtomicWaker::new() });
         let place = (!is_over).then(|| (self.clone(), lock(&self.0).insert(Arc::clone(&live))));
-        ResponseBody::Upstream(Upstream { live, place })
+        let end = end.map(|end| Box::pin(tokio::time::sleep_until(end.into())));
+        ResponseBody::Upstream(Upstream { live, place, end })
     }
 }
 
@@ -145,22 +188,28 @@ impl Drop for Upstream {
 }
 
 impl Live {
-    fn is_idle(&self, now: Instant) -> bool {
-        self.activity.idle_at(self.idle) <= now
+    fn is_over(&self, now: Instant) -> Option<Cut> {
+        if self.limits.permit.as_ref().is_some_and(Permit::is_revoked) {
+            return Some(Cut::NoLongerAllowed);
+        }
+        if self.limits.end.is_some_and(|end| end <= now) {
+            return Some(Cut::Deadline);
+        }
+        (self.activity.idle_at(self.limits.idle) <= now).then_some(Cut::Idle)
     }
 
-    fn expire(&self) {
+    fn cut(&self, why: Cut) {
         let mut guard = lock(&self.state);
         if !matches!(*guard, State::Open { .. }) {
             return;
         }
-        let state = std::mem::replace(&mut *guard, State::Idle(None));
+        let state = std::mem::replace(&mut *guard, State::Cut(why, None));
         drop(guard);
         if let State::Open { body, mut on_end } = state {
-            let trailers = on_end.ended(Err(&Error::Idle));
+            let trailers = on_end.ended(Err(&why.into()), None);
             drop(body);
             let mut guard = lock(&self.state);
-            if let State::Idle(told) = &mut *guard {
+            if let State::Cut(_, told) = &mut *guard {
                 *told = trailers.map(Box::new);
             }
             drop(guard);
@@ -184,18 +233,20 @@ impl Live {
                 None => (Ok(()), None),
             },
             State::Ended => return Poll::Ready(None),
-            State::Idle(trailers) => {
-                let trailers = trailers.take();
+            State::Cut(why, trailers) => {
+                let (why, trailers) = (*why, trailers.take());
                 *guard = State::Ended;
                 let told = trailers.map(|trailers| Frame::trailers(*trailers));
-                return Poll::Ready(Some(told.ok_or_else(|| Arc::new(Error::Idle))));
+                return Poll::Ready(Some(told.ok_or_else(|| Arc::new(why.into()))));
             }
         };
         let state = std::mem::replace(&mut *guard, State::Ended);
         drop(guard);
         let trailers = match state {
-            State::Open { mut on_end, .. } => on_end.ended(outcome.as_ref().copied()),
-            State::Ended | State::Idle(_) => None,
+            State::Open { mut on_end, .. } => {
+                on_end.ended(outcome.as_ref().copied(), frame.as_ref().and_then(Frame::trailers_ref))
+            }
+            State::Ended | State::Cut(..) => None,
         };
         let told = trailers.filter(|_| outcome.is_err()).map(Frame::trailers);
         Poll::Ready(frame.or(told).map(Ok).or_else(|| outcome.err().map(|error| Err(Arc::new(error)))))
@@ -213,6 +264,7 @@ fn poll_some(
         activity.touch();
         match polled {
             Some(Ok(mut frame)) => {
+                activity.to_caller(frame.data_ref().map_or(0, Bytes::len));
                 if let Some(trailers) = frame.trailers_mut() {
                     trailers::clean(trailers);
                 }
@@ -245,7 +297,15 @@ impl Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Arc<Error>>>> {
         match &mut *self {
             Self::Local(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
-            Self::Upstream(upstream) => upstream.live.poll(cx),
+            Self::Upstream(upstream) => {
+                if let Some(end) = &mut upstream.end
+                    && end.as_mut().poll(cx).is_ready()
+                {
+                    upstream.end = None;
+                    upstream.live.cut(Cut::Deadline);
+                }
+                upstream.live.poll(cx)
+            }
         }
     }
 
@@ -255,7 +315,7 @@ impl Body for ResponseBody {
             Self::Upstream(upstream) => match &*lock(&upstream.live.state) {
                 State::Open { body, .. } => body.is_end_stream(),
                 State::Ended => true,
-                State::Idle(_) => false,
+                State::Cut(..) => false,
             },
         }
     }
@@ -265,7 +325,7 @@ impl Body for ResponseBody {
             Self::Local(body) => body.size_hint(),
             Self::Upstream(upstream) => match &*lock(&upstream.live.state) {
                 State::Open { body, .. } => body.size_hint(),
-                State::Ended | State::Idle(_) => SizeHint::with_exact(0),
+                State::Ended | State::Cut(..) => SizeHint::with_exact(0),
             },
         }
     }

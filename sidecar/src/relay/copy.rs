@@ -7,25 +7,26 @@
 //! A side that does not take what is sent to it holds the other one back, and nobody reads from that one meanwhile: its
 //! abort is noticed with the next byte that either of them moves, or by the connection's end.
 
-use std::{future::poll_fn, io, task::Poll, time::Duration};
+use std::{future::poll_fn, io, sync::Arc, task::Poll, time::Duration};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use super::lane::Before;
 use super::{
     frame::Kind,
-    lane::{Failed, Lane},
+    lane::{Count, Failed, Lane},
     session::{Session, Sink, Source},
     stall::Stall,
 };
-use crate::net::Stream;
+use crate::{net::Stream, telemetry::Moved};
 
 /// Time for telling the far side of an abort. It may read slowly or not at all; it learns from the connection's end
 /// then.
 const RST_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Time for telling the caller that its [`Kind::Cancel`] has been heard; as with an abort.
-const CANCELLED_TIMEOUT: Duration = RST_TIMEOUT;
+/// Time for telling the caller that its [`Kind::Cancel`] has been heard. What the app has said before stands in the way,
+/// megabytes perhaps, and the caller does nothing but read it.
+const CANCELLED_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a relay goes on from, and goes by.
 #[derive(Debug, Default)]
@@ -36,6 +37,17 @@ pub struct Setup {
     pub down: Before,
     /// A stream of which one direction has ended is reset when the other has not moved for so long; `None`: never.
     pub half_open: Option<Duration>,
+    /// Where the bytes are counted as they pass.
+    pub count: Option<Counted>,
+}
+
+/// Where the bytes of both directions are counted, and which side is the caller's.
+#[derive(Clone, Debug)]
+pub enum Counted {
+    /// The first.
+    FirstCalls(Arc<Moved>),
+    /// The second.
+    SecondCalls(Arc<Moved>),
 }
 
 /// How a relayed stream ended.
@@ -126,9 +138,20 @@ async fn answer_cancel<S: AsyncRead + AsyncWrite + Unpin>(session: &mut Session<
     matches!(answered, Ok(Ok(())))
 }
 
+/// The counts of both directions.
+fn both(moved: &Arc<Moved>, is_from_caller: bool) -> (Option<Count>, Option<Count>) {
+    let count = |is_from_caller| Some(Count { moved: Arc::clone(moved), is_from_caller });
+    (count(is_from_caller), count(!is_from_caller))
+}
+
 impl Setup {
     fn begin(self) -> (Lane, Lane, Stall) {
-        (Lane::new(self.up), Lane::new(self.down), Stall::new(self.half_open))
+        let (up, down) = match self.count {
+            None => (None, None),
+            Some(Counted::FirstCalls(moved)) => both(&moved, true),
+            Some(Counted::SecondCalls(moved)) => both(&moved, false),
+        };
+        (Lane::new(self.up, up), Lane::new(self.down, down), Stall::new(self.half_open))
     }
 }
 

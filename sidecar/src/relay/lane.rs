@@ -3,13 +3,17 @@
 use std::{
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::buffer::{Buffer, Held};
+use crate::{
+    buffer::{Buffer, Held},
+    telemetry::Moved,
+};
 
 /// How far one direction has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,14 +58,25 @@ pub(super) struct Lane {
     is_flushed: bool,
     /// Bytes carried.
     pub(super) carried: u64,
+    /// Where else they are counted.
+    count: Option<Count>,
+}
+
+/// Where the bytes of a direction are counted.
+#[derive(Debug)]
+pub(super) struct Count {
+    /// There.
+    pub(super) moved: Arc<Moved>,
+    /// As bytes from the caller; else to it.
+    pub(super) is_from_caller: bool,
 }
 
 impl Lane {
     /// One that goes on from what was before.
-    pub(super) fn new(before: Before) -> Self {
+    pub(super) fn new(before: Before, count: Option<Count>) -> Self {
         let Before { bytes, ended, is_closed } = before;
         let stage = if is_closed { Stage::Closed } else { Stage::Open };
-        Self { held: None, before: bytes, ended, stage, is_flushed: true, carried: 0 }
+        Self { held: None, before: bytes, ended, stage, is_flushed: true, carried: 0, count }
     }
 
     /// Whether the source has said anything that goes or went to the sink, its end included.
@@ -104,6 +119,11 @@ impl Lane {
                 }
                 held.consume(written);
                 self.carried += written as u64;
+                match &self.count {
+                    Some(Count { moved, is_from_caller: true }) => moved.from_caller(written),
+                    Some(Count { moved, is_from_caller: false }) => moved.to_caller(written),
+                    None => {}
+                }
                 self.is_flushed = false;
                 if held.is_empty() {
                     self.held = None;

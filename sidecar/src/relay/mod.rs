@@ -9,6 +9,7 @@ pub mod frame;
 pub mod h2_stream;
 mod lane;
 pub mod leg;
+pub mod permit;
 pub mod received;
 pub mod replay;
 pub mod session;

@@ -4,7 +4,7 @@
 //! and then the rest. Past the limit the kept frames are dropped: the body streams on, and cannot be sent again.
 //!
 //! # Invariants
-//! - Only the newest attempt reads: an older one gets an error, whatever it still wants.
+//! - Only the newest attempt reads, and those beside it: an older one gets an error, whatever it still wants.
 //! - An attempt that would miss the body's beginning gets an error and never the rest.
 //! - When the response has ended, so has the body: nothing keeps reading for an answer that is over.
 
@@ -20,7 +20,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::activity::Activity;
-use crate::headers::trailers;
+use crate::{headers::trailers, model::authorization::Authorization};
 
 /// Frames that are kept at most: a body in tiny frames costs more than its bytes.
 const MAX_KEPT_FRAMES: usize = 256;
@@ -54,6 +54,8 @@ pub struct Rest(Option<Arc<Mutex<Shared>>>);
 struct Shared {
     body: Incoming,
     activity: Activity,
+    /// Those that have judged the head.
+    rules: Option<Arc<Authorization>>,
     /// Bytes that may be kept.
     limit: usize,
     kept: Vec<Bytes>,
@@ -74,15 +76,17 @@ struct Shared {
 }
 
 impl Replay {
-    /// Keeps up to `limit` bytes of `body`, in up to 256 frames.
+    /// Keeps up to `limit` bytes of `body`, in up to 256 frames. `rules` are those that have judged its head: what they look for
+    /// there does not come in its trailers.
     #[must_use]
-    pub fn new(body: Incoming, limit: usize, activity: Activity) -> Self {
+    pub fn new(body: Incoming, limit: usize, activity: Activity, rules: Option<Arc<Authorization>>) -> Self {
         if body.is_end_stream() {
             return Self { shared: None };
         }
         let shared = Shared {
             body,
             activity,
+            rules,
             limit,
             kept: Vec::new(),
             kept_bytes: 0,
@@ -102,7 +106,19 @@ impl Replay {
     pub fn attempt(&mut self) -> RequestBody {
         let Some(shared) = &self.shared else { return RequestBody::empty() };
         let attempt = lock(shared).supersede();
-        RequestBody { shared: Some(Arc::clone(shared)), attempt, next: 0, trailers_sent: false }
+        RequestBody { shared: Some(Arc::clone(shared)), attempt, ..RequestBody::empty() }
+    }
+
+    /// The body for an attempt beside the one under way; `None` unless it has come to its end and all of it is kept:
+    /// then reading takes nothing from anybody.
+    #[must_use]
+    pub fn beside(&self) -> Option<RequestBody> {
+        let Some(shared) = &self.shared else { return Some(RequestBody::empty()) };
+        let state = lock(shared);
+        let is_kept = state.ended && !state.is_spent && !state.failed;
+        let attempt = state.attempt;
+        let body = || RequestBody { shared: Some(Arc::clone(shared)), attempt, ..RequestBody::empty() };
+        is_kept.then(body)
     }
 
     /// Ends the attempt under way: it reads nothing more, so that what is decided on next stays true.
@@ -166,13 +182,21 @@ pub struct RequestBody {
     /// Kept frames already sent by this attempt.
     next: usize,
     trailers_sent: bool,
+    /// Without a downstream's body: what there is instead, until it is sent.
+    own: Option<Box<Bytes>>,
 }
 
 impl RequestBody {
     /// No body.
     #[must_use]
     pub fn empty() -> Self {
-        Self { shared: None, attempt: 0, next: 0, trailers_sent: false }
+        Self { shared: None, attempt: 0, next: 0, trailers_sent: false, own: None }
+    }
+
+    /// A body of our own making.
+    #[must_use]
+    pub fn whole(bytes: Bytes) -> Self {
+        Self { own: (!bytes.is_empty()).then(|| Box::new(bytes)), ..Self::empty() }
     }
 }
 
@@ -198,7 +222,9 @@ impl Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = &mut *self;
-        let Some(shared) = &this.shared else { return Poll::Ready(None) };
+        let Some(shared) = &this.shared else {
+            return Poll::Ready(this.own.take().map(|bytes| Ok(Frame::data(*bytes))));
+        };
         let mut shared = lock(shared);
         if shared.attempt != this.attempt || (shared.is_spent && this.next == 0 && this.attempt > 1) {
             return Poll::Ready(Some(Err(Error::Superseded)));
@@ -223,13 +249,15 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        let Some(shared) = &self.shared else { return true };
+        let Some(shared) = &self.shared else { return self.own.is_none() };
         let shared = lock(shared);
         shared.ended && self.next >= shared.kept.len() && (self.trailers_sent || shared.trailers.is_none())
     }
 
     fn size_hint(&self) -> SizeHint {
-        let Some(shared) = &self.shared else { return SizeHint::with_exact(0) };
+        let Some(shared) = &self.shared else {
+            return SizeHint::with_exact(self.own.as_ref().map_or(0, |bytes| bytes.len() as u64));
+        };
         let shared = lock(shared);
         let unsent: u64 = shared.kept.iter().skip(self.next).map(|bytes| bytes.remaining() as u64).sum();
         let rest = if shared.ended { SizeHint::with_exact(0) } else { shared.body.size_hint() };
@@ -295,12 +323,16 @@ impl Shared {
                 if data.is_empty() {
                     return None;
                 }
+                self.activity.from_caller(data.len());
                 self.keep(&data);
                 Some(Frame::data(data))
             }
             Err(frame) => {
                 let mut trailers = frame.into_trailers().ok()?;
                 trailers::clean(&mut trailers);
+                if let Some(rules) = &self.rules {
+                    trailers::remove_judged(&mut trailers, rules.fields());
+                }
                 self.ended = true;
                 self.trailers = Some(trailers.clone());
                 Some(Frame::trailers(trailers))

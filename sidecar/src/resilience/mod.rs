@@ -10,5 +10,9 @@
 
 pub mod backoff;
 pub mod circuit_breaker;
+pub mod fault;
+pub mod outcome;
+pub mod outlier;
+pub mod rate_limit;
 pub mod retry;
 pub mod retry_budget;

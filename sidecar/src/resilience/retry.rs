@@ -1,7 +1,7 @@
 //! Retry: may this failed attempt be made again?
 //!
-//! Two things make a repetition safe: the app certainly has not seen the request (then for any method), or the method
-//! says that seeing it twice is as seeing it once. Whether *anything* may be retried at the moment is the
+//! Two things make a repetition safe: the app certainly has not seen the request (then for any method), or the method,
+//! or the policy, says that seeing it twice is as seeing it once. Whether *anything* may be retried at the moment is the
 //! [`retry_budget`](super::retry_budget)'s question, asked after this one.
 //!
 //! # One retry layer
@@ -10,6 +10,8 @@
 //! leaves the rest to the hop that is already repeating.
 
 use http::Method;
+
+use crate::model::policy::Methods;
 
 /// Whether the app may have seen the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +73,18 @@ pub fn may_retry(request: RetryFacts) -> Verdict {
     Verdict::Retry
 }
 
+/// Whether a request may be repeated that the app may have seen. `is_upgrade`: it asks for another protocol, and what
+/// follows a switch is not known to be idempotent, whatever is said of requests.
+#[must_use]
+pub fn is_safe_twice(method: &Method, methods: Methods, is_upgrade: bool) -> bool {
+    !is_upgrade
+        && match methods {
+            Methods::Any => true,
+            Methods::None => false,
+            Methods::Idempotent => is_idempotent(method),
+        }
+}
+
 /// Whether a method is idempotent by RFC 9110 §9.2.2. Methods compare exactly: `get` is an unknown one, and unknown
 /// ones are not.
 #[must_use]
@@ -94,6 +108,15 @@ mod tests {
         max_retries: 2,
         previous_attempts_upstream: 1,
     };
+
+    #[test]
+    fn a_policy_may_say_that_any_method_is_safe_but_not_of_an_upgrade() {
+        let [idempotent, any] = [Methods::Idempotent, Methods::Any];
+        assert!(is_safe_twice(&Method::GET, idempotent, false) && is_safe_twice(&Method::POST, any, false));
+        assert!(!is_safe_twice(&Method::POST, idempotent, false));
+        assert!(!is_safe_twice(&Method::GET, Methods::None, false));
+        assert!(!is_safe_twice(&Method::GET, any, true) && !is_safe_twice(&Method::GET, idempotent, true));
+    }
 
     #[test]
     fn what_was_not_processed_is_retried_whatever_the_method() {

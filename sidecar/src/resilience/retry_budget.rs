@@ -96,6 +96,31 @@ pub fn try_take(state: &BudgetState, ratio: f64, min_per_second: u32, now: Insta
     })
 }
 
+/// What of the budget is used and left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Retries of the last ten seconds.
+    pub used: u64,
+    /// Whole retries that [`try_take`] would give now.
+    pub left: u64,
+}
+
+/// What of the budget is used and left, for operators: what is taken meanwhile may be in it or not.
+#[must_use]
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "at most 10 * 2^20 retries, and a cast of what is negative or no number gives 0"
+)]
+pub fn standing(state: &BudgetState, ratio: f64, min_per_second: u32, now: Instant) -> Standing {
+    let since_start = seconds_since_start(state, now);
+    let floor = u64::from(min_per_second) * (since_start + 1).min(WINDOW_SECONDS);
+    let (requests, used) = totals(state, since_start % SECONDS);
+    let allowed = (ratio * requests as f64 + floor as f64) as u64;
+    Standing { used, left: allowed.saturating_sub(used) }
+}
+
 /// Requests and retries of the window that ends with `second`.
 fn totals(state: &BudgetState, second: u64) -> (u64, u64) {
     state
@@ -154,6 +179,22 @@ mod tests {
             let state = state();
             assert_eq!(take_all(&state, 0.2, 10, after(&state, second)), allowed, "in second {second}");
         }
+    }
+
+    #[test]
+    fn what_is_left_can_be_taken_and_no_more() {
+        let state = state();
+        let now = after(&state, 3);
+        for _ in 0..57 {
+            record_request(&state, now);
+        }
+        assert_eq!(standing(&state, 0.2, 0, now), Standing { used: 0, left: 11 });
+        assert!(try_take(&state, 0.2, 0, now));
+        assert_eq!(standing(&state, 0.2, 0, now), Standing { used: 1, left: 10 });
+        assert_eq!(take_all(&state, 0.2, 0, now), 10);
+        assert_eq!(standing(&state, 0.2, 0, now), Standing { used: 11, left: 0 });
+        assert_eq!(standing(&state, 0.1, 0, now).left, 0, "a smaller one is overspent");
+        assert_eq!(standing(&state, 0.2, 5, after(&state, 30)), Standing { used: 0, left: 50 });
     }
 
     #[test]

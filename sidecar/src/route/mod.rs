@@ -1,21 +1,30 @@
-//! Routing: which cluster a request goes to.
+//! Routing: which cluster a request goes to, and what holds for it there.
 //!
-//! The whole match is the authority, compared exactly after one normalisation; there are no patterns to be clever with.
+//! A cluster is found by the authority, compared exactly after one normalisation, or by the [rules](table) of its host or
+//! service. What holds is the cluster's policy, that of one of its [routes](mod@policy), or that of the rule.
 //! Only outbound requests are routed: an inbound listener has one cluster, its own app, and what a downstream writes
 //! into an authority must never lead there.
 
-mod authority;
+pub mod matching;
+mod policy;
+mod query;
+pub mod rewrite;
+pub mod table;
+pub mod tcp;
+pub mod weighted;
 
 use std::{net::SocketAddr, sync::Arc};
 
-use crate::model::{Cluster, ClusterName, Endpoint, Snapshot, cluster::ServiceAddress, transport::Transport};
+use crate::{
+    canonical::{self, host},
+    model::{Cluster, ClusterName, Endpoint, Snapshot, cluster::ServiceAddress, transport::Transport},
+};
 
-use authority::host;
-pub use authority::{canonical, port};
+pub use policy::{ByRule, Chosen, chosen, chosen_again, most_specific_first, policy};
 
 /// Finds the cluster for an authority (`host` or `host:port`).
 ///
-/// The authority is compared in its [`canonical`] form: first as it is, then its host alone, whatever the port; the
+/// The authority is compared in its [canonical](canonical::authority) form: first as it is, then its host alone, whatever the port; the
 /// keys of `snapshot.routes` are in that form. What no cluster names goes to `default`, also an empty authority.
 ///
 /// `None`: there is no such cluster, or the text is not an authority (this is not sent to `default` either), or the
@@ -29,7 +38,7 @@ pub fn find<'a>(
     let name = if authority.is_empty() {
         None
     } else {
-        let authority = canonical(authority)?;
+        let authority = canonical::authority(authority)?;
         snapshot.routes.get(&*authority).or_else(|| snapshot.routes.get(host(&authority)))
     };
     let cluster = snapshot.cluster(name.or(default)?)?;

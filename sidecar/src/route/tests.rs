@@ -1,6 +1,4 @@
-use std::{borrow::Cow, time::Instant};
-
-use proptest::prelude::*;
+use std::time::Instant;
 
 use super::*;
 use crate::model::{ClusterSettings, EndpointSettings, fixture, runtime::EndpointRuntime};
@@ -37,19 +35,6 @@ fn host_and_port_are_looked_for_before_the_host_alone() {
         ("other", None),
     ] {
         assert_eq!(found(&snapshot, authority), cluster, "{authority}");
-    }
-}
-
-#[test]
-fn a_canonical_authority_tells_its_port() {
-    for (authority, expected) in [
-        ("orders:8080", Some(8080)),
-        ("orders:0", Some(0)),
-        ("orders", None),
-        ("[2001:db8::1]:80", Some(80)),
-        ("[2001:db8::1]", None),
-    ] {
-        assert_eq!(port(authority), expected, "{authority}");
     }
 }
 
@@ -160,7 +145,7 @@ fn a_service_with_its_port_is_found_before_its_address_alone_and_both_before_an_
     // An endpoint that has a service's address as well.
     for address in ["10.0.0.0:1", "10.96.0.10:80", "[fd00::7]:8080"] {
         let endpoint = Arc::new(Endpoint {
-            settings: EndpointSettings { address: address.parse().unwrap(), spiffe_ids: Arc::from([]) },
+            settings: EndpointSettings::new(address.parse().unwrap(), Arc::from([])),
             runtime: Arc::new(EndpointRuntime::new(Instant::now())),
             client: None,
         });
@@ -189,39 +174,4 @@ fn an_address_of_a_cluster_that_is_gone_leads_nowhere() {
     let address = ServiceAddress { ip: "10.96.0.10".parse().unwrap(), port: None };
     snapshot.addresses.services.insert(address, ClusterName::new("gone"));
     assert_eq!(at(&snapshot, "10.96.0.10:80"), None);
-}
-
-#[test]
-fn a_canonical_authority_is_borrowed() {
-    for authority in ["orders", "orders.default.svc:8080", "10.0.0.1:1", "a_b-c~d:0"] {
-        assert!(matches!(canonical(authority), Some(Cow::Borrowed(same)) if same == authority));
-    }
-}
-
-proptest! {
-    #[test]
-    fn any_text_is_read_without_a_panic(text in "\\PC{0,30}|[a-zA-Z0-9:.\\[\\]@-]{0,30}") {
-        if let Some(once) = canonical(&text) {
-            let twice = canonical(&once);
-            prop_assert_eq!(twice.as_deref(), Some(&*once), "canonical is a fixed point");
-        }
-    }
-
-    #[test]
-    fn letter_case_and_trailing_dot_never_matter(
-        host in "[a-z][a-z0-9-]{0,8}(\\.[a-z0-9]{1,5}){0,2}",
-        port in proptest::option::of(0_u16..),
-        upper in proptest::collection::vec(any::<bool>(), 40),
-        dot in prop_oneof![Just(""), Just(".")],
-    ) {
-        let port = port.map(|port| format!(":{port}")).unwrap_or_default();
-        let shouted: String = host
-            .chars()
-            .zip(upper)
-            .map(|(char, upper)| if upper { char.to_ascii_uppercase() } else { char })
-            .collect();
-        let sent = format!("{shouted}{dot}{port}");
-        let read = canonical(&sent).map(Cow::into_owned);
-        prop_assert_eq!(read, Some(format!("{host}{port}")));
-    }
 }

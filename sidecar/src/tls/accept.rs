@@ -51,6 +51,10 @@ impl<S: Stream> Stream for TlsStream<S> {
     fn reset_on_close(&self) {
         self.get_ref().0.reset_on_close();
     }
+
+    fn has_ended(&self) -> bool {
+        self.get_ref().0.has_ended()
+    }
 }
 
 fn refusal(error: &io::Error) -> Refusal {

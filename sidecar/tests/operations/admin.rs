@@ -6,8 +6,10 @@ use hyper::Method;
 use outrider::{
     admin::{self, Answer, DrainRequest, State},
     drain::Phase,
+    model::{controller::Rejected, file::Fault},
     telemetry::log,
 };
+use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -88,6 +90,25 @@ async fn tcp_has_the_probes_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_scraper_is_answered_in_the_format_that_it_likes_best() {
+    let served = serve(state(None)).await;
+    let plain = "content-type: text/plain; version=0.0.4; charset=utf-8\r\n";
+    let open = "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n";
+    for (accept, kind, is_ended) in [
+        ("", plain, false),
+        ("accept: text/plain\r\n", plain, false),
+        ("accept: \u{e9}\r\n", plain, false),
+        ("accept: application/openmetrics-text;version=1.0.0,*/*;q=0.1\r\n", open, true),
+        ("accept: text/plain;q=0.2\r\naccept: application/openmetrics-text\r\n", open, true),
+    ] {
+        let (status, answer) = served.tcp(&format!("GET /metrics HTTP/1.1\r\nhost: x\r\n{accept}\r\n")).await;
+        assert_eq!(status, 200);
+        assert!(answer.contains(kind), "{accept}: {answer}");
+        assert_eq!(answer.ends_with("# EOF\n"), is_ended, "{accept}");
+    }
+}
+
+#[tokio::test]
 async fn a_request_with_a_body_is_refused() {
     let served = serve(state(None)).await;
     let (status, _) = served.tcp("GET /ready HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabc").await;
@@ -98,7 +119,6 @@ async fn a_request_with_a_body_is_refused() {
 async fn get_changes_nothing_and_post_wants_the_header() {
     let served = serve(state(None)).await;
     assert_eq!(served.get("/drain").await.status, 405);
-    assert_eq!(served.get("/log?level=debug").await.status, 405);
 
     let mut stream = tokio::net::UnixStream::connect(&served.socket).await.unwrap();
     stream.write_all(b"POST /drain HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
@@ -132,7 +152,9 @@ async fn the_log_level_changes_by_post() {
     let (layer, control) = log::layer("info", log::Format::Json).unwrap();
     let _subscriber = tracing_subscriber::registry().with(layer);
     let served = serve(state(Some(control.clone()))).await;
-    assert_eq!(served.post("/log?level=debug").await.status, 200);
+    assert_eq!(served.get("/log?level=debug").await.body, serde_json::json!({"level": "info"}));
+    let changed = served.post("/log?level=debug").await;
+    assert_eq!((changed.status, changed.body), (200, serde_json::json!({"level": "debug", "was": "info"})));
     assert_eq!(control.filter(), "debug");
     assert_eq!(served.post("/log?level=inof").await.status, 400);
     assert_eq!(control.filter(), "debug");
@@ -152,6 +174,17 @@ async fn dumps_show_what_operators_need() {
     assert_eq!(endpoint["address"], "10.0.0.7:4343");
     assert_eq!(endpoint["latency_ms"], 1.5);
     assert_eq!(endpoint["tls"]["key_exchange"], "X25519MLKEM768");
+    assert_eq!((&endpoint["standing"], &endpoint["share"]), (&"usable".into(), &1.0.into()));
+    let unready = &orders["endpoints"][1];
+    assert_eq!((&unready["standing"], &unready["share"]), (&"unhealthy".into(), &0.0.into()));
+    assert_eq!((&unready["weight"], &endpoint["zone"]), (&3.into(), &"here".into()));
+    let balancing = &orders["balancing"];
+    assert_eq!((&balancing["usable"], &balancing["panic"]), (&1.into(), &false.into()));
+    assert_eq!(balancing["own_zone_ratio"], 1.0);
+    assert_eq!((&unready["ready"], &orders["health_checks"]["not_serving"]), (&false.into(), &1.into()));
+    let check = &unready["health_check"];
+    assert_eq!((&check["verdict"], &check["contrary"]), (&"unhealthy".into(), &1.into()));
+    assert_eq!((&check["last"], &check["text"]), (&"not_serving".into(), &"NOT_SERVING".into()));
 
     let search = clusters["clusters"].as_array().unwrap().iter().find(|c| c["name"] == "search").unwrap();
     let discovery = &search["discovery"];
@@ -186,6 +219,77 @@ async fn dumps_show_what_operators_need() {
     let clusters = config["clusters"].as_array().unwrap().iter();
     let dns = clusters.map(|cluster| &cluster["source"]["dns"]).find(|dns| !dns.is_null()).unwrap();
     assert_eq!((&dns["port"], &dns["empty_after"]), (&4343.into(), &"1m".into()));
+}
+
+#[tokio::test]
+async fn the_configuration_in_force_says_where_requests_and_streams_go_and_whose_word_is_taken() {
+    let config = serve(state(None)).await.get("/config").await.body;
+    let route = &config["routes"][0];
+    assert_eq!(
+        (&route["name"], &route["hosts"][0], &route["services"][0]),
+        (&"shop".into(), &"shop.example".into(), &"stock".into())
+    );
+    let rule = &route["rules"][0];
+    assert_eq!(rule["name"], "shop/canary");
+    assert_eq!(rule["matches"][0]["path_prefix"], "/cart");
+    assert_eq!(rule["matches"][0]["query"], serde_json::json!([{ "name": "v", "value": "2" }]));
+    assert_eq!(rule["sticky"]["cookie"], "user");
+    let shares = serde_json::json!([{ "name": "orders", "weight": 9 }, { "name": "stock", "weight": 1 }]);
+    assert_eq!(rule["clusters"], shares);
+    // What holds for its requests is with each of its clusters; values of fields may be secrets.
+    let of =
+        |name: &str| config["clusters"].as_array().unwrap().iter().find(|it| it["name"] == name).unwrap();
+    for cluster in ["orders", "stock"] {
+        let route = &of(cluster)["routes"][0];
+        assert_eq!(
+            (&route["name"], &route["rewrite"]["path_prefix"]),
+            (&"shop/canary".into(), &"/v2".into())
+        );
+        assert_eq!(route["request_headers"]["set"], serde_json::json!(["x-api-key"]));
+    }
+    assert!(!config.to_string().contains("sesame"));
+    let streams = serde_json::json!([{
+        "name": "old", "services": ["legacy"], "ports": [80], "snis": ["*.old.example"],
+        "clusters": [{ "name": "legacy", "weight": 1 }],
+    }]);
+    assert_eq!(config["tcp_routes"], streams);
+    let listener =
+        |name: &str| config["listeners"].as_array().unwrap().iter().find(|it| it["name"] == name).unwrap();
+    let inbound = &listener("api")["kind"]["inbound"];
+    assert_eq!(inbound["proxy_protocol"], serde_json::json!({ "from": ["10.1.0.0/24"], "required": false }));
+    assert_eq!(inbound["app_proxy_protocol"], "v2");
+    assert_eq!(
+        listener("calls")["proxy_protocol"],
+        serde_json::json!({ "from": ["::1/128"], "required": true })
+    );
+}
+
+#[tokio::test]
+async fn discovery_says_where_it_asks_how_that_goes_and_what_is_left_out() {
+    let state = state(None);
+    let fault = Fault {
+        path: "controller.services[x].tls".into(),
+        line: None,
+        problem: "is odd".into(),
+        remedy: "mend it".into(),
+    };
+    let rejected = Rejected { service: "x".into(), faults: vec![fault], is_conflict: false };
+    state.controller.set_rejected([rejected].into());
+    let served = serve(Arc::clone(&state)).await;
+    let asked = async || served.get("/config").await.body["controller"].clone();
+    let shown = asked().await;
+    assert_eq!(shown["address"], "controller.test:4360");
+    assert_eq!(shown["spiffe_id"], "spiffe://demo.outrider/controller");
+    assert_eq!((&shown["connected"], &shown["error"]), (&json!(true), &json!(null)));
+    assert_eq!(shown["rejected"][0]["service"], "x");
+    assert_eq!(shown["rejected"][0]["faults"][0], "controller.services[x].tls: is odd; remedy: mend it");
+    state.controller.end(Some("it is away".to_owned()));
+    let shown = asked().await;
+    assert_eq!((&shown["connected"], &shown["error"]), (&json!(false), &json!("it is away")));
+    assert!(shown["age_seconds"].is_number());
+    let clusters = served.get("/clusters").await.body;
+    let sources = clusters["clusters"].as_array().unwrap().iter().map(|cluster| cluster["source"].clone());
+    assert!(sources.collect::<Vec<_>>().contains(&json!("endpoints_file")));
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@
 
 mod admin;
 mod drain;
+mod formats;
 mod metrics;
 mod process;
 mod socket;

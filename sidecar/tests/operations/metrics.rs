@@ -6,20 +6,24 @@ use std::{
     path::Path,
 };
 
-use outrider::model::Snapshot;
+use outrider::{
+    model::{Snapshot, rate_limit::Caller},
+    resilience::rate_limit,
+    telemetry::metrics::Format,
+};
 
-use crate::process::{id, state};
+use crate::process::{ODD_ROUTE, id, state};
 
 /// One line of an exposition.
 #[derive(Debug)]
-struct Sample {
-    name: String,
-    labels: BTreeMap<String, String>,
-    value: f64,
+pub(crate) struct Sample {
+    pub(crate) name: String,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) value: f64,
 }
 
 /// Types by family, and all samples. Panics on anything that is not OpenMetrics text.
-fn parse(text: &str) -> (BTreeMap<String, String>, Vec<Sample>) {
+pub(crate) fn parse(text: &str) -> (BTreeMap<String, String>, Vec<Sample>) {
     let mut types = BTreeMap::new();
     let mut samples = Vec::new();
     let body = text.strip_suffix("# EOF\n").expect("ends with # EOF");
@@ -34,15 +38,34 @@ fn parse(text: &str) -> (BTreeMap<String, String>, Vec<Sample>) {
     (types, samples)
 }
 
-fn parse_sample(line: &str) -> Sample {
+pub(crate) fn parse_sample(line: &str) -> Sample {
     let (series, value) = line.rsplit_once(' ').unwrap();
     let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
-    let labels = labels.strip_suffix('}').unwrap();
-    let labels = labels.split("\",").filter(|label| !label.is_empty()).map(|label| {
-        let (key, value) = label.split_once("=\"").unwrap();
-        (key.to_owned(), value.trim_end_matches('"').to_owned())
-    });
-    Sample { name: name.to_owned(), labels: labels.collect(), value: value.parse().unwrap() }
+    let mut rest = labels.strip_suffix('}').unwrap();
+    let mut labels = BTreeMap::new();
+    while let Some((key, after)) = rest.split_once("=\"") {
+        let (value, after) = unescape(after);
+        labels.insert(key.trim_start_matches(',').to_owned(), value);
+        rest = after;
+    }
+    Sample { name: name.to_owned(), labels, value: value.parse().unwrap() }
+}
+
+/// A label's value and what follows its closing quote.
+fn unescape(text: &str) -> (String, &str) {
+    let mut value = String::new();
+    let mut rest = text.char_indices();
+    while let Some((at, c)) = rest.next() {
+        match c {
+            '"' => return (value, &text[at + 1..]),
+            '\\' => match rest.next().unwrap().1 {
+                'n' => value.push('\n'),
+                escaped => value.push(escaped),
+            },
+            c => value.push(c),
+        }
+    }
+    panic!("no closing quote: {text}");
 }
 
 /// The name as the doc has it: of a histogram the family, of everything else the sample.
@@ -65,7 +88,7 @@ fn value(samples: &[Sample], name: &str, labels: &[(&str, &str)]) -> f64 {
 #[test]
 fn the_exposition_says_what_the_counters_say() {
     let state = state(None);
-    let (types, samples) = parse(&state.metrics.encode().unwrap());
+    let (types, samples) = parse(&state.metrics.encode(Format::OpenMetrics).unwrap());
     assert_eq!(types["outrider_requests"], "counter");
     assert_eq!(types["outrider_request_duration_seconds"], "histogram");
     let orders = [("direction", "outbound"), ("cluster", "orders")];
@@ -105,15 +128,48 @@ fn the_exposition_says_what_the_counters_say() {
     assert!(samples.iter().all(|sample| {
         sample.name != "outrider_dns_lookups_total" || sample.labels["cluster"] == "search"
     }));
-    assert_eq!(value(&samples, "outrider_discovery_endpoints", &[("cluster", "orders")]), 1.0);
+    let not_serving = [("cluster", "orders"), ("outcome", "not_serving")];
+    assert_eq!(value(&samples, "outrider_health_checks_total", &not_serving), 1.0);
+    assert_eq!(value(&samples, "outrider_unhealthy_endpoints", &[("cluster", "orders")]), 1.0);
+    assert!(samples.iter().all(|sample| {
+        sample.name != "outrider_health_checks_total" || sample.labels["cluster"] == "orders"
+    }));
+    assert_eq!(value(&samples, "outrider_discovery_endpoints", &[("cluster", "orders")]), 2.0);
     let remaining = value(&samples, "outrider_certificate_remaining_seconds", &[]);
     assert!((3500.0..=3600.0).contains(&remaining), "{remaining}");
     assert_eq!(value(&samples, "outrider_build_info", &[("service", "shop")]), 1.0);
 }
 
 #[test]
+fn an_edge_says_who_calls_whom_and_how_that_goes() {
+    let (types, samples) = parse(&state(None).metrics.encode(Format::OpenMetrics).unwrap());
+    assert_eq!(types["outrider_edge_duration_seconds"], "histogram");
+    let edge = [
+        ("direction", "inbound"),
+        ("source", "spiffe://demo.outrider/web"),
+        ("destination", "inbound/api"),
+        ("route", ODD_ROUTE),
+    ];
+    let with = |key, value| [&edge[..], &[(key, value)]].concat();
+    assert_eq!(value(&samples, "outrider_edge_requests_total", &with("status_class", "2xx")), 3.0);
+    assert_eq!(value(&samples, "outrider_edge_requests_total", &with("status_class", "5xx")), 1.0);
+    assert_eq!(value(&samples, "outrider_edge_failures_total", &with("flag", "UT")), 1.0);
+    assert_eq!(value(&samples, "outrider_edge_errors_total", &edge), 1.0);
+    assert_eq!(value(&samples, "outrider_edge_retries_total", &edge), 2.0);
+    assert_eq!(value(&samples, "outrider_edge_request_bytes_total", &edge), 100.0);
+    assert_eq!(value(&samples, "outrider_edge_response_bytes_total", &edge), 4000.0);
+    assert_eq!(value(&samples, "outrider_edge_duration_seconds_bucket", &with("le", "0.002")), 2.0);
+    assert_eq!(value(&samples, "outrider_edge_duration_seconds_count", &edge), 3.0);
+    assert_eq!(value(&samples, "outrider_edges", &[]), 1.0);
+    assert_eq!(value(&samples, "outrider_edges_beyond_total", &[("direction", "outbound")]), 0.0);
+    let series = |name: &str| samples.iter().filter(|sample| sample.name == name).count();
+    assert_eq!(series("outrider_edge_requests_total"), 2, "what never counted has no series");
+    assert_eq!(series("outrider_edge_failures_total"), 1, "what never counted has no series");
+}
+
+#[test]
 fn own_app_clusters_are_inbound() {
-    let (_, samples) = parse(&state(None).metrics.encode().unwrap());
+    let (_, samples) = parse(&state(None).metrics.encode(Format::OpenMetrics).unwrap());
     let labels = [("direction", "inbound"), ("cluster", "inbound/api"), ("status_class", "2xx")];
     assert_eq!(value(&samples, "outrider_requests_total", &labels), 0.0);
 }
@@ -123,7 +179,7 @@ fn what_left_the_snapshot_has_no_series() {
     let state = state(None);
     let config = std::sync::Arc::clone(&state.snapshots.load().config);
     state.snapshots.store(std::sync::Arc::new(Snapshot::empty(config)));
-    let text = state.metrics.encode().unwrap();
+    let text = state.metrics.encode(Format::OpenMetrics).unwrap();
     parse(&text);
     assert!(!text.contains("orders") && !text.contains("10.0.0.7"), "{text}");
     assert!(!text.contains("outrider_certificate"), "no identity, no certificate");
@@ -137,7 +193,7 @@ fn callers_cannot_grow_the_exposition() {
             state.snapshots.load().config.listeners["api"].runtime.peers.of(&id(&format!("caller-{number}")));
         peer.requests.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     }
-    let (_, samples) = parse(&state.metrics.encode().unwrap());
+    let (_, samples) = parse(&state.metrics.encode(Format::OpenMetrics).unwrap());
     let peers = samples
         .iter()
         .filter(|sample| sample.name == "outrider_peer_requests_total" && sample.labels["listener"] == "api");
@@ -147,8 +203,30 @@ fn callers_cannot_grow_the_exposition() {
 }
 
 #[test]
+fn callers_of_a_rate_limit_have_no_series() {
+    let state = state(None);
+    let snapshot = state.snapshots.load();
+    let limits = &snapshot.clusters[0].limiters;
+    let limiters = &limits.lists()[0].limiters;
+    for number in 0..5_000_u32 {
+        let caller = Caller::Address(std::net::Ipv4Addr::from(number).into());
+        for _ in 0..6 {
+            drop(rate_limit::take(limiters, Some(&caller), state.clock.now()));
+        }
+    }
+    let (_, samples) = parse(&state.metrics.encode(Format::OpenMetrics).unwrap());
+    let labels = [("direction", "inbound"), ("cluster", "inbound/api"), ("route", ""), ("limit", "caller")];
+    assert_eq!(value(&samples, "outrider_rate_limit_callers", &labels), 1024.0);
+    assert!(value(&samples, "outrider_rate_limited_total", &labels) > 0.0);
+    assert!(value(&samples, "outrider_rate_limit_beyond_total", &labels) > 0.0);
+    let series = |name: &str| samples.iter().filter(|sample| sample.name == name).count();
+    assert_eq!(series("outrider_rate_limited_total"), 1);
+    assert_eq!(series("outrider_rate_limit_callers"), 1);
+}
+
+#[test]
 fn the_doc_lists_every_metric_with_its_type_and_labels() {
-    let (types, samples) = parse(&state(None).metrics.encode().unwrap());
+    let (types, samples) = parse(&state(None).metrics.encode(Format::OpenMetrics).unwrap());
     let mut exported: BTreeMap<String, (String, BTreeSet<String>)> = BTreeMap::new();
     for sample in &samples {
         let name = documented_name(sample);

@@ -15,17 +15,23 @@ use outrider::{
     model::{
         Cluster, Endpoint, Generation, Identity, Settings, Snapshot,
         cluster::EndpointSource,
+        controller::ControllerStatus,
         detection::{How, Spoken},
+        edge::{Direction, EdgeKey},
         exceptions::{Exception, Matched, Way},
+        federation::Freshness,
         flag::ResponseFlag,
+        health::Checked,
+        health_check::{CheckOutcome, CheckState, LastCheck},
         load::Load,
+        rate_limit::RateLimiters,
         reload::ConfigStatus,
         runtime::{ClusterRuntime, EndpointRuntime, Refusal, TlsFacts},
         snapshot::Snapshots,
         status::{IdentityStatus, LookupOutcome},
     },
     readiness::Readiness,
-    telemetry::{Metrics, ProcessFacts, log},
+    telemetry::{Insight, Metrics, Observer, ProcessFacts, log},
 };
 use outrider_certs::{
     SpiffeId, TrustDomain,
@@ -37,18 +43,40 @@ use outrider_certs::{
 
 const CONFIG: &str = "
 service: shop
+zone: here
 trust_domain: demo.outrider
 identity: {file: {certificate: svid.pem, key: svid_key.pem, bundle: bundle.pem}}
-inbound: [{name: api, listen: '127.0.0.1:0', app: '127.0.0.1:8080'}]
-outbound: [{name: calls, listen: '127.0.0.1:0'}]
+inbound:
+  - name: api
+    listen: '127.0.0.1:0'
+    app: '127.0.0.1:8080'
+    rate_limits: [{by: caller, requests: 5}]
+    proxy_protocol: {from: [10.1.0.0/24], required: false}
+    app_proxy_protocol: v2
+outbound: [{name: calls, listen: '127.0.0.1:0', proxy_protocol: {from: ['::1']}}]
 intercept: {own: mark, outbound: {except_ports: [3306]}}
+controller: {address: 'controller.test:4360', spiffe_id: spiffe://demo.outrider/controller}
 clusters:
   - name: orders
     spiffe_ids: [spiffe://demo.outrider/orders]
-    endpoints: [{address: '10.0.0.7:4343'}]
+    endpoints: [{address: '10.0.0.7:4343', zone: here}, {address: '10.0.0.8:4343', weight: 3, ready: false}]
+    health_check: {protocol: grpc}
   - {name: stock, spiffe_ids: [spiffe://demo.outrider/stock], endpoints_file: stock.yaml}
   - {name: search, spiffe_ids: [spiffe://demo.outrider/search], dns: {name: search.test., port: 4343}}
   - {name: legacy, tls: none, endpoints: [{address: '192.0.2.7:80'}]}
+routes:
+  - name: shop
+    hosts: [shop.example]
+    services: [stock]
+    rules:
+      - name: canary
+        matches: [{path_prefix: /cart, query: [{name: v, value: '2'}]}]
+        clusters: [{name: orders, weight: 9}, {name: stock}]
+        sticky: {cookie: user}
+        request_headers: {set: [{name: x-api-key, value: sesame}]}
+        rewrite: {path_prefix: /v2}
+tcp_routes:
+  - {name: old, services: [legacy], ports: [80], snis: ['*.old.example'], clusters: [{name: legacy}]}
 ";
 
 /// The exception `probe`.
@@ -56,6 +84,11 @@ const PROBE: usize = outrider::model::listener::Exception::Probe as usize;
 
 /// A process of which only the facts exist.
 pub(crate) fn state(log: Option<log::Control>) -> Arc<State> {
+    observed(log).0
+}
+
+/// The same, and what its requests tell.
+pub(crate) fn observed(log: Option<log::Control>) -> (Arc<State>, Arc<Observer>) {
     let clock = Clock::system();
     let settings = Arc::new(config::parse(CONFIG, Path::new("/etc/outrider")).unwrap());
     let config = Arc::new(Generation::first(Arc::clone(&settings)));
@@ -73,10 +106,14 @@ pub(crate) fn state(log: Option<log::Control>) -> Arc<State> {
     web.requests.fetch_add(5, Ordering::Relaxed);
     web.set_tls(facts("web"));
 
-    let (drain, readiness) = (Drains::default(), Readiness::default());
+    let (drain, readiness, observer) = (Drains::default(), Readiness::default(), observer());
     let identity = Arc::new(IdentityStatus::default());
     identity.renewals.succeed(clock.wall());
+    let partner = identity.federation.of(&TrustDomain::parse("partner.example").unwrap());
+    partner.confirm(Freshness { confirmed_at: Some(clock.wall()), stale_after: Duration::from_secs(60) });
     let status = Arc::new(ConfigStatus::new("5eed", clock.wall()));
+    let (controller, wanted) = (Arc::new(ControllerStatus::new(clock.now())), Arc::default());
+    controller.hear(clock.now());
     let process = ProcessFacts {
         service: settings.bootstrap.service.clone(),
         trust_domain: settings.bootstrap.trust_domain.to_string(),
@@ -88,9 +125,13 @@ pub(crate) fn state(log: Option<log::Control>) -> Arc<State> {
         readiness: readiness.clone(),
         load: Arc::new(Load::new(1000, Some(1 << 30))),
         passed: Arc::default(),
+        observer: Arc::clone(&observer),
+        controller: Arc::clone(&controller),
+        wanted: Arc::clone(&wanted),
     };
     process.passed.set(vec![(Exception { way: Way::Outbound, matched: Matched::Port(3306), mark: 1 }, 4096)]);
-    Arc::new(State {
+    let state = State {
+        prober: outrider::admin::Prober::by(&outrider::net::TcpNet),
         metrics: Metrics::new(snapshots.clone(), process),
         snapshots,
         identity,
@@ -99,9 +140,36 @@ pub(crate) fn state(log: Option<log::Control>) -> Arc<State> {
         drain_requests: DrainRequests::default(),
         reload_requests: ReloadRequests::new().0,
         config: status,
+        observer: Observer::new().0,
+        insight: Insight::new(&clock),
+        controller,
+        wanted,
         log,
         clock,
-    })
+    };
+    (Arc::new(state), observer)
+}
+
+/// A route whose name wants escaping.
+pub(crate) const ODD_ROUTE: &str = "a\\b \"c\",d\ne=\"f";
+
+/// One edge with four requests, one of which failed.
+fn observer() -> Arc<Observer> {
+    let (observer, _arriving) = Observer::new();
+    let names = [id("web").as_str(), "inbound/api", ODD_ROUTE].map(Arc::from);
+    let [source, destination, route] = names;
+    let edge = observer.edges.of(&EdgeKey { direction: Direction::Inbound, source, destination, route });
+    edge.by_class[2].store(3, Ordering::Relaxed);
+    edge.by_class[5].store(1, Ordering::Relaxed);
+    edge.by_flag[ResponseFlag::UT as usize].store(1, Ordering::Relaxed);
+    edge.failed.store(1, Ordering::Relaxed);
+    edge.retries.store(2, Ordering::Relaxed);
+    edge.request_bytes.store(100, Ordering::Relaxed);
+    edge.response_bytes.store(4000, Ordering::Relaxed);
+    for millis in [1, 2, 30] {
+        edge.latency.record(Duration::from_millis(millis));
+    }
+    observer
 }
 
 pub(crate) fn id(name: &str) -> SpiffeId {
@@ -123,17 +191,18 @@ fn snapshot(config: &Arc<Generation>, clock: &Clock) -> Snapshot {
     let clusters = settings.clusters.iter().map(|settings| {
         let endpoints = match &settings.source {
             EndpointSource::Static(list) => list.clone(),
-            EndpointSource::File { .. } | EndpointSource::Dns(_) => Vec::new(),
+            EndpointSource::File { .. } | EndpointSource::Dns(_) | EndpointSource::Controller(_) => {
+                Vec::new()
+            }
         };
         let endpoint =
             |settings| Endpoint { settings, runtime: Arc::new(EndpointRuntime::new(now)), client: None };
-        let cluster = Cluster {
-            settings: Arc::clone(settings),
-            limits: Arc::clone(&config.settings.limits),
-            endpoints: endpoints.into_iter().map(|settings| Arc::new(endpoint(settings))).collect(),
-            runtime: Arc::new(ClusterRuntime::new(now)),
-            public: None,
-        };
+        let endpoints = endpoints.into_iter().map(|settings| Arc::new(endpoint(settings))).collect();
+        let limits = Arc::clone(&config.settings.limits);
+        let limiters = Arc::new(RateLimiters::new(settings, None, now));
+        let cluster =
+            Cluster::new(Arc::clone(settings), limits, endpoints, Arc::new(ClusterRuntime::new(now)));
+        let cluster = Cluster { limiters, zone: config.settings.zone.clone(), ..cluster };
         (settings.name.clone(), Arc::new(cluster))
     });
     let clusters: indexmap::IndexMap<_, _> = clusters.collect();
@@ -148,6 +217,11 @@ fn snapshot(config: &Arc<Generation>, clock: &Clock) -> Snapshot {
     orders.endpoints[0].runtime.picks.store(4, Ordering::Relaxed);
     orders.endpoints[0].runtime.latency_us.store(1500, Ordering::Relaxed);
     orders.endpoints[0].runtime.set_tls(facts("orders"));
+    orders.runtime.checks.count(CheckOutcome::NotServing);
+    let health = &orders.endpoints[1].runtime.health;
+    health.set_checked(Checked::Unhealthy);
+    let last = LastCheck { outcome: CheckOutcome::NotServing, text: "NOT_SERVING".into(), at: now };
+    *health.checks.lock().unwrap() = CheckState { contrary: 1, last: Some(last) };
     let stock = clusters.values().find(|cluster| cluster.name().as_str() == "stock").unwrap();
     stock.runtime.discovery.confirm(now);
     let search = clusters.values().find(|cluster| cluster.name().as_str() == "search").unwrap();

@@ -11,7 +11,7 @@ use super::{
 /// Crates that are measured.
 const CRATES: [&str; 4] = ["sidecar", "certs", "injector", "examples"];
 /// Not written by hand.
-const GENERATED: [&str; 1] = ["certs/src/api/"];
+const GENERATED: [&str; 2] = ["certs/src/api/", "sidecar/src/discovery/controller/api/"];
 /// Lines of a file.
 const FILE_CEILING: usize = 400;
 /// Files that may have more, up to 600 lines, and why.

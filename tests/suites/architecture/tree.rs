@@ -22,6 +22,7 @@ const TOP: &[&str] = &[
     "certs",
     "clippy.toml",
     "deny.toml",
+    "deploy", // what others install from: the Helm chart and the images
     "docs",
     "examples",
     "injector",
@@ -99,6 +100,22 @@ fn no_note_without_a_condition_and_no_machine_path() {
         }
     }
     assert_none("A note to somebody, or a path of somebody's machine:", &faults);
+}
+
+/// What `tests/README.md` says of a suite stands in a row that begins with its name.
+#[test]
+fn every_suite_has_its_row() {
+    let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
+    let readme = read("tests/README.md");
+    let names = |line: &str| line.split('|').nth(1).unwrap().replace(['`', ' '], "");
+    let rows: Vec<String> = readme.lines().filter(|line| line.starts_with("| `")).map(names).collect();
+    let known: Vec<&str> = rows.iter().flat_map(|row| row.split(',')).collect();
+    let main = read("tests/suites/main.rs");
+    let suites: Vec<&str> =
+        main.lines().filter_map(|line| line.strip_prefix("mod ")?.strip_suffix(';')).collect();
+    assert!(suites.contains(&"architecture"), "the suites are not found any more: {suites:?}");
+    let missing = suites.into_iter().filter(|name| *name != "harness" && !known.contains(name));
+    assert_none("Without a row in tests/README.md:", &missing.map(str::to_owned).collect::<Vec<_>>());
 }
 
 /// Targets of `[text](target)` in Markdown, code blocks left out.

@@ -1,5 +1,6 @@
 //! Whoever asks for more than their share is closed or answered, and counted; everybody else notices nothing.
 
+mod abuse;
 mod connections;
 mod http2;
 mod memory;

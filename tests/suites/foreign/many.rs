@@ -18,6 +18,7 @@ const ROOMY: Plan = Plan {
     cluster: "max_requests: 30000, max_connections: 30000, max_pending: 30000, connect_timeout: 60s, ",
     inbound: "max_requests: 30000, max_connections: 30000, max_pending: 30000, connect_timeout: 60s, ",
     limits: "max_connections: 30000, max_connections_per_peer: 30000, max_handshakes: 10000",
+    traces: "",
 };
 /// Descriptors that a process needs beside those of the connections.
 const SPARE: u64 = 500;

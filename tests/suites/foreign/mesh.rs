@@ -15,6 +15,10 @@ use crate::processes::{
     until,
 };
 
+/// The ports of OTLP.
+const GRPC: u16 = 4317;
+const HTTP: u16 = 4318;
+
 /// What a mesh is made of, where it differs from the plainest one.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Plan {
@@ -24,6 +28,8 @@ pub(super) struct Plan {
     pub(super) inbound: &'static str,
     /// Keys of `limits`, on both sides.
     pub(super) limits: &'static str,
+    /// Keys of `telemetry.traces` on both sides, where `@GRPC@` and `@HTTP@` are the ports of [`Mesh::collector`].
+    pub(super) traces: &'static str,
 }
 
 /// Two sidecars. Every authority leads to the app; so do all bytes of the TCP listener.
@@ -32,6 +38,7 @@ pub(super) struct Mesh {
     pub(super) caller: Sidecar,
     pub(super) callee: Sidecar,
     pub(super) authority: Authority,
+    collector: Host,
     /// Dropped last.
     pub(super) folder: TempDir,
 }
@@ -50,11 +57,17 @@ impl Mesh {
         let folder = tempfile::Builder::new().prefix("foreign").tempdir().expect("a folder");
         let network = Network::new();
         let authority = Authority::new(&folder.path().join("ca"));
-        let (caller, callee) = (network.host(10), network.host(21));
-        let callee = Sidecar::new("orders", callee, &folder, &authority, &callee_config(callee, plan));
-        let caller =
-            Sidecar::new("web", caller, &folder, &authority, &caller_config(caller, callee.host, plan));
-        let mesh = Self { caller, callee, authority, folder };
+        let (collector, caller, callee) = (network.host(2), network.host(10), network.host(21));
+        let callee = Sidecar::new(
+            "orders",
+            callee,
+            &folder,
+            &authority,
+            &(callee_config(callee, plan) + &telemetry(collector, plan)),
+        );
+        let config = caller_config(caller, callee.host, plan) + &telemetry(collector, plan);
+        let caller = Sidecar::new("web", caller, &folder, &authority, &config);
+        let mesh = Self { caller, callee, authority, collector, folder };
         mesh.caller.ready().await;
         mesh.callee.ready().await;
         mesh
@@ -90,6 +103,11 @@ impl Mesh {
         self.caller.host.at(4341)
     }
 
+    /// Where a collector of traces listens, for gRPC and for HTTP.
+    pub(super) fn collector(&self) -> [SocketAddr; 2] {
+        [GRPC, HTTP].map(|port| self.collector.at(port))
+    }
+
     /// A URL through the mesh.
     pub(super) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.outbound())
@@ -121,6 +139,17 @@ fn common(service: &str, host: Host, plan: Plan) -> String {
         host.health(),
         if plan.limits.is_empty() { "max_streams: 256" } else { plan.limits },
     )
+}
+
+fn telemetry(collector: Host, plan: Plan) -> String {
+    if plan.traces.is_empty() {
+        return String::new();
+    }
+    let keys =
+        [("@GRPC@", GRPC), ("@HTTP@", HTTP)].iter().fold(plan.traces.to_owned(), |keys, (word, port)| {
+            keys.replace(word, &collector.at(*port).to_string())
+        });
+    format!("telemetry: {{traces: {{{keys}}}}}\n")
 }
 
 fn callee_config(host: Host, plan: Plan) -> String {

@@ -16,15 +16,18 @@ pub(crate) mod programs;
 
 mod curl;
 mod grpc;
+mod kubernetes;
 mod languages;
 mod load_tools;
 mod many;
 mod nginx;
 mod opaque;
 mod openssl;
+mod prometheus;
 mod proxy;
 mod slow;
 mod soak;
+mod traces;
 mod websocket;
 
 /// Runs a claim that needs these programs (`curl`) and libraries (`python:grpc`, `node:ws`), or says why not.

@@ -11,7 +11,8 @@ use crate::processes::{
     until,
 };
 
-const STANDARD: Plan = Plan { cluster: "peer: standard, ", inbound: "peer: standard, ", limits: "" };
+const STANDARD: Plan =
+    Plan { cluster: "peer: standard, ", inbound: "peer: standard, ", limits: "", traces: "" };
 
 /// Makes a certificate of `service` and returns the options that show it.
 fn shown(mesh: &Mesh, authority: &Authority, service: &str) -> String {

@@ -78,7 +78,8 @@ fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("suites/foreign").join(name)
 }
 
-/// A program with its arguments; scripts (`x.py`, `x.js`) with what runs them and where their libraries are.
+/// A program with its arguments; scripts (`x.py`, `x.js`) with what runs them and where their libraries are. A program
+/// that a library ships is named as in [`are_here`] (`python:package/program`).
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
     pub(crate) program: PathBuf,
@@ -127,7 +128,7 @@ impl Call {
 }
 
 fn found(name: &str) -> PathBuf {
-    on_path(name).unwrap_or_else(|| panic!("{name} was not asked for"))
+    find(name).unwrap_or_else(|| panic!("{name} was not asked for"))
 }
 
 /// [`Call::text`] in one word.

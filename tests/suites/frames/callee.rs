@@ -8,30 +8,11 @@ use tokio::{
 };
 
 use super::{Frame, OPAQUE, UNDECIDED, connect, expect, next, send};
-use crate::harness::{Sidecar, TcpApp, TestMesh, app::nobody, eventually, soon};
-
-const GREETING: &[u8] = b"220 ready\r\n";
-
-/// An app that sends back what it gets.
-async fn echo() -> TcpApp {
-    TcpApp::start(async |mut stream| {
-        let (mut read, mut write) = stream.split();
-        drop(tokio::io::copy(&mut read, &mut write).await);
-        drop(write.shutdown().await);
-    })
-    .await
-}
-
-/// An app that greets, and then sends back what it gets.
-async fn greeter() -> TcpApp {
-    TcpApp::start(async |mut stream| {
-        stream.write_all(GREETING).await.unwrap();
-        let (mut read, mut write) = stream.split();
-        drop(tokio::io::copy(&mut read, &mut write).await);
-        drop(write.shutdown().await);
-    })
-    .await
-}
+use crate::harness::{
+    Sidecar, TcpApp, TestMesh,
+    app::{GREETING, nobody},
+    eventually, soon,
+};
 
 async fn callee(mesh: &TestMesh, app: &TcpApp) -> Sidecar {
     mesh.callee("orders", app.address(), "protocol: tcp").await
@@ -54,7 +35,7 @@ where
 
 #[tokio::test]
 async fn bytes_and_the_end_may_come_with_the_opening() {
-    let (mesh, app) = (TestMesh::new(), echo().await);
+    let (mesh, app) = (TestMesh::new(), TcpApp::echo().await);
     let orders = callee(&mesh, &app).await;
     let mut web = connect(&mesh, orders.address()).await;
     for _ in 0..3 {
@@ -65,7 +46,7 @@ async fn bytes_and_the_end_may_come_with_the_opening() {
 
 #[tokio::test]
 async fn a_server_that_speaks_first_is_heard_on_an_undecided_stream_which_then_goes_on() {
-    let (mesh, app) = (TestMesh::new(), greeter().await);
+    let (mesh, app) = (TestMesh::new(), TcpApp::greeter().await);
     let orders = callee(&mesh, &app).await;
     let mut web = connect(&mesh, orders.address()).await;
     for _ in 0..2 {
@@ -89,7 +70,7 @@ async fn a_cancelled_stream_leaves_the_connection_for_the_next_and_counts_for_no
         }
     })
     .await;
-    let (mesh, echo) = (TestMesh::new(), echo().await);
+    let (mesh, echo) = (TestMesh::new(), TcpApp::echo().await);
     let silent = callee(&mesh, &app).await;
     let mut web = connect(&mesh, silent.address()).await;
     for _ in 0..3 {
@@ -181,7 +162,7 @@ async fn a_refused_stream_ends_where_the_caller_says_and_leaves_the_connection_f
 
 #[tokio::test]
 async fn a_callee_that_drains_says_that_it_takes_no_more() {
-    let (mesh, app) = (TestMesh::new(), echo().await);
+    let (mesh, app) = (TestMesh::new(), TcpApp::echo().await);
     let orders = callee(&mesh, &app).await;
     let mut web = connect(&mesh, orders.address()).await;
     one_stream(&mut web).await;

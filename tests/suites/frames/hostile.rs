@@ -5,15 +5,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::{Frame, OPAQUE, UNDECIDED, connect, expect, next, send};
 use crate::harness::{TcpApp, TestMesh, app::nobody};
 
-async fn echo() -> TcpApp {
-    TcpApp::start(async |mut stream| {
-        let (mut read, mut write) = stream.split();
-        drop(tokio::io::copy(&mut read, &mut write).await);
-        drop(write.shutdown().await);
-    })
-    .await
-}
-
 #[tokio::test]
 async fn a_frame_out_of_turn_costs_only_its_connection() {
     let open = |kind| Frame::open(kind);
@@ -29,7 +20,7 @@ async fn a_frame_out_of_turn_costs_only_its_connection() {
         ("the callee's frame", vec![open(UNDECIDED), Frame::Accepted]),
         ("the callee's other frame", vec![open(UNDECIDED), Frame::refused("x")]),
     ];
-    let (mesh, app) = (TestMesh::new(), echo().await);
+    let (mesh, app) = (TestMesh::new(), TcpApp::echo().await);
     let orders = mesh.callee("orders", app.address(), "protocol: tcp").await;
     let mut other = connect(&mesh, orders.address()).await;
     send(&mut other, &[Frame::open(OPAQUE)]).await;
@@ -51,7 +42,7 @@ async fn a_frame_out_of_turn_costs_only_its_connection() {
 
 #[tokio::test]
 async fn malformed_frames_cost_only_their_connection() {
-    let (mesh, app) = (TestMesh::new(), echo().await);
+    let (mesh, app) = (TestMesh::new(), TcpApp::echo().await);
     let orders = mesh.callee("orders", app.address(), "protocol: tcp").await;
     for bytes in
         [&b"\x08\0\0"[..], b"\0\0\0", b"\x07\0\x01x", b"\x04\0\x01x", b"\x01\x01\x01", b"\x03\xff\xff"]

@@ -16,7 +16,9 @@ use hyper_util::{
 };
 use socket2::{Domain, Socket, Type};
 use tokio::{
+    io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
+    sync::Semaphore,
     task::JoinHandle,
 };
 
@@ -64,6 +66,19 @@ pub(crate) struct HttpApp {
 }
 
 impl HttpApp {
+    /// Starts an app that answers one request for each permit of `gate`.
+    pub(crate) async fn gated(gate: &Arc<Semaphore>) -> Self {
+        let gate = Arc::clone(gate);
+        Self::start(move |_request| {
+            let gate = Arc::clone(&gate);
+            async move {
+                gate.acquire().await?.forget();
+                Ok(Response::new(body::full("at last")))
+            }
+        })
+        .await
+    }
+
     /// Starts an app that speaks HTTP/1.1 and HTTP/2 with prior knowledge.
     pub(crate) async fn start<F>(handler: impl Fn(Request<Incoming>) -> F + Clone + Send + 'static) -> Self
     where
@@ -154,6 +169,15 @@ fn seen_of(head: &Parts) -> Seen {
     }
 }
 
+/// What [`TcpApp::greeter`] says.
+pub(crate) const GREETING: &[u8] = b"220 ready\r\n";
+
+async fn send_back(mut stream: TcpStream) {
+    let (mut read, mut write) = stream.split();
+    drop(tokio::io::copy(&mut read, &mut write).await);
+    drop(write.shutdown().await);
+}
+
 /// An app that does with its bare connections what it is told.
 pub(crate) struct TcpApp {
     address: SocketAddr,
@@ -180,6 +204,20 @@ impl TcpApp {
             }
         });
         Self { address, connections, task }
+    }
+
+    /// An app that sends back what it gets, and ends when its client does.
+    pub(crate) async fn echo() -> Self {
+        Self::start(send_back).await
+    }
+
+    /// An app that says [`GREETING`] to whoever connects, and then sends back what it gets.
+    pub(crate) async fn greeter() -> Self {
+        Self::start(async |mut stream| {
+            drop(stream.write_all(GREETING).await);
+            send_back(stream).await;
+        })
+        .await
     }
 
     /// An app that reads a request's head and then closes without an answer.

@@ -69,7 +69,7 @@ impl TestMesh {
     }
 
     /// Writes the files of a member's identity.
-    fn certify(&self, service: &str, leaf: &TestLeaf) {
+    pub(crate) fn certify(&self, service: &str, leaf: &TestLeaf) {
         let file = |kind: &str, text: &str| {
             let name = format!("{service}.{kind}");
             fs::write(self.dir().join(&name), text).unwrap();
@@ -80,7 +80,7 @@ impl TestMesh {
     }
 
     /// A whole configuration, with the files of [`TestMesh::start_as`].
-    fn config(service: &str, yaml: &str) -> String {
+    pub(crate) fn config(service: &str, yaml: &str) -> String {
         format!(
             "service: {service}\n\
              trust_domain: {}\n\

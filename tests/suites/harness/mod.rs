@@ -9,10 +9,12 @@
     reason = "tests read clocks and start tasks as they like, and fail by panicking"
 )]
 
+pub(crate) mod api_server;
 pub(crate) mod app;
 pub(crate) mod body;
 pub(crate) mod ca;
 pub(crate) mod client;
+pub(crate) mod controller;
 pub(crate) mod mesh;
 pub(crate) mod openssl;
 pub(crate) mod peer;
@@ -27,7 +29,7 @@ pub(crate) use client::Client;
 pub(crate) use mesh::{Sidecar, TestMesh};
 
 /// How long anything that should happen soon may take. Generous: it is reached only by a failing test.
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 /// Time between two looks.
 const LOOK: Duration = Duration::from_millis(5);
 

@@ -27,8 +27,18 @@ impl ToldNet {
     /// Connects to the sidecar at `address`, which takes it for a connection that was made to `original`. A quick reset is
     /// already seen as the outcome of connecting.
     pub(crate) async fn dial(&self, address: SocketAddr, original: SocketAddr) -> io::Result<TcpStream> {
+        self.dial_from([127, 0, 0, 1], address, original).await
+    }
+
+    /// The same from another address of the loopback.
+    pub(crate) async fn dial_from(
+        &self,
+        from: [u8; 4],
+        address: SocketAddr,
+        original: SocketAddr,
+    ) -> io::Result<TcpStream> {
         let socket = TcpSocket::new_v4().unwrap();
-        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        socket.bind((from, 0).into()).unwrap();
         self.originals.lock().unwrap().insert(socket.local_addr().unwrap(), original);
         let stream = socket.connect(address).await?;
         stream.set_nodelay(true)?;
@@ -103,6 +113,10 @@ impl Stream for ToldStream {
 
     fn waiting(&self) -> Waiting {
         self.stream.waiting()
+    }
+
+    fn has_ended(&self) -> bool {
+        self.stream.has_ended()
     }
 
     /// As the kernel: of a connection that nobody has redirected, its own address.

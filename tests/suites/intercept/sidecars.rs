@@ -298,7 +298,12 @@ pub(super) fn seen_by_stream(to: SocketAddr, bytes: usize) -> SocketAddr {
 
 /// How a connection to `to` ends that sends a request: `None` if it is reset, else what comes.
 pub(super) fn fate(to: SocketAddr) -> Option<String> {
-    let mut stream = connected(to);
+    let mut stream = match TcpStream::connect_timeout(&to, DEADLINE) {
+        // So soon that it is seen before the connection is.
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
+        made => made.expect("connected"),
+    };
+    stream.set_read_timeout(Some(DEADLINE)).expect("an option");
     drop(write!(stream, "GET / HTTP/1.1\r\nhost: nobody\r\nconnection: close\r\n\r\n"));
     let mut text = String::new();
     stream.read_to_string(&mut text).ok().map(|_| text)

@@ -3,6 +3,11 @@
 //! No kernel's rules are needed: the network tells whom each connection was made to as the test says ([`ToldNet`]).
 
 mod app_tls;
+mod authorized;
+mod detected;
+mod forwarded;
+mod from;
+mod limits;
 mod peers;
 mod plaintext;
 mod probes;
@@ -29,7 +34,7 @@ use tokio::{
 };
 
 use crate::harness::{
-    BoxError, Client, Sidecar, TcpApp, TestMesh, eventually,
+    BoxError, Client, Sidecar, TestMesh, eventually,
     peer::{self, ALPN_H2},
     soon,
     told::ToldNet,
@@ -134,30 +139,6 @@ impl Pod {
         assert_eq!(Refusal::ALL.map(of).iter().sum::<u64>(), count, "{reason:?}");
     }
 }
-
-/// An app that sends back what it gets, and ends when its client does.
-async fn echo() -> TcpApp {
-    TcpApp::start(async |mut stream| {
-        let (mut read, mut write) = stream.split();
-        drop(tokio::io::copy(&mut read, &mut write).await);
-        drop(write.shutdown().await);
-    })
-    .await
-}
-
-/// An app that greets whoever connects and then sends back what it gets.
-async fn greeter() -> TcpApp {
-    TcpApp::start(async |mut stream| {
-        drop(stream.write_all(GREETING).await);
-        let (mut read, mut write) = stream.split();
-        drop(tokio::io::copy(&mut read, &mut write).await);
-        drop(write.shutdown().await);
-    })
-    .await
-}
-
-/// What the [`greeter`] says.
-const GREETING: &[u8] = b"220 ready\r\n";
 
 /// Sends `bytes` and reads as many back.
 async fn talk<S>(stream: &mut S, bytes: &[u8])

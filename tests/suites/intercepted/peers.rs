@@ -4,9 +4,9 @@ use http::StatusCode;
 use outrider::model::runtime::Refusal;
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
-use super::{LISTENER, PERMISSIVE, Pod, echo, is_reset, port, ports};
+use super::{LISTENER, PERMISSIVE, Pod, is_reset, port, ports};
 use crate::harness::{
-    HttpApp,
+    HttpApp, TcpApp,
     mesh::reset_by,
     peer::{self, ALPN_H2},
     soon,
@@ -71,7 +71,7 @@ async fn each_port_has_its_own_list_of_callers() {
 
 #[tokio::test]
 async fn each_port_has_its_own_protocol() {
-    let (http, tcp) = (HttpApp::echo().await, echo().await);
+    let (http, tcp) = (HttpApp::echo().await, TcpApp::echo().await);
     let yaml = ports(&[port(http.address(), "protocol: http"), port(tcp.address(), "protocol: tcp")]);
     let pod = Pod::with(&yaml).await;
     let answer = pod.peer(http.address(), "web").await.unwrap().get("/").await.unwrap();

@@ -7,39 +7,53 @@ use outrider::model::{listener::Exception, runtime::Refusal};
 use socket2::SockRef;
 use tokio::{io::AsyncWriteExt, sync::mpsc};
 
-use super::{GREETING, NO_LONGER, PERMISSIVE, Pod, echo, ending, greeter, hear, is_reset, port, ports, talk};
+use super::{NO_LONGER, PERMISSIVE, Pod, ending, hear, is_reset, port, ports, talk};
 use crate::harness::{
     Client, HttpApp, TcpApp,
-    app::nobody,
+    app::{GREETING, nobody},
     body,
     client::{exchange_over, field},
     eventually, soon,
 };
+
+/// What the app is told of a caller that says a lot of others: from which addresses, by what scheme.
+async fn forwarded(pod: &Pod, app: &HttpApp, version: Version, (addresses, scheme): (&str, &str)) {
+    let before = app.count();
+    let request = Request::post("/orders?id=1")
+        .header("x-forwarded-client-cert", "By=x;URI=spiffe://test.outrider/admin")
+        .header("x-forwarded-for", "198.51.100.7, 203.0.113.9")
+        .header("x-forwarded-proto", "https")
+        .header("x-outrider-app-version", "2")
+        .header("x-outrider-attempt", "7")
+        .body(body::full("two of them"))
+        .unwrap();
+    let mut client = pod.client(app.address(), version).await;
+    let response = soon("an answer", client.send(request)).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(body::text(response.into_body()).await, "two of them");
+    let seen = &app.seen()[before];
+    assert_eq!((seen.version, seen.uri.path()), (version, "/orders"));
+    assert_eq!(seen.header("x-forwarded-client-cert"), None);
+    assert_eq!(seen.header("x-forwarded-for"), Some(addresses));
+    assert_eq!(seen.header("x-forwarded-proto"), Some(scheme));
+    assert!(seen.headers.keys().all(|name| !name.as_str().starts_with("x-outrider-")), "{seen:?}");
+}
+
+#[tokio::test]
+async fn a_trusted_hop_in_plaintext_tells_who_called_it_and_no_more() {
+    let app = HttpApp::echo().await;
+    for (hops, addresses) in [(1, "203.0.113.9, 127.0.0.1"), (2, "198.51.100.7, 203.0.113.9, 127.0.0.1")] {
+        let pod = Pod::new(app.address(), &format!("{PERMISSIVE}, trusted_hops: {hops}")).await;
+        forwarded(&pod, &app, Version::HTTP_11, (addresses, "https")).await;
+    }
+}
 
 #[tokio::test]
 async fn a_request_in_plaintext_reaches_the_app_with_the_address_that_it_came_from() {
     let app = HttpApp::echo().await;
     let pod = Pod::new(app.address(), PERMISSIVE).await;
     for version in [Version::HTTP_11, Version::HTTP_2] {
-        let before = app.count();
-        let request = Request::post("/orders?id=1")
-            .header("x-forwarded-client-cert", "By=x;URI=spiffe://test.outrider/admin")
-            .header("x-forwarded-for", "203.0.113.9")
-            .header("x-forwarded-proto", "https")
-            .header("x-outrider-app-version", "2")
-            .header("x-outrider-attempt", "7")
-            .body(body::full("two of them"))
-            .unwrap();
-        let mut client = pod.client(app.address(), version).await;
-        let response = soon("an answer", client.send(request)).await.unwrap();
-        assert_eq!(response.status(), StatusCode::OK);
-        assert_eq!(body::text(response.into_body()).await, "two of them");
-        let seen = &app.seen()[before];
-        assert_eq!((seen.version, seen.uri.path()), (version, "/orders"));
-        assert_eq!(seen.header("x-forwarded-client-cert"), None);
-        assert_eq!(seen.header("x-forwarded-for"), Some("203.0.113.9, 127.0.0.1"));
-        assert_eq!(seen.header("x-forwarded-proto"), Some("https"));
-        assert!(seen.headers.keys().all(|name| !name.as_str().starts_with("x-outrider-")), "{seen:?}");
+        forwarded(&pod, &app, version, ("127.0.0.1", "http")).await;
     }
     assert_eq!(pod.exceptions(), [2, 0, 0]);
     let bytes = pod.came_by(Exception::Plaintext);
@@ -100,7 +114,7 @@ async fn a_client_of_http_may_be_silent_at_first() {
 
 #[tokio::test]
 async fn an_app_that_speaks_first_is_heard() {
-    let app = greeter().await;
+    let app = TcpApp::greeter().await;
     let pod = Pod::new(app.address(), PERMISSIVE).await;
     let mut stream = pod.dial(app.address()).await;
     hear(&mut stream, GREETING).await;
@@ -172,7 +186,7 @@ async fn bytes_for_an_app_that_is_not_there_are_reset() {
 
 #[tokio::test]
 async fn a_port_for_http_takes_nothing_else() {
-    let (http, other) = (HttpApp::echo().await, greeter().await);
+    let (http, other) = (HttpApp::echo().await, TcpApp::greeter().await);
     let keys = format!("protocol: http, {PERMISSIVE}");
     let pod = Pod::with(&ports(&[port(http.address(), &keys), port(other.address(), &keys)])).await;
     let response = pod.client(http.address(), Version::HTTP_11).await.get("/").await.unwrap();
@@ -188,7 +202,7 @@ async fn a_port_for_http_takes_nothing_else() {
 
 #[tokio::test]
 async fn a_port_for_bytes_carries_requests_as_they_are() {
-    let app = echo().await;
+    let app = TcpApp::echo().await;
     let pod = Pod::new(app.address(), &format!("protocol: tcp, {PERMISSIVE}")).await;
     let mut stream = pod.dial(app.address()).await;
     talk(&mut stream, b"GET /  HTTP/1.1\r\nHost: orders\r\n\r\n").await;
@@ -265,7 +279,7 @@ async fn from_its_day_on_plaintext_is_refused() {
 
 #[tokio::test]
 async fn one_address_has_a_bound() {
-    let app = echo().await;
+    let app = TcpApp::echo().await;
     let yaml =
         format!("{}\nlimits: {{max_connections_per_peer: 2}}", ports(&[port(app.address(), PERMISSIVE)]));
     let pod = Pod::with(&yaml).await;

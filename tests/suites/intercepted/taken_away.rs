@@ -6,7 +6,7 @@ use http::{StatusCode, Version};
 use outrider::{clock::Clock, model::runtime::Refusal};
 use tokio::io::AsyncWriteExt;
 
-use super::{PERMISSIVE, Pod, echo, is_reset, port, ports, talk};
+use super::{PERMISSIVE, Pod, is_reset, port, ports, talk};
 use crate::harness::{
     HttpApp, TcpApp, body,
     client::{self, field},
@@ -17,7 +17,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 
 #[tokio::test]
 async fn a_reload_takes_an_exception_away_from_connections_that_came_by_it() {
-    let (http, tcp) = (HttpApp::named("orders").await, echo().await);
+    let (http, tcp) = (HttpApp::named("orders").await, TcpApp::echo().await);
     let of = |keys: &str| ports(&[port(http.address(), keys), port(tcp.address(), keys)]);
     let mut pod = Pod::with(&of(PERMISSIVE)).await;
     let mut client = pod.client(http.address(), Version::HTTP_11).await;
@@ -40,7 +40,7 @@ async fn a_reload_takes_an_exception_away_from_connections_that_came_by_it() {
 }
 
 #[tokio::test]
-async fn a_connection_that_has_left_http_does_not_outlive_its_exception_for_long() {
+async fn a_connection_that_has_left_http_does_not_outlive_its_exception() {
     let app = TcpApp::start(async |mut stream| {
         drop(client::read_head(&mut stream).await);
         let switch = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n";
@@ -49,9 +49,7 @@ async fn a_connection_that_has_left_http_does_not_outlive_its_exception_for_long
         drop(tokio::io::copy(&mut read, &mut write).await);
     })
     .await;
-    let of = |keys: &str| {
-        format!("{}\ndrain: {{idle_grace: 1s, deadline: 1s}}", ports(&[port(app.address(), keys)]))
-    };
+    let of = |keys: &str| ports(&[port(app.address(), keys)]);
     let mut pod = Pod::with(&of(PERMISSIVE)).await;
     let mut stream = pod.dial(app.address()).await;
     let wish = b"GET / HTTP/1.1\r\nHost: orders\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n";
@@ -60,13 +58,12 @@ async fn a_connection_that_has_left_http_does_not_outlive_its_exception_for_long
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
     talk(&mut stream, b"on and on").await;
     pod.reload(&of("probes: [/healthz]")).await;
-    talk(&mut stream, b"and on").await;
     drop(super::ending(&mut stream).await);
 }
 
 #[tokio::test]
 async fn an_exception_of_another_port_is_none_of_this_one() {
-    let (first, second) = (echo().await, echo().await);
+    let (first, second) = (TcpApp::echo().await, TcpApp::echo().await);
     let pod =
         Pod::with(&ports(&[port(first.address(), PERMISSIVE), port(second.address(), "probes: [/]")])).await;
     talk(&mut pod.dial(first.address()).await, b"\0").await;
@@ -78,7 +75,7 @@ async fn an_exception_of_another_port_is_none_of_this_one() {
 
 #[tokio::test]
 async fn when_the_day_begins_plaintext_is_over() {
-    let (http, tcp) = (HttpApp::named("orders").await, echo().await);
+    let (http, tcp) = (HttpApp::named("orders").await, TcpApp::echo().await);
     // Tomorrow, in UTC, and a clock that is just before it.
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
     let tomorrow = SystemTime::UNIX_EPOCH + DAY * u32::try_from(now.as_secs() / DAY.as_secs() + 1).unwrap();

@@ -5,21 +5,23 @@ use outrider::model::flag::ResponseFlag;
 use tokio::{io::AsyncReadExt, net::TcpStream};
 use tokio_rustls::client::TlsStream;
 
-use super::{LISTENER, Pod, echo, greeter};
+use super::{LISTENER, Pod};
 use crate::{
     frames::{Frame, OPAQUE, UNDECIDED, expect, next, send},
-    harness::{Client, HttpApp, body, peer::ALPN_TCP},
+    harness::{Client, HttpApp, TcpApp, body, peer::ALPN_TCP},
 };
 
 const HTTP: &str = "protocol: http";
-const GET: &[u8] = b"GET /orders HTTP/1.1\r\nHost: orders\r\nConnection: close\r\n\r\n";
+/// What the app is told of that peer.
+pub(super) const CERT: &str = "By=spiffe://test.outrider/orders;URI=spiffe://test.outrider/web";
+pub(super) const GET: &[u8] = b"GET /orders HTTP/1.1\r\nHost: orders\r\nConnection: close\r\n\r\n";
 
-async fn streams(pod: &Pod, app: std::net::SocketAddr) -> TlsStream<TcpStream> {
+pub(super) async fn streams(pod: &Pod, app: std::net::SocketAddr) -> TlsStream<TcpStream> {
     pod.secure(pod.dial(app).await, "web", ALPN_TCP).await.unwrap()
 }
 
 /// Reads the answer to [`GET`], which ends with the stream.
-async fn answer(stream: &mut TlsStream<TcpStream>) -> String {
+pub(super) async fn answer(stream: &mut TlsStream<TcpStream>) -> String {
     let mut answer = Vec::new();
     loop {
         match next(stream).await {
@@ -35,28 +37,31 @@ fn refused(pod: &Pod) -> u64 {
     counts.load(std::sync::atomic::Ordering::Relaxed)
 }
 
-#[tokio::test]
-async fn requests_in_a_stream_are_served_as_requests_of_the_peer() {
-    let app = HttpApp::named("orders").await;
-    let pod = Pod::new(app.address(), HTTP).await;
-    let mut stream = streams(&pod, app.address()).await;
-    // One stream after the other: with the opening, behind it, and where nothing was known at first.
+/// Sends [`GET`] in one stream after the other: with the opening, behind it, and where nothing was known at first. The app,
+/// which says `orders`, gets each as a request of the peer.
+pub(super) async fn are_served(stream: &mut TlsStream<TcpStream>, app: &HttpApp) {
     let whole = [Frame::open(OPAQUE), Frame::data(GET)];
     let late = [Frame::data(&GET[..5]), Frame::data(&GET[5..])];
     for (first, then) in
         [(&whole[..], &[][..]), (&[Frame::open(OPAQUE)], &late[..]), (&[Frame::open(UNDECIDED)], &late[..])]
     {
         let before = app.count();
-        send(&mut stream, first).await;
-        expect(&mut stream, &[Frame::Accepted]).await;
-        send(&mut stream, then).await;
-        let answer = answer(&mut stream).await;
+        send(stream, first).await;
+        expect(stream, &[Frame::Accepted]).await;
+        send(stream, then).await;
+        let answer = answer(stream).await;
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\norders"), "{answer}");
-        send(&mut stream, &[Frame::Fin]).await;
-        let seen = &app.seen()[before];
-        let cert = "By=spiffe://test.outrider/orders;URI=spiffe://test.outrider/web";
-        assert_eq!(seen.header("x-forwarded-client-cert"), Some(cert));
+        send(stream, &[Frame::Fin]).await;
+        assert_eq!(app.seen()[before].header("x-forwarded-client-cert"), Some(CERT));
     }
+}
+
+#[tokio::test]
+async fn requests_in_a_stream_are_served_as_requests_of_the_peer() {
+    let app = HttpApp::named("orders").await;
+    let pod = Pod::new(app.address(), HTTP).await;
+    let mut stream = streams(&pod, app.address()).await;
+    are_served(&mut stream, &app).await;
 }
 
 #[tokio::test]
@@ -77,7 +82,7 @@ async fn what_a_stream_says_of_its_caller_is_not_believed() {
 
 #[tokio::test]
 async fn anything_else_is_refused_before_the_app_is_connected_to() {
-    let app = greeter().await;
+    let app = TcpApp::greeter().await;
     let pod = Pod::new(app.address(), HTTP).await;
     let mut stream = streams(&pod, app.address()).await;
     let others = [&b"\0hello"[..], b"EHLO x\r\n", b"\x16\x03\x01\0\x05\x01", b"GET / HTTP/0.9\r\n\r\n"];
@@ -104,7 +109,7 @@ async fn anything_else_is_refused_before_the_app_is_connected_to() {
 
 #[tokio::test]
 async fn a_silent_stream_hears_nothing_of_an_app_that_would_speak_first() {
-    let app = greeter().await;
+    let app = TcpApp::greeter().await;
     let pod = Pod::new(app.address(), HTTP).await;
     let mut stream = streams(&pod, app.address()).await;
     for kind in [UNDECIDED, OPAQUE] {
@@ -122,9 +127,9 @@ async fn a_silent_stream_hears_nothing_of_an_app_that_would_speak_first() {
 }
 
 #[tokio::test]
-async fn where_anything_goes_a_stream_passes_as_it_is() {
-    let app = echo().await;
-    let pod = Pod::new(app.address(), "").await;
+async fn at_a_port_for_bytes_a_stream_passes_as_it_is() {
+    let app = TcpApp::echo().await;
+    let pod = Pod::new(app.address(), "protocol: tcp").await;
     let mut stream = streams(&pod, app.address()).await;
     send(&mut stream, &[Frame::open(OPAQUE), Frame::data(GET), Frame::Fin]).await;
     expect(&mut stream, &[Frame::Accepted, Frame::data(GET), Frame::Fin]).await;

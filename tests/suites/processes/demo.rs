@@ -24,6 +24,12 @@ fn the_demo_passes_its_report_proves_it_and_nothing_is_left_of_it() {
         let report: Value = serde_json::from_slice(&fs::read(report).expect("a report")).expect("JSON");
         assert!(report["requests"].as_u64().expect("a number") > 0);
         assert_eq!(report["failures"], 0, "{}", report["failure_examples"]);
+        let ejection = &report["ejection"];
+        assert!(
+            ejection["address"].is_string() && ejection["address"] != report["killed_endpoint"],
+            "{ejection}"
+        );
+        assert!(ejection["ejected_after_s"].is_f64() && ejection["back_after_s"].is_f64(), "{ejection}");
         assert!(report["killed_endpoint"].is_string(), "one was killed");
         assert_hops(&report);
         let intruders = report["intruders"].as_array().expect("a list");

@@ -25,6 +25,8 @@ use super::{mesh::CALLED, until};
 
 /// Time for one answer; none here takes long.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+/// A request that takes longer waited for something that is broken.
+const SLOW: Duration = Duration::from_secs(1);
 /// Failures whose text is kept.
 const KEPT_FAILURES: usize = 20;
 
@@ -60,6 +62,8 @@ pub(super) struct Totals {
     pub(super) repeated: u64,
     /// Answers that announced the end of their connection.
     pub(super) closing: u64,
+    /// Requests that took longer than [`SLOW`], failed ones included.
+    pub(super) slow: u64,
 }
 
 #[derive(Debug)]
@@ -95,6 +99,16 @@ impl Load {
     /// Answers of one replica so far.
     pub(super) fn of_replica(&self, name: &str) -> u64 {
         self.shared.totals().by_replica.get(name).copied().unwrap_or(0)
+    }
+
+    /// Requests so far that took longer than [`SLOW`].
+    pub(super) fn slow(&self) -> u64 {
+        self.shared.totals().slow
+    }
+
+    /// What became of the requests that have ended.
+    pub(super) fn read(&self) -> Totals {
+        self.shared.totals().clone()
     }
 
     /// Lets it go on until so many more requests have ended.
@@ -147,11 +161,13 @@ impl Client {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !self.shared.is_over.load(Ordering::SeqCst) {
             ticks.tick().await;
+            let since = tokio::time::Instant::now();
             let outcome = match tokio::time::timeout(REQUEST_TIMEOUT, self.request()).await {
                 Ok(outcome) => outcome,
                 Err(_elapsed) => Err(format!("no answer within {REQUEST_TIMEOUT:?}").into()),
             };
             let mut totals = self.shared.totals();
+            totals.slow += u64::from(since.elapsed() > SLOW);
             match outcome {
                 Ok(replica) => {
                     totals.ok += 1;

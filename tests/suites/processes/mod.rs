@@ -4,7 +4,7 @@
 //! ```text
 //!   load ──▶ caller's sidecar ══mTLS══▶ sidecar of each replica ──▶ app
 //! ```
-//! The harness is in the first six modules, the claims in the others. Nothing sleeps to wait for something: either a
+//! The harness is in the first seven modules, the claims in the others. Nothing sleeps to wait for something: either a
 //! condition is polled with a deadline, or the load is let go on for a number of requests.
 
 #![allow(
@@ -14,6 +14,7 @@
     reason = "tests read clocks, spawn tasks, fail by panicking, and show logs when they do"
 )]
 
+mod ailing;
 mod app;
 pub(crate) mod authority;
 mod load;
@@ -21,6 +22,7 @@ mod lying_ca;
 pub(crate) mod mesh;
 pub(crate) mod process;
 
+mod chaos;
 mod demo;
 mod descriptors;
 mod drain;
@@ -33,7 +35,7 @@ mod reload;
 use std::time::{Duration, Instant};
 
 /// Time for anything that is waited for and should take far less; the machine may be busy.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 /// Between two looks.
 pub(crate) const POLL: Duration = Duration::from_millis(20);
 

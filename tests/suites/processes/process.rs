@@ -85,6 +85,15 @@ impl Process {
         self.signal(Signal::HUP);
     }
 
+    /// Its sockets stay open, and nobody reads them.
+    pub(super) fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    pub(super) fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
     fn signal(&self, signal: Signal) {
         kill_process(self.pid, signal).unwrap_or_else(|error| panic!("signalling {}: {error}", self.name));
     }

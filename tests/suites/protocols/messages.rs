@@ -21,7 +21,7 @@ async fn version_and_authority_are_restored_on_the_far_side() {
         assert_eq!((response.status(), response.version()), (StatusCode::OK, version));
         let seen = pair.app.only();
         assert_eq!((seen.version, &seen.method), (version, &Method::GET));
-        assert_eq!(seen.authority(), "Orders:8080");
+        assert_eq!(seen.authority(), "orders:8080", "in its one spelling");
         assert_eq!(seen.uri.path_and_query().unwrap(), "/a/path?with=query&x=%2F");
     }
 }

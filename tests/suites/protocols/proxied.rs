@@ -17,7 +17,7 @@ async fn the_targets_host_wins_and_the_app_sees_a_path() {
     for (line, authority, target) in [
         ("GET http://orders/a/b?c=d", "orders", "/a/b?c=d"),
         ("GET http://orders:8080/", "orders:8080", "/"),
-        ("GET http://ORDERS", "ORDERS", "/"),
+        ("GET http://ORDERS", "orders", "/"),
         ("GET HTTP://orders/", "orders", "/"),
         ("GET http://orders?q", "orders", "/?q"),
     ] {

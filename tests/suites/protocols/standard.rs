@@ -191,12 +191,7 @@ async fn a_sidecar_and_a_standard_peer_do_not_take_each_other_for_their_like() {
 #[tokio::test]
 async fn bare_bytes_pass_between_standard_peers() {
     let mesh = TestMesh::new();
-    let app = TcpApp::start(async |mut stream| {
-        let (mut read, mut write) = stream.split();
-        drop(tokio::io::copy(&mut read, &mut write).await);
-        drop(write.shutdown().await);
-    })
-    .await;
+    let app = TcpApp::echo().await;
     let orders = mesh.callee("orders", app.address(), "protocol: tcp, peer: standard").await;
     let web = mesh.tcp_caller(&[orders.address()], "peer: standard").await;
     let mut stream = TcpStream::connect(web.address()).await.unwrap();

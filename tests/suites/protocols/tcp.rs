@@ -32,15 +32,6 @@ impl Line {
     }
 }
 
-async fn echo() -> TcpApp {
-    TcpApp::start(async |mut stream| {
-        let (mut read, mut write) = stream.split();
-        drop(tokio::io::copy(&mut read, &mut write).await);
-        drop(write.shutdown().await);
-    })
-    .await
-}
-
 fn reset(stream: TcpStream) {
     SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
 }
@@ -52,7 +43,7 @@ async fn read_all(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
 
 #[tokio::test]
 async fn bytes_come_back_while_the_stream_is_open() {
-    let line = Line::to(echo().await).await;
+    let line = Line::to(TcpApp::echo().await).await;
     let mut stream = line.connect().await;
     for word in [&b"one"[..], b"\0\r\n\xff", b"three"] {
         stream.write_all(word).await.unwrap();
@@ -151,7 +142,7 @@ async fn a_reset_by_the_calling_app_arrives_as_a_reset() {
 
 #[tokio::test]
 async fn a_thousand_short_streams_need_few_handshakes() {
-    let line = Line::to(echo().await).await;
+    let line = Line::to(TcpApp::echo().await).await;
     let mut workers = tokio::task::JoinSet::new();
     for worker in 0..4_u32 {
         let address = line.web.address();
@@ -176,7 +167,7 @@ async fn a_thousand_short_streams_need_few_handshakes() {
 #[tokio::test]
 async fn sixteen_mib_pass_whole_in_both_directions_at_once() {
     const SIZE: usize = 16 * 1024 * 1024;
-    let line = Line::to(echo().await).await;
+    let line = Line::to(TcpApp::echo().await).await;
     let (mut read, mut write) = line.connect().await.into_split();
     let sent = body::pattern(SIZE);
     let sending = tokio::spawn(async move {
@@ -198,7 +189,7 @@ async fn sixteen_mib_pass_whole_in_both_directions_at_once() {
 
 #[tokio::test]
 async fn a_slow_reader_holds_the_writer_back() {
-    let line = Line::to(echo().await).await;
+    let line = Line::to(TcpApp::echo().await).await;
     let mut stream = line.connect().await;
     let chunk = vec![7; 64 * 1024];
     let mut sent = 0_usize;
@@ -222,7 +213,7 @@ async fn a_dead_cluster_resets_the_stream_at_once() {
 
 #[tokio::test]
 async fn a_stream_goes_to_another_endpoint_when_the_first_one_is_dead() {
-    let line = Line::to(echo().await).await;
+    let line = Line::to(TcpApp::echo().await).await;
     let dead_app = line.mesh.callee("orders", nobody(), "protocol: tcp").await;
     let endpoints = [nobody(), dead_app.address(), line.orders.address()];
     let keys = "balance: round_robin, retry: {budget_min_per_second: 100}";
@@ -238,7 +229,7 @@ async fn a_stream_goes_to_another_endpoint_when_the_first_one_is_dead() {
 
 #[tokio::test]
 async fn a_sidecar_that_dies_resets_its_streams() {
-    let Line { mesh: _mesh, app, orders, web } = Line::to(echo().await).await;
+    let Line { mesh: _mesh, app, orders, web } = Line::to(TcpApp::echo().await).await;
     let mut stream = TcpStream::connect(web.address()).await.unwrap();
     stream.write_all(b"hello").await.unwrap();
     soon("the echo", stream.read_exact(&mut [0; 5])).await.unwrap();

@@ -7,7 +7,7 @@ use std::{
 
 use http::{Method, StatusCode};
 
-use crate::harness::{Sidecar, TcpApp, TestMesh, client::call, mesh};
+use crate::harness::{HttpApp, Sidecar, TcpApp, TestMesh, body, client::call, mesh};
 
 /// Endpoints that accept a connection and close it.
 async fn closing(count: usize) -> Vec<TcpApp> {
@@ -74,6 +74,54 @@ async fn a_cluster_that_fails_fully_sees_no_more_than_its_budget() {
         let over = web.cluster("orders").runtime.retries_over_budget.load(Ordering::Relaxed);
         assert!(over > 0, "none was over the budget: {retry}");
     }
+}
+
+#[tokio::test]
+async fn a_storm_of_retries_and_hedges_stays_within_the_budget() {
+    const REQUESTS: usize = 400;
+    // Every app takes its time and then fails, and everything may be repeated and hedged.
+    let failing = async || {
+        HttpApp::start(async |request| {
+            body::drain(request.into_body()).await?;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            Ok(super::failing(503))
+        })
+        .await
+    };
+    let (mesh, apps) = (TestMesh::new(), [failing().await, failing().await, failing().await]);
+    let mut sidecars = Vec::new();
+    for app in &apps {
+        sidecars.push(mesh.callee("orders", app.address(), "").await);
+    }
+    let addresses: Vec<_> = sidecars.iter().map(Sidecar::address).collect();
+    let retry = "max_retries: 10, methods: any, hedge: 5ms, backoff_base: 1ms, budget_min_per_second: 2";
+    let web = mesh.caller(&addresses, &format!("retry: {{{retry}}}")).await;
+    let started = Instant::now();
+    let mut callers = tokio::task::JoinSet::new();
+    for _ in 0..16 {
+        let address = web.address();
+        callers.spawn(async move {
+            for round in 0..REQUESTS / 16 {
+                let method = if round % 2 == 0 { Method::GET } else { Method::POST };
+                let (status, text) = call(address, method).await;
+                assert_eq!((status.as_u16(), text.as_str()), (503, "the app's own words"));
+            }
+        });
+    }
+    while let Some(done) = callers.join_next().await {
+        done.unwrap();
+    }
+    let seconds = (started.elapsed() + Duration::from_secs(2)).as_secs() as usize;
+    assert!(seconds < 10, "the window has moved on; this machine is too slow for the sum below");
+    let extra = apps.iter().map(HttpApp::count).sum::<usize>() - REQUESTS;
+    let allowed = REQUESTS / 5 + 2 * seconds;
+    let cluster = web.cluster("orders");
+    let hedges = cluster.runtime.repeats.hedges.load(Ordering::Relaxed);
+    assert!(extra <= allowed, "{extra} extra requests, {allowed} allowed");
+    assert!(extra >= REQUESTS / 5 * 8 / 10, "{extra} extra requests of {allowed}");
+    // One that was cancelled early may not have come to its app.
+    assert!(web.retries() + hedges >= extra as u64 && web.retries() + hedges <= allowed as u64);
+    assert!(hedges > 0 && cluster.runtime.retries_over_budget.load(Ordering::Relaxed) > 0);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The calling app: requests at random times, each with what became of it.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, Mutex},
     time::Duration,
@@ -29,6 +30,18 @@ const POST_EVERY: u32 = 4;
 /// Largest body, in bytes: over some frames, within what is kept for a repetition.
 const MAX_BODY_BYTES: usize = 40_000;
 
+/// How requests go on, for whoever watches.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// When each was made, in order of time.
+    pub(super) begun: Vec<Duration>,
+    /// Those whose answer's head has not come, by their number, and since when.
+    pub(super) waiting: BTreeMap<u32, Duration>,
+}
+
+/// Clones share it.
+pub(super) type Watched = Arc<Mutex<Progress>>;
+
 /// How requests come in.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Load {
@@ -43,6 +56,10 @@ pub(super) struct Load {
 pub(super) struct Call {
     pub(super) number: u32,
     pub(super) method: Method,
+    /// When it was made, from the start of the simulation.
+    pub(super) began: Duration,
+    /// When it ended.
+    pub(super) ended: Duration,
     pub(super) end: End,
 }
 
@@ -71,7 +88,7 @@ pub(super) enum End {
 
 impl Load {
     /// Makes all requests and waits for what becomes of them.
-    pub(super) async fn run(self, seed: u64, log: Log) -> turmoil::Result<Vec<Call>> {
+    pub(super) async fn run(self, seed: u64, log: Log, progress: Watched) -> turmoil::Result<Vec<Call>> {
         let stream = TcpStream::connect(OUTBOUND).await?;
         let (sender, driver) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
         let mut tasks = JoinSet::new();
@@ -90,10 +107,11 @@ impl Load {
                 () = tokio::time::sleep(gap) => {}
             }
             let (sender, log, calls) = (sender.clone(), log.clone(), Arc::clone(&calls));
+            let progress = Arc::clone(&progress);
             let method = if rng.u32(0..POST_EVERY) == 0 { Method::POST } else { Method::GET };
             let body = Bytes::from(vec![rng.u8(..); rng.usize(0..MAX_BODY_BYTES)]);
             tasks.spawn(async move {
-                let call = call(sender, number, method, body).await;
+                let call = call(sender, number, (method, body), progress).await;
                 log.write(&call);
                 calls.lock().unwrap().push(call);
             });
@@ -107,12 +125,35 @@ impl Load {
     }
 }
 
-async fn call(sender: SendRequest<Full<Bytes>>, number: u32, method: Method, body: Bytes) -> Call {
-    let end = tokio::time::timeout(PATIENCE, exchange(sender, number, &method, body)).await;
-    Call { number, method, end: end.unwrap_or(End::Lost) }
+async fn call(
+    sender: SendRequest<Full<Bytes>>,
+    number: u32,
+    (method, body): (Method, Bytes),
+    progress: Watched,
+) -> Call {
+    let began = elapsed();
+    {
+        let mut progress = progress.lock().unwrap();
+        progress.begun.push(began);
+        progress.waiting.insert(number, began);
+    }
+    let exchange = exchange(sender, number, (&method, body), &progress);
+    let end = tokio::time::timeout(PATIENCE, exchange).await.unwrap_or(End::Lost);
+    progress.lock().unwrap().waiting.remove(&number);
+    Call { number, method, began, ended: elapsed(), end }
 }
 
-async fn exchange(mut sender: SendRequest<Full<Bytes>>, number: u32, method: &Method, body: Bytes) -> End {
+/// Since the start of the simulation.
+fn elapsed() -> Duration {
+    turmoil::sim_elapsed().expect("requests are made within the simulation")
+}
+
+async fn exchange(
+    mut sender: SendRequest<Full<Bytes>>,
+    number: u32,
+    (method, body): (&Method, Bytes),
+    progress: &Watched,
+) -> End {
     let request = Request::builder()
         .method(method)
         .uri("http://orders/")
@@ -123,6 +164,7 @@ async fn exchange(mut sender: SendRequest<Full<Bytes>>, number: u32, method: &Me
         Ok(response) => response,
         Err(error) => return End::Failed(error.to_string()),
     };
+    progress.lock().unwrap().waiting.remove(&number);
     let status = response.status();
     let replica = response.headers().get(REPLICA).map(|name| name.to_str().unwrap().to_owned());
     let replica = replica.unwrap_or_default();

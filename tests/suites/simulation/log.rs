@@ -25,10 +25,16 @@ pub(super) struct Log(Arc<Mutex<Lines>>);
 #[derive(Debug, Default)]
 struct Lines {
     now: Duration,
+    is_printed: bool,
     lines: Vec<String>,
 }
 
 impl Log {
+    /// A log whose lines are printed as they come, if somebody wants to see them: a run may not come to its end.
+    pub(super) fn new(is_printed: bool) -> Self {
+        Self(Arc::new(Mutex::new(Lines { is_printed, ..Lines::default() })))
+    }
+
     /// Sets the time of the lines to come. Not read from the host's clock: there is none while a host crashes, and
     /// what is dropped then writes lines too.
     pub(super) fn set_time(&self, now: Duration) {
@@ -39,6 +45,9 @@ impl Log {
     pub(super) fn write(&self, line: impl fmt::Display) {
         let mut lines = self.0.lock().unwrap();
         let line = format!("{:>6} ms {line}", lines.now.as_millis());
+        if lines.is_printed {
+            println!("{line}");
+        }
         lines.lines.push(line);
     }
 

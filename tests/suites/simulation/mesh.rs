@@ -7,7 +7,7 @@
 use std::{
     net::SocketAddr,
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -17,20 +17,21 @@ use outrider::{
     clock::Clock,
     config,
     identity::fixed::FixedHandle,
-    model::{ClusterName, Endpoint, EndpointSettings, Settings},
+    model::{Cluster, ClusterName, Endpoint, EndpointSettings, Settings},
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use turmoil::Sim;
 
 use super::{
     faults::{Change, Fault},
     identities::{self, TRUST_DOMAIN, epoch, spiffe_id},
-    load::{Call, Load},
+    load::{Call, Load, Progress, Watched},
     log::Log,
     names::{NameChange, Names, TTL},
     net::SimNet,
     reloads,
-    service::{self, Seen},
+    service::{self, Mood, Seen, Service},
+    watch::Watch,
 };
 
 /// The called replicas, by host name.
@@ -59,18 +60,32 @@ pub(super) struct Plan {
     pub(super) changes: Vec<Change>,
     /// If the caller finds the replicas by name: what the DNS says and when, in order of time.
     pub(super) names: Option<Vec<NameChange>>,
-    /// The caller's `retry:` section, in YAML.
-    pub(super) retry: &'static str,
+    /// What the caller's configuration says of requests to the replicas, in YAML.
+    pub(super) policy: String,
+    /// Requests are answered within this; `None`: whenever.
+    pub(super) timeout: Option<Duration>,
+    /// Whether the log is printed as it comes.
+    pub(super) is_printed: bool,
     /// How long the mesh runs on after the last answer, at least.
     pub(super) idle: Duration,
     /// How often every sidecar gets another configuration; `None`: never.
     pub(super) reload_every: Option<Duration>,
 }
 
+impl Plan {
+    fn policy(&self) -> String {
+        let timeout =
+            self.timeout.map_or_else(|| "none".to_owned(), |limit| format!("{}ms", limit.as_millis()));
+        format!("request_timeout: {timeout}, {}", self.policy)
+    }
+}
+
 /// What a run left behind.
 pub(super) struct Outcome {
     /// What went wrong.
     pub(super) changes: Vec<Change>,
+    /// Requests had to be answered within this.
+    pub(super) timeout: Option<Duration>,
     /// Every request.
     pub(super) calls: Vec<Call>,
     /// How often the apps saw each.
@@ -79,6 +94,8 @@ pub(super) struct Outcome {
     pub(super) web: App,
     /// The replicas' sidecars: of each host the last that was started.
     pub(super) replicas: Vec<App>,
+    /// Where the replicas are.
+    pub(super) addresses: Vec<SocketAddr>,
     /// Every endpoint that the caller's sidecar ever knew.
     pub(super) endpoints: Vec<Arc<Endpoint>>,
     /// The log of decisions.
@@ -91,6 +108,9 @@ struct Shared {
     log: Log,
     seen: Seen,
     names: Names,
+    /// How the replicas' apps are.
+    moods: Arc<[watch::Sender<Mood>; REPLICAS.len()]>,
+    progress: Watched,
     /// The sidecar of each host, and what tells the host to stop in good order.
     apps: Arc<Mutex<IndexMap<&'static str, (App, Arc<Notify>)>>>,
     calls: Arc<Mutex<Vec<Call>>>,
@@ -105,7 +125,7 @@ impl Shared {
 }
 
 /// A mesh that is running.
-struct Mesh {
+pub(super) struct Mesh {
     sim: Sim<'static>,
     shared: Shared,
     addresses: Vec<SocketAddr>,
@@ -119,6 +139,7 @@ pub(super) fn run(plan: &Plan) -> Outcome {
     let _listening = mesh.shared.log.listen();
     let mut changes = plan.changes.iter().peekable();
     let mut names = plan.names.iter().flatten().peekable();
+    let mut watch = Watch::default();
     loop {
         mesh.shared.log.set_time(mesh.sim.elapsed());
         while let Some(change) = changes.next_if(|change| change.at <= mesh.sim.elapsed()) {
@@ -129,6 +150,7 @@ pub(super) fn run(plan: &Plan) -> Outcome {
             mesh.shared.names.set_says(change.says);
         }
         mesh.note_endpoints();
+        watch.look(plan, &mesh);
         if mesh.sim.step().unwrap_or_else(|error| panic!("a host ended: {error}")) {
             break;
         }
@@ -147,11 +169,12 @@ impl Mesh {
             .max_message_latency(LATENCY)
             .tcp_capacity(1024)
             .build();
-        let shared = Shared { names: Names::new(plan.seed), ..Shared::default() };
+        let (log, names) = (Log::new(plan.is_printed), Names::new(plan.seed));
+        let shared = Shared { log, names, ..Shared::default() };
         let mut seeds = fastrand::Rng::with_seed(plan.seed);
-        for name in REPLICAS {
+        for (index, name) in REPLICAS.into_iter().enumerate() {
             let (shared, seed, every) = (shared.clone(), seeds.u64(..), plan.reload_every);
-            sim.host(name, move || replica(name, seed, every, shared.clone()));
+            sim.host(name, move || replica(index, seed, every, shared.clone()));
         }
         let addresses = REPLICAS.map(|name| SocketAddr::new(sim.lookup(name), INBOUND_PORT)).to_vec();
         let is_listed = [true; REPLICAS.len()];
@@ -168,6 +191,8 @@ impl Mesh {
         match (change.fault, change.begins) {
             (Fault::Partition, true) => self.sim.partition(WEB, replica),
             (Fault::Partition, false) => self.sim.repair(WEB, replica),
+            (Fault::Deaf, true) => self.sim.partition_oneway(replica, WEB),
+            (Fault::Deaf, false) => self.sim.repair_oneway(replica, WEB),
             (Fault::Silence, true) => self.sim.hold(WEB, replica),
             (Fault::Silence, false) => self.sim.release(WEB, replica),
             (Fault::SlowLink(latency), true) => self.sim.set_link_latency(WEB, replica, latency),
@@ -184,6 +209,14 @@ impl Mesh {
             }
             (Fault::Drain, true) => self.shared.stop(replica),
             (Fault::Drain, false) => self.sim.bounce(replica),
+            (Fault::Stall, true) => self.set_mood(change, Mood::Stalled),
+            (Fault::SlowApp(more), true) => self.set_mood(change, Mood::Slow(more)),
+            (Fault::Errors(percent, status), true) => {
+                self.set_mood(change, Mood::Failing(percent, status));
+            }
+            (Fault::Stall | Fault::SlowApp(_) | Fault::Errors(..), false) => {
+                self.set_mood(change, Mood::Well);
+            }
             (Fault::Withdrawal, begins) => {
                 self.is_listed[change.replica] = !begins;
                 self.list();
@@ -191,22 +224,39 @@ impl Mesh {
         }
     }
 
+    fn set_mood(&self, change: Change, mood: Mood) {
+        self.shared.moods[change.replica].send_replace(mood);
+    }
+
     /// Tells discovery of the listed replicas.
     fn list(&self) {
         let ids = Arc::from([spiffe_id("orders").parse().unwrap()]);
         let listed = self.addresses.iter().zip(self.is_listed).filter(|(_, is_listed)| *is_listed);
-        let endpoints: Vec<EndpointSettings> = listed
-            .map(|(address, _)| EndpointSettings { address: *address, spiffe_ids: Arc::clone(&ids) })
-            .collect();
+        let endpoints: Vec<EndpointSettings> =
+            listed.map(|(address, _)| EndpointSettings::new(*address, Arc::clone(&ids))).collect();
         self.shared.names.set(&ClusterName::new("orders"), &endpoints);
+    }
+
+    /// Since the start of the simulation.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.sim.elapsed()
+    }
+
+    /// How the caller's requests go on.
+    pub(super) fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.shared.progress.lock().unwrap()
+    }
+
+    /// The replicas, as the caller's sidecar knows them just now; `None`: it is not up.
+    pub(super) fn orders(&self) -> Option<Arc<Cluster>> {
+        let apps = self.shared.apps.lock().unwrap();
+        let snapshot = apps.get(WEB)?.0.snapshots.load();
+        snapshot.cluster(&ClusterName::new("orders")).cloned()
     }
 
     /// Remembers the endpoints that the caller knows just now.
     fn note_endpoints(&mut self) {
-        let apps = self.shared.apps.lock().unwrap();
-        let Some((web, _)) = apps.get(WEB) else { return };
-        let snapshot = web.snapshots.load();
-        let Some(orders) = snapshot.cluster(&ClusterName::new("orders")) else { return };
+        let Some(orders) = self.orders() else { return };
         for endpoint in &orders.endpoints {
             if !self.endpoints.iter().any(|known| Arc::ptr_eq(known, endpoint)) {
                 self.endpoints.push(Arc::clone(endpoint));
@@ -220,10 +270,12 @@ impl Mesh {
         let calls = std::mem::take(&mut *self.shared.calls.lock().unwrap());
         Outcome {
             changes: plan.changes.clone(),
+            timeout: plan.timeout,
             calls,
             seen: Arc::clone(&self.shared.seen),
             web,
             replicas: apps.into_values().map(|(app, _)| app).collect(),
+            addresses: self.addresses,
             endpoints: self.endpoints,
             log: self.shared.log.lines(),
         }
@@ -238,10 +290,10 @@ async fn web(seed: u64, plan: Plan, shared: Shared) -> turmoil::Result {
             TTL.as_millis()
         ),
     };
-    let settings = |variant| settings(WEB, &reloads::outbound(&source, plan.retry, variant));
+    let settings = |variant| settings(WEB, &reloads::outbound(&source, &plan.policy(), variant));
     let running = sidecar(WEB, WEB, settings(0), seed, &shared).await?;
     let calls = async {
-        let calls = plan.load.run(seed, shared.log.clone()).await?;
+        let calls = plan.load.run(seed, shared.log.clone(), Arc::clone(&shared.progress)).await?;
         *shared.calls.lock().unwrap() = calls;
         tokio::time::sleep(plan.idle.max(SETTLE)).await;
         Ok(())
@@ -253,21 +305,20 @@ async fn web(seed: u64, plan: Plan, shared: Shared) -> turmoil::Result {
     }
 }
 
-async fn replica(
-    name: &'static str,
-    seed: u64,
-    reload_every: Option<Duration>,
-    shared: Shared,
-) -> turmoil::Result {
+async fn replica(index: usize, seed: u64, reload_every: Option<Duration>, shared: Shared) -> turmoil::Result {
+    let name = REPLICAS[index];
     let settings = |variant| settings("orders", &reloads::inbound(variant));
     let running = sidecar(name, "orders", settings(0), seed, &shared).await?;
+    let (seen, mood) = (Arc::clone(&shared.seen), shared.moods[index].subscribe());
+    let rng = Arc::new(Mutex::new(fastrand::Rng::with_seed(seed)));
+    let app = Service { name, seen, mood, rng };
     let stopped = async {
         running.stop.notified().await;
         running.app.drain().await;
     };
     tokio::select! {
         biased;
-        ended = service::serve(name, seed, Arc::clone(&shared.seen)) => ended,
+        ended = service::serve(app) => ended,
         () = stopped => Ok(()),
         () = reloads::keep_reloading(name, &running.app, reload_every, &shared.log, settings) => Ok(()),
     }

@@ -112,7 +112,9 @@ impl Sources for Names {
             EndpointSource::Dns(settings) => {
                 Box::new(DnsSource::new(settings.clone(), Arc::new(self.clone())))
             }
-            EndpointSource::Static(_) | EndpointSource::File { .. } => self.told.source(cluster),
+            EndpointSource::Static(_) | EndpointSource::File { .. } | EndpointSource::Controller(_) => {
+                self.told.source(cluster)
+            }
         }
     }
 }

@@ -6,8 +6,9 @@ use outrider::{app::App, model::Settings};
 
 use super::{identities::spiffe_id, load::OUTBOUND, log::Log, mesh::INBOUND_PORT, service::APP};
 
-/// The caller's listeners and clusters: variant 0 is what it starts with; `source` says where replicas are found. All lead to the same answers.
-pub(super) fn outbound(source: &str, retry: &str, variant: u32) -> String {
+/// The caller's listeners and clusters: variant 0 is what it starts with; `source` says where replicas are found, `policy`
+/// what holds for requests. All lead to the same answers.
+pub(super) fn outbound(source: &str, policy: &str, variant: u32) -> String {
     let (orders, users) = (spiffe_id("orders"), spiffe_id("users"));
     let more = if variant % 2 == 1 { ", {name: more, listen: '127.0.0.1:4341'}" } else { "" };
     let also = match variant % 3 {
@@ -21,7 +22,7 @@ pub(super) fn outbound(source: &str, retry: &str, variant: u32) -> String {
         "limits: {{header_count: {header_count}}}\n\
          outbound: [{{name: out, listen: '{OUTBOUND}'}}{more}]\n\
          clusters: [{{name: orders, {source}, spiffe_ids: ['{orders}'], connect_timeout: 500ms, \
-         pool_idle_timeout: {pool_idle}s, retry: {retry}}}{also}]\n"
+         pool_idle_timeout: {pool_idle}s, {policy}}}{also}]\n"
     )
 }
 

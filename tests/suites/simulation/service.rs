@@ -16,7 +16,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
 };
-use tokio::task::JoinSet;
+use tokio::{sync::watch, task::JoinSet};
 use turmoil::net::TcpListener;
 
 use super::load::NUMBER;
@@ -31,15 +31,41 @@ const MAX_WORK_MS: u64 = 20;
 /// How often the apps of all replicas together have seen each request, by its number.
 pub(super) type Seen = Arc<Mutex<BTreeMap<u32, u32>>>;
 
+/// How an app is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Mood {
+    /// As it should be.
+    #[default]
+    Well,
+    /// It takes requests and answers none, until it is in another mood.
+    Stalled,
+    /// It takes so much longer.
+    Slow(Duration),
+    /// It answers so many percent of requests with this status.
+    Failing(u32, u16),
+}
+
+/// The app of one replica.
+#[derive(Clone)]
+pub(super) struct Service {
+    /// Who it says it is.
+    pub(super) name: &'static str,
+    /// What it was asked.
+    pub(super) seen: Seen,
+    /// How it is.
+    pub(super) mood: watch::Receiver<Mood>,
+    /// Its chances.
+    pub(super) rng: Arc<Mutex<fastrand::Rng>>,
+}
+
 /// Serves for ever.
-pub(super) async fn serve(name: &'static str, seed: u64, seen: Seen) -> turmoil::Result {
+pub(super) async fn serve(app: Service) -> turmoil::Result {
     let listener = TcpListener::bind(APP).await?;
-    let rng = Arc::new(Mutex::new(fastrand::Rng::with_seed(seed)));
     let mut connections = JoinSet::new();
     loop {
         let (stream, _peer) = listener.accept().await?;
-        let (seen, rng) = (Arc::clone(&seen), Arc::clone(&rng));
-        let service = service_fn(move |request| answer(name, Arc::clone(&seen), Arc::clone(&rng), request));
+        let app = app.clone();
+        let service = service_fn(move |request| answer(app.clone(), request));
         connections.spawn(async move {
             // A connection that breaks is the caller's affair.
             drop(
@@ -52,16 +78,30 @@ pub(super) async fn serve(name: &'static str, seed: u64, seen: Seen) -> turmoil:
     }
 }
 
-async fn answer(
-    name: &'static str,
-    seen: Seen,
-    rng: Arc<Mutex<fastrand::Rng>>,
-    request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(mut app: Service, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let number: u32 = request.headers()[NUMBER].to_str().unwrap().parse().unwrap();
-    *seen.lock().unwrap().entry(number).or_default() += 1;
+    *app.seen.lock().unwrap().entry(number).or_default() += 1;
     let asked = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-    let work = rng.lock().unwrap().u64(1..=MAX_WORK_MS);
-    tokio::time::sleep(Duration::from_millis(work)).await;
-    Ok(Response::builder().header(REPLICA, name).body(Full::new(asked)).unwrap())
+    let (work, chance) = {
+        let mut rng = app.rng.lock().unwrap();
+        (Duration::from_millis(rng.u64(1..=MAX_WORK_MS)), rng.u32(0..100))
+    };
+    let mood = *app.mood.borrow();
+    let more = if let Mood::Slow(more) = mood { more } else { Duration::ZERO };
+    tokio::time::sleep(work + more).await;
+    // One that was stopped goes on where it was.
+    app.mood.wait_for(|mood| *mood != Mood::Stalled).await.expect("the mesh outlives its apps");
+    let response = Response::builder().header(REPLICA, app.name);
+    let fails_with = if let Mood::Failing(percent, status) = mood
+        && chance < percent
+    {
+        Some(status)
+    } else {
+        None
+    };
+    Ok(match fails_with {
+        Some(status) => response.status(status).body(Full::default()),
+        None => response.body(Full::new(asked)),
+    }
+    .unwrap())
 }

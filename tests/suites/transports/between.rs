@@ -1,5 +1,7 @@
 //! Between sidecars: which protocol, and an app's own TLS inside.
 
+use std::sync::atomic::Ordering;
+
 use http::{HeaderValue, Method, StatusCode, Version};
 use http_body_util::BodyExt;
 use rustls::pki_types::ServerName;
@@ -14,7 +16,7 @@ use crate::harness::{
     Client, HttpApp,
     app::nobody,
     client::{field, request},
-    soon,
+    eventually, soon,
 };
 
 /// What the newest handshake with `orders` agreed on.
@@ -38,7 +40,7 @@ async fn http1_between_sidecars_carries_what_http2_does() {
     assert_eq!(alpn(&web), "outrider-h1/1");
     assert!(app.seen().iter().all(|seen| seen.version == Version::HTTP_11));
     assert!(app.seen().iter().all(|seen| seen.header("x-outrider-attempt").is_none()));
-    assert_eq!(orders.listener("in").accepted.load(std::sync::atomic::Ordering::Relaxed), 1, "it is kept");
+    assert_eq!(orders.listener("in").accepted.load(Ordering::Relaxed), 1, "it is kept");
 }
 
 #[tokio::test]
@@ -114,11 +116,10 @@ async fn an_apps_own_tls_passes_untouched_inside_the_mesh() {
             answer.starts_with("HTTP/1.1 200") && answer.contains("seen-sni: api.web.example"),
             "{answer}"
         );
+        drop(stream);
+        let in_flight = &web.cluster("orders").runtime.in_flight;
+        eventually("the stream is over", || in_flight.load(Ordering::Relaxed) == 0).await;
     }
     assert_eq!(alpn(&web), "outrider-tcp/1");
-    assert_eq!(
-        orders.listener("in").accepted.load(std::sync::atomic::Ordering::Relaxed),
-        1,
-        "and it is pooled"
-    );
+    assert_eq!(orders.listener("in").accepted.load(Ordering::Relaxed), 1, "and it is pooled");
 }

@@ -1,7 +1,8 @@
 //! From a proof and a request to a certificate: the steps, in order.
 //!
-//! Blocks on the disk, so the server runs it on a thread that may block.
+//! Blocks on the disk or on the API server, so the server runs it on a thread that may block.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -12,6 +13,7 @@ use super::csr::Csr;
 use super::issue::{self, LeafContent, MAX_VALIDITY, ServerSan, SignedLeaf};
 use super::log::{Entry, ProofKind};
 use super::refusal::Refusal;
+use super::review::{Pod, Reviewed};
 use super::state::CaState;
 use super::tokens::Grant;
 use crate::certificate::sha256;
@@ -50,6 +52,8 @@ impl Validity {
 pub(super) enum Proof {
     Token(Credential),
     Svid(Peer),
+    /// A service account's token, reviewed just now.
+    Reviewed(Reviewed),
     /// Who runs the command line has the root's key anyway.
     Operator(SpiffeId),
 }
@@ -61,7 +65,13 @@ pub(super) struct Wish {
     pub(super) csr_pem: String,
     pub(super) validity: Duration,
     pub(super) bundle_sequence: u64,
+    /// Further names of some workloads.
+    pub(super) names: Arc<NamesOf>,
 }
+
+/// DNS names and addresses that certificates of some IDs hold beside the ID,
+/// by the operator's will.
+pub type NamesOf = BTreeMap<SpiffeId, Vec<ServerSan>>;
 
 /// A certificate that may leave the CA.
 #[derive(Debug)]
@@ -78,6 +88,7 @@ struct Proven {
     id: SpiffeId,
     kind: ProofKind,
     grant: Option<Grant>,
+    pod: Option<Pod>,
 }
 
 /// Issues one certificate.
@@ -92,10 +103,11 @@ pub(super) fn issue(state: &Arc<CaState>, wish: &Wish, now: SystemTime) -> Resul
     if let Some(grant) = &proven.grant {
         state.tokens().use_up(grant)?;
     }
-    let content =
-        LeafContent { id: &proven.id, public_key: &csr.public_key, validity: wish.validity, names: &[] };
+    let names = wish.names.get(&proven.id).map_or(&[][..], Vec::as_slice);
+    let content = LeafContent { id: &proven.id, public_key: &csr.public_key, validity: wish.validity, names };
     let record = Record {
         kind: proven.kind,
+        pod: proven.pod,
         token: proven.grant.as_ref().map(|grant| grant.id),
         key_sha256: csr.spki_sha256,
         bundle_sequence: wish.bundle_sequence,
@@ -121,6 +133,7 @@ pub(super) fn issue_own<K: PublicKeyData>(
     let id = ca_spiffe_id(state.trust_domain());
     let record = Record {
         kind: ProofKind::CaItself,
+        pod: None,
         token: None,
         key_sha256: sha256(&public_key.subject_public_key_info()),
         bundle_sequence: state.bundle().sequence(),
@@ -129,15 +142,19 @@ pub(super) fn issue_own<K: PublicKeyData>(
 }
 
 fn prove(state: &CaState, proof: &Proof, now: SystemTime) -> Result<Proven, Refusal> {
+    let of = |id: &SpiffeId, kind| Proven { id: id.clone(), kind, grant: None, pod: None };
     let proven = match proof {
         Proof::Token(credential) => {
             let grant = state.tokens().check(credential, now)?;
-            Proven { id: grant.spiffe_id.clone(), kind: ProofKind::JoinToken, grant: Some(grant) }
+            Proven { grant: Some(grant.clone()), ..of(&grant.spiffe_id, ProofKind::JoinToken) }
+        }
+        Proof::Reviewed(reviewed) => {
+            Proven { pod: reviewed.pod.clone(), ..of(&reviewed.id, ProofKind::ServiceAccount) }
         }
         // The handshake has checked it; it may have run out since.
         Proof::Svid(peer) if now > peer.not_after() => return Err(Refusal::SvidExpired(peer.id().clone())),
-        Proof::Svid(peer) => Proven { id: peer.id().clone(), kind: ProofKind::Svid, grant: None },
-        Proof::Operator(id) => Proven { id: id.clone(), kind: ProofKind::Operator, grant: None },
+        Proof::Svid(peer) => of(peer.id(), ProofKind::Svid),
+        Proof::Operator(id) => of(id, ProofKind::Operator),
     };
     check_id(state, &proven.id)?;
     Ok(proven)
@@ -158,6 +175,7 @@ pub(super) fn check_id(state: &CaState, id: &SpiffeId) -> Result<(), Refusal> {
 /// What the log tells beside the certificate.
 struct Record {
     kind: ProofKind,
+    pod: Option<Pod>,
     token: Option<TokenId>,
     key_sha256: [u8; 32],
     bundle_sequence: u64,
@@ -176,12 +194,13 @@ fn sign_and_log<K: PublicKeyData>(
         spiffe_id: content.id,
         proof: record.kind,
         token_id: record.token.map(|id| id.to_string()),
+        pod: record.pod.as_ref(),
         not_after: issue::rfc3339(signed.not_after),
         key_sha256: hex(&record.key_sha256),
         bundle_sequence: record.bundle_sequence,
     };
     let log = state.log();
-    log.append(&entry).map_err(|source| Refusal::Log { place: log.place().display().to_string(), source })?;
+    log.append(&entry).map_err(|source| Refusal::Log { place: log.place().to_string(), source })?;
     Ok(signed)
 }
 

@@ -38,7 +38,13 @@ impl Fixture {
     }
 
     fn issue(&self, proof: Proof, csr_pem: &str) -> Result<Issued, Refusal> {
-        let wish = Wish { proof, csr_pem: csr_pem.to_owned(), validity: hours(24), bundle_sequence: 1 };
+        self.issue_with(proof, csr_pem, NamesOf::new())
+    }
+
+    fn issue_with(&self, proof: Proof, csr_pem: &str, names: NamesOf) -> Result<Issued, Refusal> {
+        let names = Arc::new(names);
+        let wish =
+            Wish { proof, csr_pem: csr_pem.to_owned(), validity: hours(24), bundle_sequence: 1, names };
         issue(&self.state, &wish, now())
     }
 
@@ -129,8 +135,13 @@ fn an_svid_renews_its_own_id_alone() {
     let other = ca.issue(Proof::Svid(peer.clone()), &csr_for("spiffe://example.org/admin")).unwrap_err();
     assert_eq!(other.code(), Code::PermissionDenied);
     // It has run out while its connection was open.
-    let wish =
-        Wish { proof: Proof::Svid(peer), csr_pem: csr_for(ID), validity: hours(1), bundle_sequence: 0 };
+    let wish = Wish {
+        proof: Proof::Svid(peer),
+        csr_pem: csr_for(ID),
+        validity: hours(1),
+        bundle_sequence: 0,
+        names: Arc::default(),
+    };
     let late = issue(&ca.state, &wish, now() + hours(25)).unwrap_err();
     assert_eq!((late.code(), late.reason()), (Code::Unauthenticated, "svid_expired"));
 }
@@ -187,6 +198,7 @@ fn no_leaf_outlives_the_root() {
         csr_pem: csr_for(ID),
         validity,
         bundle_sequence: 0,
+        names: Arc::default(),
     };
     let issued = issue(&ca.state, &wish(hours(24)), now() + hours(990)).unwrap();
     assert_eq!(issued.not_after, ca.state.root_not_after());
@@ -205,4 +217,32 @@ fn lifetimes_are_kept_within_their_bounds() {
     assert_eq!(bounds.of(Some(Duration::from_secs(1))), hours(1));
     assert_eq!(bounds.of(Some(hours(1000))), hours(48));
     assert_eq!(Validity { max: hours(100_000), ..bounds }.of(Some(Duration::MAX)), MAX_VALIDITY);
+}
+
+#[test]
+fn further_names_are_for_the_ids_that_have_them() {
+    let ca = fixture();
+    let names = NamesOf::from([(id(ID), vec![ServerSan::Dns("injector.mesh.svc".to_owned())])]);
+    for (who, expected) in [(ID, true), ("spiffe://example.org/other", false)] {
+        let issued = ca.issue_with(with(&ca.token(who)), &csr_for(who), names.clone()).unwrap();
+        let text =
+            format!("{:?}", parse(&issued.leaf).unwrap().subject_alternative_name().unwrap().unwrap().value);
+        assert_eq!(text.contains("injector.mesh.svc"), expected, "{text}");
+    }
+}
+
+#[test]
+fn a_reviewed_token_names_the_workload_and_the_log_its_pod() {
+    let ca = fixture();
+    let pod = Pod { pod: "cart-1".to_owned(), pod_uid: "123".to_owned() };
+    let reviewed = Reviewed { id: id(ID), pod: Some(pod) };
+    let issued = ca.issue(Proof::Reviewed(reviewed), &csr_for(ID)).unwrap();
+    assert_eq!(issued.id, id(ID));
+    let line = ca.log().pop().unwrap();
+    assert_eq!(
+        (&line["proof"], &line["pod"], &line["pod_uid"]),
+        (&"service_account".into(), &"cart-1".into(), &"123".into())
+    );
+    let other = Reviewed { id: id("spiffe://other.org/ns/shop/sa/cart"), pod: None };
+    assert_eq!(ca.issue(Proof::Reviewed(other), &csr_for(ID)).unwrap_err().code(), Code::PermissionDenied);
 }

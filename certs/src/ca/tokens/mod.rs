@@ -1,15 +1,11 @@
-//! Join tokens on disk: one file each, used up by a rename.
+//! Join tokens: each is an object of its own, kept until it is used up.
 //!
-//! ```text
-//! tokens/<id>.json    good, until it expires
-//! tokens/<id>.used    used up; kept for a day so that a second use is named
-//! ```
-//!
-//! Only SHA-256 of the secret is stored. Using a token up is one rename, of
-//! which only one of two attempts can succeed, flushed to disk before anything
-//! is signed: after a crash a used token is still used.
+//! Only SHA-256 of the secret is stored. Of two attempts to use a token up one
+//! succeeds, wherever they are made, and that is settled before anything is
+//! signed. Where they are kept: a folder ([`folder`]), or Secrets of Kubernetes.
 
-use std::fs;
+pub(super) mod folder;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -17,20 +13,14 @@ use std::time::{Duration, SystemTime};
 use aws_lc_rs::constant_time;
 use serde::{Deserialize, Serialize};
 
-use crate::files;
 use crate::join_token::{Credential, TokenId};
 use crate::spiffe_id::SpiffeId;
 
-/// Most tokens, good and used, in the folder.
+/// Most tokens, good and used, at a time.
 pub(super) const MAX_TOKENS: usize = 10_000;
 /// How long a used or expired token's file stays, so that whoever comes with
 /// it is told what is wrong with it.
 const KEPT: Duration = Duration::from_secs(24 * 3600);
-/// Largest token file that is read.
-const MAX_FILE_BYTES: u64 = 8 * 1024;
-/// Endings of the files of good and of used tokens.
-const GOOD: &str = "json";
-const USED: &str = "used";
 
 /// Why a token is not taken.
 #[derive(Debug, thiserror::Error)]
@@ -58,138 +48,79 @@ pub(super) enum Error {
         /// What the operating system said.
         source: io::Error,
     },
+    /// The API server did not do what was asked of it.
+    #[cfg(feature = "kubernetes")]
+    #[error("{0}")]
+    Api(String),
 }
 
 /// What a good token proves.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Grant {
     pub(super) id: TokenId,
     pub(super) spiffe_id: SpiffeId,
+    /// UID and version of the object it was read from, where it is one.
+    pub(super) version: Option<(String, String)>,
 }
 
-/// A token's file.
+/// What is stored of a token.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TokenFile {
+pub(super) struct StoredToken {
     spiffe_id: SpiffeId,
     secret_sha256: [u8; 32],
     /// Whole seconds since 1970.
     expires_at: u64,
 }
 
-/// The folder of tokens.
-#[derive(Debug)]
-pub(super) struct TokenStore {
-    folder: PathBuf,
-    /// Most files in it.
-    capacity: usize,
-}
-
-impl TokenStore {
-    pub(super) fn new(folder: PathBuf) -> Self {
-        Self { folder, capacity: MAX_TOKENS }
-    }
-
-    /// Stores a new token, after sweeping old ones.
-    pub(super) fn add(
-        &self,
-        credential: &Credential,
-        spiffe_id: &SpiffeId,
-        expires_at: SystemTime,
-        now: SystemTime,
-    ) -> Result<(), Error> {
-        if self.sweep(now)? >= self.capacity {
-            return Err(Error::TooMany);
-        }
-        let file = TokenFile {
+impl StoredToken {
+    pub(super) fn new(credential: &Credential, spiffe_id: &SpiffeId, expires_at: SystemTime) -> Self {
+        Self {
             spiffe_id: spiffe_id.clone(),
             secret_sha256: credential.secret_sha256(),
             expires_at: seconds(expires_at),
-        };
-        let place = self.place(credential.id(), GOOD);
-        let text = serde_json::to_vec(&file).map_err(|e| at(&place, io::Error::other(e)))?;
-        files::write_new(&place, &text).map_err(|source| at(&place, source))
+        }
     }
 
-    /// What a credential proves, without using it up.
-    pub(super) fn check(&self, credential: &Credential, now: SystemTime) -> Result<Grant, Error> {
-        let id = credential.id();
-        let good = self.read(&self.place(id, GOOD))?;
-        let is_used = good.is_none();
-        let file = match good {
-            Some(file) => file,
-            None => self.read(&self.place(id, USED))?.ok_or(Error::Unknown)?,
-        };
+    /// What `credential` proves with this, if it is the right one and in time.
+    pub(super) fn grant(
+        &self,
+        credential: &Credential,
+        is_used: bool,
+        now: SystemTime,
+    ) -> Result<Grant, Error> {
         let secret = credential.secret_sha256();
-        constant_time::verify_slices_are_equal(&secret, &file.secret_sha256).map_err(|_| Error::Unknown)?;
+        constant_time::verify_slices_are_equal(&secret, &self.secret_sha256).map_err(|_| Error::Unknown)?;
         if is_used {
             return Err(Error::Used);
         }
-        let expired = seconds(now).checked_sub(file.expires_at).map(Duration::from_secs);
+        let expired = seconds(now).checked_sub(self.expires_at).map(Duration::from_secs);
         match expired {
             Some(expired) => Err(Error::Expired { expired }),
-            None => Ok(Grant { id, spiffe_id: file.spiffe_id }),
+            None => Ok(Grant { id: credential.id(), spiffe_id: self.spiffe_id.clone(), version: None }),
         }
     }
 
-    /// Uses a token up. When this returns, it is used even after a crash.
-    pub(super) fn use_up(&self, grant: &Grant) -> Result<(), Error> {
-        let (good, used) = (self.place(grant.id, GOOD), self.place(grant.id, USED));
-        fs::rename(&good, &used).map_err(|source| {
-            // Another request with the same token was faster.
-            let is_gone = source.kind() == io::ErrorKind::NotFound;
-            if is_gone { Error::Used } else { at(&good, source) }
-        })?;
-        files::flush_folder(&self.folder).map_err(|source| at(&self.folder, source))
+    /// Whether it expired so long ago that nobody needs to be told.
+    pub(super) fn is_old(&self, now: SystemTime) -> bool {
+        seconds(now).saturating_sub(self.expires_at) > KEPT.as_secs()
     }
+}
 
-    /// Removes files of tokens that expired a day ago; returns how many files
-    /// are left.
-    pub(super) fn sweep(&self, now: SystemTime) -> Result<usize, Error> {
-        let entries = fs::read_dir(&self.folder).map_err(|source| at(&self.folder, source))?;
-        let mut left = 0;
-        for entry in entries {
-            let path = entry.map_err(|source| at(&self.folder, source))?.path();
-            let is_old = match self.read(&path) {
-                Ok(Some(file)) => seconds(now).saturating_sub(file.expires_at) > KEPT.as_secs(),
-                // Swept by another process in the meantime.
-                Ok(None) => continue,
-                // Not ours to judge; it counts, so that somebody looks.
-                Err(_) => false,
-            };
-            if is_old {
-                match fs::remove_file(&path) {
-                    Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(at(&path, source)),
-                    Ok(()) | Err(_) => {}
-                }
-            } else {
-                left += 1;
-            }
-        }
-        Ok(left)
-    }
+/// Where tokens are kept. Its functions may block: they are called where that
+/// is allowed.
+pub(super) trait TokenStore: Send + Sync {
+    /// Stores a new token, after sweeping old ones.
+    fn add(&self, credential: &Credential, token: &StoredToken, now: SystemTime) -> Result<(), Error>;
 
-    fn place(&self, id: TokenId, ending: &str) -> PathBuf {
-        // An ID prints as hexadecimal digits: no way out of the folder.
-        self.folder.join(format!("{id}.{ending}"))
-    }
+    /// What a credential proves, without using it up.
+    fn check(&self, credential: &Credential, now: SystemTime) -> Result<Grant, Error>;
 
-    fn read(&self, place: &Path) -> Result<Option<TokenFile>, Error> {
-        let missing = |source: io::Error| {
-            if source.kind() == io::ErrorKind::NotFound { Ok(None) } else { Err(at(place, source)) }
-        };
-        let size = match fs::metadata(place) {
-            Ok(found) => found.len(),
-            Err(source) => return missing(source),
-        };
-        if size > MAX_FILE_BYTES {
-            return Err(at(place, io::Error::other("too large for a token's file")));
-        }
-        match fs::read(place) {
-            Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|e| at(place, io::Error::other(e))),
-            Err(source) => missing(source),
-        }
-    }
+    /// Uses a token up, for good.
+    fn use_up(&self, grant: &Grant) -> Result<(), Error>;
+
+    /// Removes tokens that expired a day ago; returns how many are left.
+    fn sweep(&self, now: SystemTime) -> Result<usize, Error>;
 }
 
 fn seconds(time: SystemTime) -> u64 {
@@ -203,6 +134,3 @@ fn ago(time: Duration) -> humantime::FormattedDuration {
 fn at(place: &Path, source: io::Error) -> Error {
     Error::Io { place: place.to_owned(), source }
 }
-
-#[cfg(test)]
-mod tests;

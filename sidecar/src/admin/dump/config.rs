@@ -5,18 +5,31 @@ use std::{sync::Arc, time::Duration};
 use outrider_certs::SpiffeId;
 use serde_json::{Value, json};
 
-use super::time;
+use super::{
+    authorization::authorization,
+    controller::{controller, source},
+    federation::federation,
+    identity::identity,
+    limits, outlier,
+    probes::probe,
+    routes,
+    streams::{proxy_protocol, tcp_route, version},
+    telemetry::telemetry,
+    time,
+};
 use crate::{
     admin::State,
     model::{
-        ClusterSettings, EndpointSettings, Listener, ListenerKind,
-        cluster::{AppProtocol, Balance, EndpointSource},
-        dns::{DnsRecords, DnsSettings},
+        ClusterSettings, Listener, ListenerKind,
+        balance::{Affinity, AffinityBy, Balance},
+        cluster::AppProtocol,
         exceptions::exceptions,
+        health_check::{HealthCheck, Question},
         intercept::{InterceptSettings, Mode, Own, Unknown},
         listener::{Inbound, Protocol},
+        policy::{Hedge, Methods, RetryPolicy},
         reload::Report,
-        settings::{IdentitySource, MemoryBudget, Settings},
+        settings::{MemoryBudget, Settings},
         transport::{HttpVersion, PeerKind, Roots, Transport},
     },
 };
@@ -35,8 +48,14 @@ pub(in crate::admin) fn config(state: &State) -> Value {
             "report": report(&rejection.report),
         })),
         "bootstrap": bootstrap(settings),
+        "controller": settings.bootstrap.controller.as_deref().map(|asked| controller(state, asked)),
+        "telemetry": telemetry(&settings.telemetry),
+        "federation": settings.federation.iter().map(federation).collect::<Vec<_>>(),
+        "probes": settings.probes.iter().map(probe).collect::<Vec<_>>(),
         "listeners": settings.listeners.iter().map(|item| listener(item)).collect::<Vec<_>>(),
         "clusters": settings.clusters.iter().map(cluster).collect::<Vec<_>>(),
+        "tcp_routes": settings.tcp_routes.0.iter().map(tcp_route).collect::<Vec<_>>(),
+        "routes": settings.routes.routes.iter().map(routes::http_route).collect::<Vec<_>>(),
     })
 }
 
@@ -60,7 +79,7 @@ pub(in crate::admin) fn report(report: &Report) -> Value {
 }
 
 fn bootstrap(settings: &Settings) -> Value {
-    let Settings { bootstrap, drain, limits, .. } = settings;
+    let Settings { bootstrap, drain, limits, forwarded, .. } = settings;
     let tls = &bootstrap.tls;
     json!({
         "service": bootstrap.service,
@@ -77,6 +96,8 @@ fn bootstrap(settings: &Settings) -> Value {
             "listen": bootstrap.admin.listen.map(|address| address.to_string()),
         },
         "intercept": bootstrap.intercept.as_ref().map(|intercept| self::intercept(intercept, settings)),
+        "authorization": settings.authorization.as_deref().map(authorization),
+        "forwarded": { "client_cert": forwarded.client_cert.label() },
         "drain": {
             "idle_grace": duration(drain.idle_grace),
             "deadline": duration(drain.deadline),
@@ -92,6 +113,7 @@ fn bootstrap(settings: &Settings) -> Value {
             "handshake_timeout": duration(limits.handshake_timeout),
             "header_read_timeout": duration(limits.header_read_timeout),
             "idle_timeout": duration(limits.idle_timeout),
+            "max_connection_age": limits.connection_age.map(duration),
             "tcp_user_timeout": limits.tcp_user_timeout.map(duration),
             "stream_window": limits.stream_window_bytes,
             "memory": match limits.memory {
@@ -126,21 +148,6 @@ fn mode(mode: Mode) -> &'static str {
     }
 }
 
-fn identity(source: &IdentitySource) -> Value {
-    match source {
-        IdentitySource::Ca { address, join_token_file, validity } => json!({ "ca": {
-            "address": address,
-            "join_token_file": join_token_file,
-            "validity": duration(*validity),
-        }}),
-        IdentitySource::File { certificate, key, bundle } => json!({ "file": {
-            "certificate": certificate,
-            "key": key,
-            "bundle": bundle,
-        }}),
-    }
-}
-
 fn listener(listener: &Listener) -> Value {
     let kind = match &listener.kind {
         ListenerKind::OutboundHttp { default_cluster } => json!({ "outbound": {
@@ -163,7 +170,12 @@ fn listener(listener: &Listener) -> Value {
             "other_ports": inbound(&intercepted.others),
         }}),
     };
-    json!({ "name": &*listener.name, "listen": listener.address.to_string(), "kind": kind })
+    json!({
+        "name": &*listener.name,
+        "listen": listener.address.to_string(),
+        "kind": kind,
+        "proxy_protocol": listener.proxy_protocol.as_deref().map(proxy_protocol),
+    })
 }
 
 fn inbound(inbound: &Inbound) -> Value {
@@ -175,8 +187,12 @@ fn inbound(inbound: &Inbound) -> Value {
         "peer": peer(inbound.peer),
         "allow": ids(&inbound.allow),
         "plaintext_until": exceptions.plaintext_until.map(time),
+        "plaintext_from": exceptions.from.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "probes": exceptions.probes,
         "app_tls": if exceptions.app_tls { "passthrough" } else { "terminate" },
+        "proxy_protocol": inbound.proxy_protocol.as_deref().map(proxy_protocol),
+        "app_proxy_protocol": inbound.app_proxy_protocol.map(version),
+        "trusted_hops": exceptions.trusted_hops,
     })
 }
 
@@ -189,73 +205,97 @@ fn carried(protocol: Protocol) -> &'static str {
 }
 
 fn cluster(cluster: &Arc<ClusterSettings>) -> Value {
-    let source = match &cluster.source {
-        EndpointSource::Static(endpoints) => {
-            json!({ "endpoints": endpoints.iter().map(endpoint).collect::<Vec<_>>() })
-        }
-        EndpointSource::File { path, default_spiffe_ids } => {
-            json!({ "endpoints_file": path, "spiffe_ids": ids(default_spiffe_ids) })
-        }
-        EndpointSource::Dns(settings) => dns(settings),
-    };
     json!({
         "name": cluster.name.as_str(),
         "authorities": cluster.authorities,
         "addresses": cluster.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "protocol": carried(cluster.protocol),
-        "source": source,
+        "source": source(&cluster.source),
         "tls": cluster.transport.label(),
         "transport": transport(&cluster.transport),
         "balance": match cluster.balance {
             Balance::PeakEwma => "peak_ewma",
+            Balance::LeastRequest => "least_request",
             Balance::RoundRobin => "round_robin",
+            Balance::Random => "random",
+            Balance::Maglev => "maglev",
         },
+        "health_check": cluster.health_check.as_ref().map(health_check),
+        "affinity": cluster.balancing.affinity.as_ref().map(affinity),
+        "panic_percent": cluster.balancing.panic_percent,
+        "slow_start": cluster.balancing.slow_start.map(duration),
+        "zones": if cluster.balancing.prefers_zone { "prefer" } else { "ignore" },
         "connect_timeout": duration(cluster.timeouts.connect),
-        "request_timeout": cluster.timeouts.request.map(duration),
+        "queue_timeout": duration(cluster.timeouts.queue),
+        "request_timeout": cluster.policy.request_timeout.map(duration),
         "stream_idle_timeout": duration(cluster.timeouts.stream_idle),
         "half_open_timeout": cluster.timeouts.half_open.map(duration),
         "pool_idle_timeout": duration(cluster.timeouts.pool_idle),
         "max_connection_age": duration(cluster.timeouts.connection_age),
-        "retry": {
-            "max_retries": cluster.retry.max_retries,
-            "budget_ratio": cluster.retry.budget_ratio,
-            "budget_min_per_second": cluster.retry.budget_min_per_second,
-            "replay_bytes": cluster.retry.replay_bytes,
-            "backoff_base": duration(cluster.retry.backoff_base),
+        "retry": retry(&cluster.policy.retry),
+        "retry_budget": {
+            "ratio": cluster.retry_budget.ratio,
+            "min_per_second": cluster.retry_budget.min_per_second,
+            "max_active": cluster.retry_budget.max_active,
         },
+        "outlier_detection": outlier::settings(cluster.outlier.as_ref()),
         "max_requests": cluster.caps.max_requests,
         "max_connections": cluster.caps.max_connections,
         "max_pending": cluster.caps.max_pending,
+        "rate_limits": limits::configured(&cluster.policy),
+        "fault": limits::fault(&cluster.policy),
+        "routes": cluster.routes.iter().map(routes::route).collect::<Vec<_>>(),
     })
 }
 
-fn dns(dns: &DnsSettings) -> Value {
-    let port = match dns.records {
-        DnsRecords::Addresses { port, .. } => Some(port),
-        DnsRecords::Services => None,
+fn health_check(check: &HealthCheck) -> Value {
+    let (path, host, service) = match &check.question {
+        Question::Http { path, host } => (Some(path), Some(host), None),
+        Question::Grpc { service, host } => (None, Some(host), Some(service)),
+        Question::Tcp => (None, None, None),
     };
-    let resolver = &dns.resolver;
     json!({
-        "dns": {
-            "name": dns.name,
-            "record": dns.records.word(),
-            "port": port,
-            "min_ttl": duration(dns.min_ttl),
-            "max_ttl": duration(dns.max_ttl),
-            "empty_after": dns.empty_after.map(duration),
-            "resolver": {
-                "servers": resolver.servers.iter().map(ToString::to_string).collect::<Vec<_>>(),
-                "timeout": duration(resolver.timeout),
-                "attempts": resolver.attempts,
-                "start_timeout": duration(resolver.start_timeout),
-            },
-        },
-        "spiffe_ids": ids(&dns.spiffe_ids),
+        "protocol": check.question.label(),
+        "path": path,
+        "host": host,
+        "service": service,
+        "interval": duration(check.interval),
+        "timeout": duration(check.timeout),
+        "unhealthy_threshold": check.unhealthy_threshold,
+        "healthy_threshold": check.healthy_threshold,
     })
 }
 
-fn endpoint(endpoint: &EndpointSettings) -> Value {
-    json!({ "address": endpoint.address.to_string(), "spiffe_ids": ids(&endpoint.spiffe_ids) })
+fn affinity(affinity: &Affinity) -> Value {
+    let (by, name, ttl) = match &affinity.by {
+        AffinityBy::Header(name) => ("header", Some(name.as_str()), None),
+        AffinityBy::Cookie { name, ttl } => ("cookie", Some(&**name), *ttl),
+        AffinityBy::Source => ("source", None, None),
+        AffinityBy::SpiffeId => ("spiffe_id", None, None),
+    };
+    let ttl = ttl.map(duration);
+    json!({ "by": by, "name": name, "ttl": ttl, "max_load_percent": affinity.max_load_percent })
+}
+
+pub(super) fn retry(retry: &RetryPolicy) -> Value {
+    json!({
+        "max_retries": retry.max_retries,
+        "per_try_timeout": retry.per_try_timeout.map(duration),
+        "statuses": retry.statuses.iter().collect::<Vec<_>>(),
+        "grpc_statuses": retry.grpc_statuses.names().collect::<Vec<_>>(),
+        "methods": match retry.methods {
+            Methods::Idempotent => "idempotent",
+            Methods::Any => "any",
+            Methods::None => "none",
+        },
+        "replay_bytes": retry.replay_bytes,
+        "backoff_base": duration(retry.backoff_base),
+        "hedge": match retry.hedge {
+            Hedge::Never => Value::Null,
+            Hedge::After(delay) => duration(delay).into(),
+            Hedge::P95 => "p95".into(),
+        },
+    })
 }
 
 fn transport(transport: &Transport) -> Value {
@@ -297,10 +337,10 @@ fn peer(kind: PeerKind) -> &'static str {
     }
 }
 
-fn ids(ids: &[SpiffeId]) -> Vec<&str> {
+pub(super) fn ids(ids: &[SpiffeId]) -> Vec<&str> {
     ids.iter().map(SpiffeId::as_str).collect()
 }
 
-fn duration(duration: Duration) -> String {
+pub(super) fn duration(duration: Duration) -> String {
     humantime::format_duration(duration).to_string()
 }

@@ -3,7 +3,18 @@
 //! Nothing in here has access to a key or a token; the types it reads do not hold any, except the identity, of which
 //! only names, times and counts are shown.
 
+mod authorization;
+mod balance;
 mod config;
+mod controller;
+mod federation;
+mod identity;
+mod limits;
+mod outlier;
+mod probes;
+mod routes;
+mod streams;
+mod telemetry;
 
 use std::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
@@ -17,10 +28,12 @@ use crate::{
     drain::Phase,
     model::{
         Cluster, Endpoint, Listener,
-        closed::{Misuse, Shed},
+        closed::{Misuse, Revoked, Shed},
         cluster::EndpointSource,
         flag::ResponseFlag,
         handshake::TlsFailure,
+        health::Health,
+        health_check::{CheckCounts, CheckOutcome},
         listener::Exception,
         runtime::{ListenerRuntime, PeerCount, Refusal, RequestCounts, TlsFacts},
         status::{LookupOutcome, Lookups, Progress},
@@ -68,17 +81,31 @@ pub(super) fn clusters(state: &State) -> Value {
 
 fn cluster(cluster: &Cluster, now: Instant) -> Value {
     let runtime = &cluster.runtime;
+    let lineup = balance::lineup(cluster, now);
+    let endpoints = cluster.endpoints.iter().enumerate().map(|(index, item)| {
+        let mut shown = endpoint(item, now);
+        if let Value::Object(shown) = &mut shown {
+            shown.extend(balance::part(&lineup, index, item, now));
+        }
+        shown
+    });
     json!({
         "name": cluster.name().as_str(),
         "authorities": cluster.settings.authorities,
+        "source": controller::kind(&cluster.settings.source),
         "in_flight": number(&runtime.in_flight),
         "connections": number(&runtime.connections),
         "requests": requests(&runtime.counts),
         "retries": count(&runtime.retries),
         "retries_over_budget": count(&runtime.retries_over_budget),
+        "rate_limits": limits::rate_limits(cluster, now),
+        "faults": { "delays": count(&runtime.faults.delays), "aborts": count(&runtime.faults.aborts) },
         "tls_failures": tls_failures(&runtime.tls_failures),
         "discovery": discovery(cluster, now),
-        "endpoints": cluster.endpoints.iter().map(|item| endpoint(item)).collect::<Vec<_>>(),
+        "balancing": balance::whole(&lineup),
+        "outlier_detection": outlier::whole(cluster),
+        "health_checks": cluster.settings.health_check.as_ref().map(|_settings| checks(&runtime.checks)),
+        "endpoints": endpoints.collect::<Vec<_>>(),
     })
 }
 
@@ -139,7 +166,27 @@ fn tls_failures(counts: &[AtomicU64]) -> Map<String, Value> {
     occurred.map(|(reason, value)| (reason.label().to_owned(), count(value))).collect()
 }
 
-fn endpoint(endpoint: &Endpoint) -> Value {
+/// Only outcomes that occurred.
+fn checks(counts: &CheckCounts) -> Map<String, Value> {
+    let read = CheckOutcome::ALL.map(|outcome| (outcome, counts.read(outcome)));
+    let occurred = read.into_iter().filter(|(_, count)| *count > 0);
+    occurred.map(|(outcome, count)| (outcome.label().to_owned(), count.into())).collect()
+}
+
+/// What health checks say of an endpoint; `null` if it was not checked.
+fn health_check(health: &Health, now: Instant) -> Value {
+    let state = health.checks();
+    let Some(last) = state.last else { return Value::Null };
+    json!({
+        "verdict": health.checked().label(),
+        "contrary": state.contrary,
+        "last": last.outcome.label(),
+        "text": last.text,
+        "age_seconds": now.saturating_duration_since(last.at).as_secs_f64(),
+    })
+}
+
+fn endpoint(endpoint: &Endpoint, now: Instant) -> Value {
     let runtime = &endpoint.runtime;
     // 0 is "no sample yet".
     let latency = Some(runtime.latency_us.load(Ordering::Relaxed)).filter(|micros| *micros > 0);
@@ -153,6 +200,9 @@ fn endpoint(endpoint: &Endpoint) -> Value {
         "in_flight": number(&runtime.in_flight),
         "connections": number(&runtime.connections),
         "latency_ms": latency_ms,
+        "ready": endpoint.settings.is_ready,
+        "health_check": health_check(&runtime.health, now),
+        "seen": outlier::part(endpoint, now),
         "tls": runtime.tls().as_ref().map(tls),
         "tls_failure": runtime.tls_failure(),
     })
@@ -190,6 +240,8 @@ fn listener(settings: &Listener, runtime: &ListenerRuntime) -> Value {
         "active": runtime.active.load(Ordering::Relaxed),
         "shed": labelled(Shed::ALL.map(Shed::label), &runtime.closed.shed),
         "misused": labelled(Misuse::ALL.map(Misuse::label), &runtime.closed.misused),
+        "recycled": count(&runtime.recycled),
+        "no_longer_allowed": labelled(Revoked::ALL.map(Revoked::label), &runtime.revoked),
         "accept_errors": count(&runtime.accept_errors),
         "refused": labelled(Refusal::ALL.map(Refusal::label), &runtime.refused),
         "unrouted": flags(&runtime.unrouted),
@@ -246,6 +298,7 @@ pub(super) fn certs(state: &State) -> Value {
         "renewal": renewal,
         "bundle_refresh": progress(&state.identity.bundle_refreshes),
         "trust_bundles": bundles,
+        "federation": federation::bundles(state, &snapshot.config.settings),
     })
 }
 

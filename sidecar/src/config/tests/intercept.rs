@@ -59,7 +59,7 @@ fn a_full_section_becomes_settings() {
    outbound: {{port: 5001, unknown: deny, except_ports: [25, 3306], except_cidrs: [10.0.0.0/8, '::1'], except_uids: [0, 1000]}},
    inbound: {{port: 5002, except_ports: [22], except_cidrs: [192.0.2.7],
      ports: [{{port: 8080, protocol: http, app_protocol: http2, allow: [spiffe://demo.outrider/web], max_requests: 7}},
-             {{port: 9000, protocol: tcp, plaintext: permissive, plaintext_until: 2027-01-31, probes: [/healthz], app_tls: passthrough}}],
+             {{port: 9000, protocol: tcp, plaintext: permissive, plaintext_until: 2027-01-31, plaintext_from: [10.0.0.0/8, 'fd00::1'], probes: [/healthz], app_tls: passthrough}}],
      other_ports: {{protocol: tcp}}}}}}
 clusters: [{{name: users, addresses: ['10.96.0.10:80', '10.96.0.11', '[fd00::10]:80'], protocol: tcp, endpoints_file: f, spiffe_ids: [spiffe://demo.outrider/u]}}]
 "
@@ -82,6 +82,8 @@ clusters: [{{name: users, addresses: ['10.96.0.10:80', '10.96.0.11', '[fd00::10]
     assert_eq!(tcp.exceptions.probes, ["/healthz"]);
     let day = SystemTime::UNIX_EPOCH + Duration::from_secs(1_801_353_600);
     assert_eq!(tcp.exceptions.plaintext_until, Some(day), "its first moment, in UTC");
+    let from: Vec<_> = tcp.exceptions.from.iter().map(ToString::to_string).collect();
+    assert_eq!(from, ["10.0.0.0/8", "fd00::1/128"]);
     assert_eq!(rules.of(1).protocol, Protocol::Tcp, "any other");
     let cluster =
         |name| settings.clusters.iter().find(|cluster| cluster.name == ClusterName::new(name)).unwrap();
@@ -98,10 +100,11 @@ clusters: [{{name: users, addresses: ['10.96.0.10:80', '10.96.0.11', '[fd00::10]
 
 #[test]
 fn a_day_that_has_passed_is_no_fault() {
-    let settings = settings(&format!("{TOP}{}", port("plaintext: permissive, plaintext_until: 2020-01-31")));
+    let keys = "plaintext: permissive, plaintext_until: 2020-01-31, trusted_hops: 2";
+    let settings = settings(&format!("{TOP}{}", port(keys)));
     let exceptions = &inbound_of(&settings).of(8080).exceptions;
     assert!(
-        !exceptions.permits_plaintext(SystemTime::now()),
+        !exceptions.permits_plaintext([127, 0, 0, 1].into(), SystemTime::now()),
         "a restart must not fail because time has passed"
     );
 }
@@ -180,12 +183,35 @@ fn every_fault_of_a_port_has_its_place() {
         ),
         ("plaintext: permissive, plaintext_until: '2027-01-31T00:00:00Z'", &["is not a date"]),
         ("plaintext: permissive, plaintext_until: never", &["is not a date"]),
+        ("plaintext_from: [10.0.0.0/8]", &["plaintext_from (5): has no meaning"]),
+        ("probes: [/], plaintext_from: []", &["plaintext_from (5): is an empty list"]),
+        (
+            "app_tls: passthrough, plaintext_from: [10.0.0.1/8, 10.0.0.0/8, 10.0.0.0/8, nowhere]",
+            &[
+                "plaintext_from[0] (5): \"10.0.0.1/8\" is not an address or a range",
+                "plaintext_from[2] (5): 10.0.0.0/8 stands here twice",
+                "plaintext_from[3] (5): \"nowhere\" is not",
+            ],
+        ),
+        ("plaintext: permissive, plaintext_from: [10.0.0.0/8]", &["plaintext_until (5): is missing"]),
+        ("trusted_hops: 1", &["trusted_hops (5): has no meaning while plaintext is refused"]),
+        (
+            "plaintext: permissive, plaintext_until: 2027-01-31, protocol: tcp, trusted_hops: 1",
+            &["trusted_hops (5): is for HTTP only"],
+        ),
+        (
+            "plaintext: permissive, plaintext_until: 2027-01-31, trusted_hops: 17",
+            &["trusted_hops (5): 17 is out of range"],
+        ),
         ("plaintext: allow", &["plaintext (5): \"allow\" is not known here"]),
         ("probes: [healthz, '/a?b', '/a b', /ok]", &["probes[0] (5)", "probes[1] (5)", "probes[2] (5)"]),
         ("protocol: udp", &["protocol (5): \"udp\" is not known here"]),
         ("protocol: tcp, app_protocol: http2", &["app_protocol (5): is for HTTP only"]),
         ("allow: []", &["allow (5): is an empty list"]),
-        ("allow: [spiffe://other/a]", &["allow (5): spiffe://other/a is of another trust domain"]),
+        (
+            "allow: [spiffe://other/a]",
+            &["allow[0] (5): spiffe://other/a is of a trust domain whose roots are not known"],
+        ),
         ("app_tls: yes", &["app_tls (5): \"yes\" is not known here"]),
         ("peer: istio", &["peer (5): \"istio\" is not known here"]),
         ("connect_timeout: 0s", &["connect_timeout (5): 0s is out of range"]),

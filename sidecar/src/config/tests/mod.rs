@@ -1,6 +1,19 @@
 //! What the whole of `config` promises: sound files become settings, and every fault of the others is named.
 
+mod authorization;
+mod balance;
+mod edits;
+mod federation;
+mod health_check;
+mod http_routes;
+mod identity;
 mod intercept;
+mod joined;
+mod limits;
+mod probes;
+mod routes;
+mod streams;
+mod telemetry;
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
@@ -9,6 +22,7 @@ use crate::model::{
     cluster::{AppProtocol, Balance, EndpointSource},
     dns::{DnsRecords, Family},
     listener::{Inbound, ListenerKind},
+    policy::RetryPolicy,
     settings::IdentitySource,
     transport::{ClientCertificate, HttpVersion, PeerKind, Roots, Transport},
 };
@@ -74,10 +88,10 @@ fn a_full_file_becomes_settings() {
     assert_eq!(orders.authorities, ["orders"]);
     assert_eq!(orders.transport, Transport::Mesh(PeerKind::Standard, HttpVersion::Http1));
     assert_eq!(orders.balance, Balance::RoundRobin);
-    assert_eq!(orders.timeouts.request, Some(Duration::from_secs(3)));
+    assert_eq!(orders.policy.request_timeout, Some(Duration::from_secs(3)));
     assert_eq!(orders.timeouts.stream_idle, defaults::NEVER);
-    assert_eq!((orders.retry.max_retries, orders.retry.replay_bytes), (0, 1 << 20));
-    assert!((orders.retry.budget_ratio - 0.5).abs() < f64::EPSILON);
+    assert_eq!((orders.policy.retry.max_retries, orders.policy.retry.replay_bytes), (0, 1 << 20));
+    assert!((orders.retry_budget.ratio - 0.5).abs() < f64::EPSILON);
     let EndpointSource::Static(endpoints) = &orders.source else { panic!("{:?}", orders.source) };
     assert_eq!(endpoints[0].spiffe_ids[0].as_str(), "spiffe://demo.outrider/orders");
     assert_eq!(endpoints[1].spiffe_ids[0].as_str(), "spiffe://demo.outrider/b");
@@ -92,7 +106,7 @@ fn an_inbound_listener_brings_the_cluster_of_the_own_app() {
     assert_eq!(allow.len(), 1);
     let cluster = &settings.clusters[0];
     assert_eq!(cluster.transport, Transport::App);
-    assert_eq!(cluster.retry.max_retries, 0);
+    assert_eq!(cluster.policy.retry, RetryPolicy::OWN_APP);
     assert_eq!(cluster.timeouts.pool_idle, Duration::from_secs(3));
     let EndpointSource::Static(endpoints) = &cluster.source else { panic!("{:?}", cluster.source) };
     assert_eq!(endpoints[0].address, SocketAddr::from(([127, 0, 0, 1], 8080)));
@@ -194,7 +208,7 @@ fn loops_are_refused() {
         "\
 outbound: [{listen: '127.0.0.1:4340'}]
 inbound: [{listen: '0.0.0.0:4343', app: '127.0.0.1:4343'}]
-clusters: [{name: x, spiffe_ids: [spiffe://d/x], endpoints: [{address: '127.0.0.1:4340'}, {address: '127.0.0.1:4343'}]}]
+clusters: [{name: x, spiffe_ids: [spiffe://demo.outrider/x], endpoints: [{address: '127.0.0.1:4340'}, {address: '127.0.0.1:4343'}]}]
 ",
         &["inbound[0].app (5): 127.0.0.1:4343 is our own", "clusters[0].endpoints[0].address (6): 127.0.0.1:4340"],
     );
@@ -203,7 +217,10 @@ clusters: [{name: x, spiffe_ids: [spiffe://d/x], endpoints: [{address: '127.0.0.
 #[test]
 fn callers_are_of_the_own_trust_domain() {
     let rest = "inbound: [{listen: '127.0.0.1:0', app: '127.0.0.1:1', allow: [spiffe://other/web]}]";
-    assert_faults(rest, &["inbound[0].allow (4): spiffe://other/web is of another trust domain"]);
+    assert_faults(
+        rest,
+        &["inbound[0].allow[0] (4): spiffe://other/web is of a trust domain whose roots are not known"],
+    );
 }
 
 #[test]
@@ -356,10 +373,10 @@ outbound: [{listen: '127.0.0.1:1'}]
 dns: {servers: [resolver, '10.0.0.1:53', '10.0.0.1:53', '10.0.0.1:0'], attempts: 0}
 clusters:
   - {name: a, dns: {name: a.test, port: 1}}
-  - {name: b, spiffe_ids: [spiffe://d/b], dns: {name: 10.0.0.1, port: 0}}
-  - {name: c, spiffe_ids: [spiffe://d/c], dns: {name: 'a b', record: srv, port: 1}}
-  - {name: d, spiffe_ids: [spiffe://d/d], dns: {record: mx, min_ttl: 1m, max_ttl: 1s}}
-  - {name: e, spiffe_ids: [spiffe://d/e], dns: {name: e.test, port: 1}, endpoints_file: e}
+  - {name: b, spiffe_ids: [spiffe://demo.outrider/b], dns: {name: 10.0.0.1, port: 0}}
+  - {name: c, spiffe_ids: [spiffe://demo.outrider/c], dns: {name: 'a b', record: srv, port: 1}}
+  - {name: d, spiffe_ids: [spiffe://demo.outrider/d], dns: {record: mx, min_ttl: 1m, max_ttl: 1s}}
+  - {name: e, spiffe_ids: [spiffe://demo.outrider/e], dns: {name: e.test, port: 1}, endpoints_file: e}
 ",
         &[
             "dns.servers[0] (5): \"resolver\" is not an IP address",

@@ -9,12 +9,13 @@ use crate::{
     config::{
         defaults, raw,
         units::Bytes,
-        value::{address, host_and_port, name, path, quantity, quantity_or_none, required, words},
+        value::{Text, address, host_and_port, name, path, quantity, quantity_or_none, required, words},
     },
     model::{
         file::{Faults, Place, quoted, report_odd_keys},
         settings::{
-            AdminSettings, Bootstrap, DrainSettings, IdentitySource, Limits, MemoryBudget, TlsSettings,
+            AdminSettings, Bootstrap, CaProof, DrainSettings, IdentitySource, Limits, MemoryBudget,
+            TlsSettings,
         },
     },
 };
@@ -42,6 +43,7 @@ pub(super) fn bootstrap(file: &raw::File, folder: &Path, faults: &mut Faults) ->
         tls: tls(file.tls.as_ref(), faults),
         admin: admin(file.admin.as_ref(), folder, faults),
         intercept: None,
+        controller: None,
         service: service?,
         trust_domain: trust_domain?,
         identity: identity?,
@@ -49,9 +51,17 @@ pub(super) fn bootstrap(file: &raw::File, folder: &Path, faults: &mut Faults) ->
 }
 
 fn trust_domain(file: &raw::File, faults: &mut Faults) -> Option<TrustDomain> {
-    let place = Place::root().key("trust_domain");
-    let text =
-        required(file.trust_domain.as_ref(), &place, "name it as in spiffe://<trust domain>/...", faults)?;
+    parse_trust_domain(file.trust_domain.as_ref(), &Place::root(), faults)
+}
+
+/// The key `trust_domain` of a section, which is required.
+pub(super) fn parse_trust_domain(
+    text: Text<'_>,
+    section: &Place,
+    faults: &mut Faults,
+) -> Option<TrustDomain> {
+    let place = section.key("trust_domain");
+    let text = required(text, &place, "name it as in spiffe://<trust domain>/...", faults)?;
     match TrustDomain::parse(&text.value) {
         Ok(trust_domain) => Some(trust_domain),
         Err(error) => {
@@ -119,10 +129,39 @@ fn identity_ca(
     let key = place.key("address");
     let address = required(raw.address.as_ref(), &key, "give the CA's host:port", faults)
         .map(|text| host_and_port(text, &key, faults));
-    let join_token_file =
-        raw.join_token_file.as_ref().map(|text| path(text, folder, &place.key("join_token_file"), faults));
+    let proof = ca_proof(raw, folder, &place, faults);
     let validity = quantity(raw.validity.as_ref(), &defaults::VALIDITY, &place, faults);
-    Some(IdentitySource::Ca { address: address?, join_token_file, validity })
+    Some(IdentitySource::Ca { address: address?, proof: proof?, validity })
+}
+
+/// A join token brings the CA's root along; a service account's token does not, and the CA is known by a file.
+fn ca_proof(raw: &raw::Ca, folder: &Path, place: &Place, faults: &mut Faults) -> Option<CaProof> {
+    let mut file =
+        |text: Option<&Spanned<String>>, key| text.map(|text| path(text, folder, &place.key(key), faults));
+    let join = file(raw.join_token_file.as_ref(), "join_token_file");
+    let account = file(raw.service_account_token_file.as_ref(), "service_account_token_file");
+    let bundle = file(raw.bundle_file.as_ref(), "bundle_file");
+    match (join, account, bundle) {
+        (file, None, None) => Some(CaProof::JoinToken { file }),
+        (None, Some(token_file), Some(bundle_file)) => {
+            Some(CaProof::ServiceAccount { token_file, bundle_file })
+        }
+        (Some(_), Some(_), _) => {
+            faults.add(place, "has both join_token_file and service_account_token_file", "keep one of them");
+            None
+        }
+        (None, Some(_), None) => {
+            let problem = "has service_account_token_file without bundle_file";
+            faults.add(place, problem, "name the file with the roots of the CA as bundle_file");
+            None
+        }
+        (_, None, Some(_)) => {
+            let remedy =
+                "remove it: a join token knows the CA's root; it goes with service_account_token_file";
+            faults.add(&place.key("bundle_file"), "is not used here", remedy);
+            None
+        }
+    }
 }
 
 fn identity_file(
@@ -227,6 +266,8 @@ pub(super) fn limits(raw: Option<&Spanned<raw::Limits>>, faults: &mut Faults) ->
         Some(text) if text.value == "none" => MemoryBudget::None,
         text => MemoryBudget::Bytes(quantity(text.as_ref(), &defaults::MEMORY, &place, faults).0),
     };
+    let age = raw.max_connection_age.as_ref();
+    let connection_age = quantity_or_none(age, &defaults::DOWNSTREAM_AGE, &place, faults);
     let user_timeout = raw.tcp_user_timeout.as_ref();
     let tcp_user_timeout = quantity_or_none(user_timeout, &defaults::TCP_USER_TIMEOUT, &place, faults);
     Limits {
@@ -240,6 +281,7 @@ pub(super) fn limits(raw: Option<&Spanned<raw::Limits>>, faults: &mut Faults) ->
         handshake_timeout,
         header_read_timeout,
         idle_timeout,
+        connection_age,
         tcp_user_timeout,
         stream_window_bytes,
         memory,

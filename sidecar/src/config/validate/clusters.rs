@@ -3,28 +3,25 @@
 use std::{borrow::Cow, net::SocketAddr, sync::Arc};
 
 use outrider_certs::SpiffeId;
-use serde_saphyr::Spanned;
 
 use super::{
-    MAX_CLUSTERS,
-    bootstrap::{to_u32, to_usize},
+    MAX_CLUSTERS, balance,
+    bootstrap::to_u32,
     dns::{self, Surroundings},
+    health_check, outlier, policies, routes,
     transport::transport,
 };
 use crate::{
+    canonical,
     config::{
         defaults, raw,
-        units::Bytes,
         value::{choice, name, path, quantity, quantity_or_none, required},
     },
     model::{
-        cluster::{
-            Caps, ClusterName, ClusterSettings, EndpointSource, RetryPolicy, ServiceAddress, Timeouts,
-        },
+        cluster::{Caps, ClusterName, ClusterSettings, EndpointSource, ServiceAddress, Timeouts},
         file::{Faults, Place, quoted, report_odd_keys, validate_endpoints, validate_spiffe_ids},
         transport::{ExpectedIds, Transport},
     },
-    route,
 };
 
 /// Authorities of one cluster.
@@ -49,7 +46,8 @@ pub(super) fn clusters(
         .collect()
 }
 
-fn cluster(
+/// One cluster; `None` only if there is a fault.
+pub(super) fn cluster(
     raw: &raw::Cluster,
     around: &Surroundings<'_>,
     place: &Place,
@@ -63,16 +61,27 @@ fn cluster(
     let max_requests = quantity(raw.max_requests.as_ref(), &defaults::MAX_REQUESTS, place, faults);
     let max_connections = quantity(raw.max_connections.as_ref(), &defaults::MAX_CONNECTIONS, place, faults);
     let max_pending = quantity(raw.max_pending.as_ref(), &defaults::MAX_PENDING, place, faults);
+    let checks = raw.health_check.as_ref();
+    let health_check = health_check::health_check(checks, transport.as_ref(), &authorities, place, faults);
+    let (policy, retry_budget) = policies::of_cluster(raw, place, faults);
+    let (balance, balancing) = balance::of_cluster(raw, place, faults);
+    let outlier = outlier::of_cluster(raw.outlier_detection.as_ref(), place, faults);
     Some(ClusterSettings {
         transport: transport?,
-        balance: choice(raw.balance.as_ref(), &defaults::BALANCE, place, faults),
+        balance,
+        balancing,
         timeouts: timeouts(raw, place, faults),
-        retry: retry(raw.retry.as_ref(), place, faults),
+        routes: routes::routes(raw.routes.as_ref(), &policy, place, faults),
+        policy: Arc::new(policy),
+        retry_budget,
+        outlier: Some(outlier),
         caps: Caps {
             max_requests: to_u32(max_requests),
+            max_per_peer: to_u32(max_requests),
             max_connections: to_u32(max_connections),
             max_pending: to_u32(max_pending),
         },
+        health_check,
         addresses: addresses(raw, place, faults),
         protocol: choice(raw.protocol.as_ref(), &defaults::INTERCEPTED_PROTOCOL, place, faults),
         name: ClusterName::new(&name?),
@@ -91,6 +100,10 @@ fn cluster_name(raw: &raw::Cluster, place: &Place, faults: &mut Faults) -> Optio
     }
     if name == ClusterName::passthrough().as_str() {
         let problem = format!("{} stands for destinations that no cluster has", quoted(&name));
+        faults.add(&place.at(text), problem, "choose another");
+    }
+    if name == ClusterName::redirect().as_str() {
+        let problem = format!("{} stands for requests that are sent elsewhere", quoted(&name));
         faults.add(&place.at(text), problem, "choose another");
     }
     Some(name)
@@ -167,9 +180,9 @@ fn authorities(raw: &raw::Cluster, name: Option<&str>, place: &Place, faults: &m
     found
 }
 
-/// The spelling that `route::find` looks for.
+/// The spelling that `canonical::authority` looks for.
 fn canonical(text: &str) -> Option<String> {
-    route::canonical(text).filter(|authority| !authority.is_empty()).map(Cow::into_owned)
+    canonical::authority(text).filter(|authority| !authority.is_empty()).map(Cow::into_owned)
 }
 
 fn source(
@@ -191,6 +204,7 @@ fn source(
         Some(_) | None => ExpectedIds::Outside,
     };
     match (&raw.endpoints, &raw.endpoints_file, &raw.dns) {
+        (None, None, None) if let Some(revision) = around.told => Some(EndpointSource::Controller(revision)),
         (Some(list), None, None) => {
             let place = place.key("endpoints").at(list);
             if list.value.is_empty() {
@@ -231,10 +245,11 @@ fn timeouts(raw: &raw::Cluster, place: &Place, faults: &mut Faults) -> Timeouts 
     let stream_idle =
         quantity_or_none(raw.stream_idle_timeout.as_ref(), &defaults::STREAM_IDLE_TIMEOUT, place, faults);
     let pool_idle = quantity(raw.pool_idle_timeout.as_ref(), &defaults::POOL_IDLE_TIMEOUT, place, faults);
+    let queue = quantity_or_none(raw.queue_timeout.as_ref(), &defaults::QUEUE_TIMEOUT, place, faults);
     let age = quantity_or_none(raw.max_connection_age.as_ref(), &defaults::MAX_CONNECTION_AGE, place, faults);
     Timeouts {
         connect: quantity(raw.connect_timeout.as_ref(), &defaults::CONNECT_TIMEOUT, place, faults),
-        request: quantity_or_none(raw.request_timeout.as_ref(), &defaults::REQUEST_TIMEOUT, place, faults),
+        queue: queue.unwrap_or_default(),
         stream_idle: stream_idle.unwrap_or(defaults::NEVER),
         half_open: quantity_or_none(
             raw.half_open_timeout.as_ref(),
@@ -244,25 +259,5 @@ fn timeouts(raw: &raw::Cluster, place: &Place, faults: &mut Faults) -> Timeouts 
         ),
         pool_idle,
         connection_age: age.unwrap_or(defaults::NEVER),
-    }
-}
-
-fn retry(raw: Option<&Spanned<raw::Retry>>, place: &Place, faults: &mut Faults) -> RetryPolicy {
-    let empty = raw::Retry::default();
-    let place = place.key("retry");
-    let place = raw.map_or_else(|| place.clone(), |raw| place.at(raw));
-    let raw = raw.map_or(&empty, |raw| &raw.value);
-    report_odd_keys(&raw.odd_keys, raw::Retry::KEYS, &place, faults);
-    let mut count = |text, key| to_u32(quantity::<u64>(text, key, &place, faults));
-    let max_retries = count(raw.max_retries.as_ref(), &defaults::MAX_RETRIES);
-    let budget_percent = count(raw.budget_percent.as_ref(), &defaults::BUDGET_PERCENT);
-    let min_per_second = count(raw.budget_min_per_second.as_ref(), &defaults::BUDGET_MIN_PER_SECOND);
-    let replay: Bytes = quantity(raw.replay_bytes.as_ref(), &defaults::REPLAY_BYTES, &place, faults);
-    RetryPolicy {
-        max_retries,
-        budget_ratio: f64::from(budget_percent) / 100.0,
-        budget_min_per_second: min_per_second,
-        replay_bytes: to_usize(replay.0),
-        backoff_base: quantity(raw.backoff_base.as_ref(), &defaults::BACKOFF_BASE, &place, faults),
     }
 }

@@ -26,6 +26,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) folder: &'a Path,
     /// The top-level `dns`.
     pub(super) resolver: Arc<ResolverSettings>,
+    /// The controller says these clusters, in that revision, and finds their endpoints.
+    pub(super) told: Option<u64>,
 }
 
 /// The top-level section; with the mark of our connections, if they have one.

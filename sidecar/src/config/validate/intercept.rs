@@ -8,7 +8,6 @@ use std::{
 
 use indexmap::IndexMap;
 use ipnet::IpNet;
-use outrider_certs::TrustDomain;
 use serde_saphyr::Spanned;
 
 use super::{
@@ -23,11 +22,12 @@ use crate::{
     },
     model::{
         cluster::{
-            AppProtocol, Balance, Caps, ClusterName, ClusterSettings, EndpointSource, RetryPolicy, Timeouts,
+            AppProtocol, Balance, Balancing, Caps, ClusterName, ClusterSettings, EndpointSource, Timeouts,
         },
         file::{Faults, Place, quoted, report_odd_keys},
         intercept::{InboundRules, InterceptSettings, MARK_MAX, Mode, OutboundRules, Own, TPROXY_MARK},
         listener::{Inbound, InterceptedInbound, Listener, ListenerKind},
+        policy::{Policy, RetryBudget},
         transport::Transport,
     },
 };
@@ -48,11 +48,7 @@ pub(super) struct Intercept {
 }
 
 /// Checks the section; `None` if there is none.
-pub(super) fn intercept(
-    file: &raw::File,
-    trust_domain: Option<&TrustDomain>,
-    faults: &mut Faults,
-) -> Option<Intercept> {
+pub(super) fn intercept(file: &raw::File, faults: &mut Faults) -> Option<Intercept> {
     let raw = file.intercept.as_ref()?;
     let place = section(Some(raw), "intercept");
     let raw = &raw.value;
@@ -64,7 +60,7 @@ pub(super) fn intercept(
     let outbound_rules = outbound_rules(&outbound, &outbound_place, faults);
     let unknown = choice(outbound.unknown.as_ref(), &defaults::UNKNOWN, &outbound_place, faults);
     let inbound_rules = inbound_rules(&inbound, &inbound_place, faults);
-    let (ports, mut clusters) = ports(&inbound, (&inbound_place, mode), trust_domain, faults);
+    let (ports, mut clusters) = ports(&inbound, (&inbound_place, mode), faults);
     clusters.push(passthrough());
     let [outbound_name, inbound_name] = LISTENERS.map(Arc::from);
     let listeners = [
@@ -72,11 +68,13 @@ pub(super) fn intercept(
             name: outbound_name,
             address: any(outbound_rules.port),
             kind: ListenerKind::InterceptedOutbound { unknown },
+            proxy_protocol: None,
         },
         Listener {
             name: inbound_name,
             address: any(inbound_rules.port),
             kind: ListenerKind::InterceptedInbound(ports),
+            proxy_protocol: None,
         },
     ];
     let settings = InterceptSettings { mode, own, outbound: outbound_rules, inbound: inbound_rules };
@@ -147,9 +145,9 @@ fn port(text: Option<&Spanned<String>>, key: &defaults::Key<u64>, place: &Place,
 }
 
 /// What an entry must be, and how to write one.
-type Kind = (&'static str, &'static str);
-const PORT: Kind = ("a port", "write it as 6379");
-const CIDR: Kind = ("an address or a range", "write it as 10.0.0.0/8, 192.0.2.7 or fd00::/8");
+pub(super) type Kind = (&'static str, &'static str);
+pub(super) const PORT: Kind = ("a port", "write it as 6379");
+pub(super) const CIDR: Kind = ("an address or a range", "write it as 10.0.0.0/8, 192.0.2.7 or fd00::/8");
 
 pub(super) fn to_port(text: &str) -> Option<u16> {
     text.parse().ok().filter(|_| is_port(text))
@@ -157,13 +155,13 @@ pub(super) fn to_port(text: &str) -> Option<u16> {
 
 /// A range by its first address: host bits that stand there are taken for a slip of the pen. IPv4 in the clothes of IPv6
 /// is in no packet, so that nothing would be left alone.
-fn to_cidr(text: &str) -> Option<IpNet> {
+pub(super) fn to_cidr(text: &str) -> Option<IpNet> {
     let net = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))?;
     (net.trunc() == net && net.addr().to_canonical() == net.addr()).then_some(net)
 }
 
 /// The entries of a list, each at most once.
-fn entries<T: PartialEq>(
+pub(super) fn entries<T: PartialEq>(
     list: Option<&Spanned<raw::Texts>>,
     place: Place,
     (what, remedy): Kind,
@@ -194,7 +192,6 @@ fn entries<T: PartialEq>(
 fn ports(
     raw: &raw::InterceptInbound,
     (place, mode): (&Place, Mode),
-    trust_domain: Option<&TrustDomain>,
     faults: &mut Faults,
 ) -> (InterceptedInbound, Vec<ClusterSettings>) {
     let mut clusters = Vec::new();
@@ -202,7 +199,7 @@ fn ports(
         report_odd_keys(&raw.odd_keys, raw::Port::KEYS, place, faults);
         let protocol = choice(raw.protocol.as_ref(), &defaults::INTERCEPTED_PROTOCOL, place, faults);
         let app = (name, protocol, Vec::new());
-        let (rules, cluster) = own_app::inbound(&raw.into(), app, place, trust_domain, faults);
+        let (rules, cluster) = own_app::inbound(&raw.into(), app, place, faults);
         clusters.push(cluster);
         Arc::new(Inbound { exceptions: own_app::exceptions(raw, place, faults), ..rules })
     };
@@ -235,7 +232,7 @@ fn ports(
 }
 
 /// The cluster of destinations that no other has: what its endpoints are says each connection.
-fn passthrough() -> ClusterSettings {
+pub(super) fn passthrough() -> ClusterSettings {
     let count = |key: &defaults::Key<u64>| to_u32(key.default.unwrap_or(key.max));
     ClusterSettings {
         name: ClusterName::passthrough(),
@@ -245,26 +242,26 @@ fn passthrough() -> ClusterSettings {
         source: EndpointSource::Static(Vec::new()),
         transport: Transport::Plain(AppProtocol::Auto),
         balance: Balance::RoundRobin,
+        balancing: Balancing::bare(),
         timeouts: Timeouts {
             connect: PASSTHROUGH_CONNECT_TIMEOUT,
-            request: None,
+            queue: Duration::ZERO,
             stream_idle: defaults::NEVER,
             half_open: defaults::HALF_OPEN_TIMEOUT.default,
             pool_idle: defaults::POOL_IDLE_TIMEOUT.default.unwrap_or(defaults::POOL_IDLE_TIMEOUT.min),
             connection_age: defaults::NEVER,
         },
         // The app's own business.
-        retry: RetryPolicy {
-            max_retries: 0,
-            budget_ratio: 0.0,
-            budget_min_per_second: 0,
-            replay_bytes: 0,
-            backoff_base: defaults::BACKOFF_BASE.default.unwrap_or(defaults::BACKOFF_BASE.min),
-        },
+        policy: Arc::new(Policy::bare()),
+        routes: Vec::new(),
+        retry_budget: RetryBudget::NONE,
+        outlier: None,
         caps: Caps {
             max_requests: count(&defaults::LISTENER_CONNECTIONS),
+            max_per_peer: count(&defaults::LISTENER_CONNECTIONS),
             max_connections: count(&defaults::LISTENER_CONNECTIONS),
             max_pending: count(&defaults::LISTENER_CONNECTIONS),
         },
+        health_check: None,
     }
 }

@@ -2,10 +2,9 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use outrider_certs::TrustDomain;
 use serde_saphyr::Spanned;
 
-use super::{MAX_LISTENERS, own_app};
+use super::{MAX_LISTENERS, own_app, proxy_protocol::proxy_protocol};
 use crate::{
     config::{
         defaults, raw,
@@ -15,21 +14,15 @@ use crate::{
         cluster::{ClusterName, ClusterSettings, EndpointSettings},
         file::{Faults, Place, report_odd_keys},
         listener::{Listener, ListenerKind, Protocol},
-        settings::Bootstrap,
     },
 };
 
 /// Every inbound listener with its own-app cluster.
-pub(super) fn inbound(
-    file: &raw::File,
-    bootstrap: Option<&Bootstrap>,
-    faults: &mut Faults,
-) -> Vec<(Listener, ClusterSettings)> {
-    let trust_domain = bootstrap.map(|bootstrap| &bootstrap.trust_domain);
+pub(super) fn inbound(file: &raw::File, faults: &mut Faults) -> Vec<(Listener, ClusterSettings)> {
     items(file.inbound.as_ref(), "inbound", faults)
         .into_iter()
         .enumerate()
-        .filter_map(|(index, (raw, place))| inbound_listener(raw, index, &place, trust_domain, faults))
+        .filter_map(|(index, (raw, place))| inbound_listener(raw, index, &place, faults))
         .collect()
 }
 
@@ -62,7 +55,6 @@ fn inbound_listener(
     raw: &raw::Inbound,
     index: usize,
     place: &Place,
-    trust_domain: Option<&TrustDomain>,
     faults: &mut Faults,
 ) -> Option<(Listener, ClusterSettings)> {
     report_odd_keys(&raw.odd_keys, raw::Inbound::KEYS, place, faults);
@@ -70,12 +62,12 @@ fn inbound_listener(
     let listen =
         required_address(raw.listen.as_ref(), &place.key("listen"), "give the IP:port to accept on", faults);
     let app = app_address(raw.app.as_ref(), &place.key("app"), faults);
-    let protocol = choice(raw.protocol.as_ref(), &defaults::PROTOCOL, place, faults);
-    let endpoints = app.map(|address| EndpointSettings { address, spiffe_ids: Arc::from([]) });
+    let protocol = choice(raw.protocol.as_ref(), &defaults::INBOUND_PROTOCOL, place, faults);
+    let endpoints = app.map(|address| EndpointSettings::new(address, Arc::from([])));
     let app = (&*name, protocol, endpoints.into_iter().collect());
-    let (rules, cluster) = own_app::inbound(&raw.into(), app, place, trust_domain, faults);
+    let (rules, cluster) = own_app::inbound(&raw.into(), app, place, faults);
     let kind = ListenerKind::Inbound(Arc::new(rules));
-    Some((Listener { name, address: listen?, kind }, cluster))
+    Some((Listener { name, address: listen?, kind, proxy_protocol: None }, cluster))
 }
 
 fn app_address(text: Text<'_>, place: &Place, faults: &mut Faults) -> Option<SocketAddr> {
@@ -100,6 +92,7 @@ fn outbound_listener(
         required_address(raw.listen.as_ref(), &place.key("listen"), "give the IP:port to accept on", faults);
     let protocol = choice(raw.protocol.as_ref(), &defaults::PROTOCOL, place, faults);
     let cluster = raw.cluster.as_ref().map(|text| ClusterName::new(&text.value));
+    let proxy_protocol = proxy_protocol(raw.proxy_protocol.as_ref(), place, faults);
     let kind = match (protocol, cluster) {
         (Protocol::Http | Protocol::Detect, default_cluster) => {
             ListenerKind::OutboundHttp { default_cluster }
@@ -110,7 +103,7 @@ fn outbound_listener(
             return None;
         }
     };
-    Some(Listener { name, address: listen?, kind })
+    Some(Listener { name, address: listen?, kind, proxy_protocol })
 }
 
 fn listener_name(

@@ -19,7 +19,7 @@ const MESSAGE_HEADER_BYTES: usize = 4;
 /// What a `ClientHello` says, as far as it matters to where the connection goes. All of it is a claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientHello {
-    /// The server's name (RFC 6066 §3): a DNS name in lower case, without the root's dot, as `route::canonical` writes
+    /// The server's name (RFC 6066 §3): a DNS name in lower case, without the root's dot, as `canonical::authority` writes
     /// a host. `None` if there is none, or an IP address, which that RFC does not permit.
     pub server_name: Option<Box<str>>,
     /// The application protocols (RFC 7301), the preferred one first; empty if the client names none.

@@ -6,8 +6,8 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, version::TLS13};
 
 use super::*;
 use crate::{
+    canonical,
     detect::{self, Spoken, Verdict},
-    route,
 };
 
 /// What a rustls client begins with, X25519MLKEM768 in it.
@@ -81,7 +81,7 @@ fn a_clients_name_and_protocols_are_read() {
     assert!(bytes.len() > 1_400, "with a post-quantum key share: {}", bytes.len());
     let hello = parsed(&bytes);
     assert_eq!(hello.server_name.as_deref(), Some("users.default.svc"));
-    assert_eq!(route::canonical("users.default.svc").as_deref(), Some("users.default.svc"));
+    assert_eq!(canonical::authority("users.default.svc").as_deref(), Some("users.default.svc"));
     assert_eq!(hello.alpn, [Box::from(&b"h2"[..]), Box::from(&b"http/1.1"[..])]);
     assert!(hello.offers(b"h2") && !hello.offers(b"h"));
     assert_eq!(parsed(&rustls_hello("192.0.2.1", &[])), ClientHello { server_name: None, alpn: Vec::new() });

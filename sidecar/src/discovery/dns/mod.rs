@@ -295,7 +295,7 @@ impl Watched {
             return self.feed.confirm(Arc::clone(listed));
         }
         let spiffe_ids = &self.source.settings.spiffe_ids;
-        let endpoint = |&address| EndpointSettings { address, spiffe_ids: Arc::clone(spiffe_ids) };
+        let endpoint = |&address| EndpointSettings::new(address, Arc::clone(spiffe_ids));
         let listed: EndpointList = endpoints.iter().map(endpoint).collect();
         let (cluster, count) = (self.feed.cluster(), listed.len());
         tracing::debug!(%cluster, count, "endpoints changed");

@@ -7,16 +7,20 @@
 //! it), and the `h2` crate resets streams whose heads have connection-specific fields.
 
 use http::{
-    HeaderMap, Method, StatusCode, Version,
-    header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING},
+    HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version,
+    header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, ORIGIN, TRANSFER_ENCODING},
     request, response,
 };
+
+/// Fields of a request that have one value (RFC 9110 §5.3), and that much is decided by. Others of that kind are replaced where
+/// they are repeated (`x-forwarded-…`, `x-request-id`) or looked at by nobody between the caller and the app.
+static SINGLE: [HeaderName; 3] = [AUTHORIZATION, CONTENT_TYPE, ORIGIN];
 
 /// What could be read in two ways.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FramingError {
-    /// `Content-Length` is there twice, or not a plain number.
-    #[error("content-length is repeated or not a number")]
+    /// `Content-Length` is there twice, or not a plain number in its one spelling.
+    #[error("content-length is repeated or not a plain number")]
     ContentLength,
     /// `Transfer-Encoding` is not exactly `chunked`, or the version has no such field.
     #[error("transfer-encoding is not exactly \"chunked\" in HTTP/1.1")]
@@ -27,6 +31,9 @@ pub enum FramingError {
     /// The target does not start with `/`, nor is it `*` with `OPTIONS`.
     #[error("the request target is not a path")]
     Target,
+    /// A method that is one of HTTP's but for letter case: some readers take it for that one (RFC 9110 §9.1: it is not).
+    #[error("a method in other letters than HTTP's")]
+    MethodCase,
     /// No authority, where the version demands one.
     #[error("no host")]
     HostMissing,
@@ -45,6 +52,9 @@ pub enum FramingError {
     /// A success to an HTTP/2 caller's wish to switch protocols, from an app that did not switch.
     #[error("a success, but no switch of protocols")]
     NoSwitch,
+    /// A field that has one value is there twice, and readers take different ones.
+    #[error("authorization, content-type or origin is repeated")]
+    Repeated,
     /// `:authority` and `Host` name different hosts.
     #[error(":authority and host differ")]
     HostMismatch,
@@ -61,6 +71,22 @@ pub fn fits(headers: &HeaderMap, line_bytes: usize, count: usize, bytes: usize) 
         }) <= bytes
 }
 
+/// Takes spaces and tabs off both ends of every value: they are no part of it (RFC 9110 §5.5). HTTP/1 cannot carry them,
+/// so that its parsers leave them out; HTTP/2 could, and must not (RFC 9113 §8.2.1), but there nobody looks. Without this a
+/// value would be judged that the next reader does not see.
+pub fn trim(headers: &mut HeaderMap) {
+    for value in headers.values_mut() {
+        let bytes = value.as_bytes();
+        let trimmed = bytes.trim_ascii();
+        if trimmed.len() < bytes.len()
+            && let Ok(mut trimmed) = HeaderValue::from_bytes(trimmed)
+        {
+            trimmed.set_sensitive(value.is_sensitive());
+            *value = trimmed;
+        }
+    }
+}
+
 /// Checks a request's head: framing and target. [`authority`] checks its host.
 ///
 /// # Errors
@@ -73,6 +99,42 @@ pub fn check_request(request: &request::Parts) -> Result<(), FramingError> {
         || (path == "*" && request.method == Method::OPTIONS)
         || request.method == Method::CONNECT;
     if is_target { Ok(()) } else { Err(FramingError::Target) }
+}
+
+/// Checks the method of a request to an app that stands behind rules: its readers and the rules must see the same one.
+///
+/// # Errors
+/// [`FramingError::MethodCase`].
+pub fn check_method(method: &Method) -> Result<(), FramingError> {
+    const STANDARD: [Method; 9] = [
+        Method::GET,
+        Method::HEAD,
+        Method::POST,
+        Method::PUT,
+        Method::DELETE,
+        Method::CONNECT,
+        Method::OPTIONS,
+        Method::TRACE,
+        Method::PATCH,
+    ];
+    let is_alike = |known: &Method| known != method && known.as_str().eq_ignore_ascii_case(method.as_str());
+    if STANDARD.iter().any(is_alike) { Err(FramingError::MethodCase) } else { Ok(()) }
+}
+
+/// Checks that what says who asks and what is sent says it once. Of two lines some readers take the first (Node, NGINX, Go),
+/// some the last, and some join them (CGI): a rule or a token would be checked on one, and used of the other.
+///
+/// # Errors
+/// [`FramingError::Repeated`].
+pub fn check_single(headers: &HeaderMap) -> Result<(), FramingError> {
+    let is_repeated = |name| headers.get_all(name).iter().nth(1).is_some();
+    if SINGLE.iter().any(is_repeated) { Err(FramingError::Repeated) } else { Ok(()) }
+}
+
+/// Whether a request that has this field twice is refused ([`check_single`]).
+#[must_use]
+pub fn is_single(name: &HeaderName) -> bool {
+    SINGLE.contains(name)
 }
 
 /// Checks a response's head: framing.
@@ -138,8 +200,11 @@ fn check_fields(headers: &HeaderMap, version: Version) -> Result<(), FramingErro
 fn check_content_length(headers: &HeaderMap) -> Result<bool, FramingError> {
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
     let Some(length) = lengths.next() else { return Ok(false) };
-    // RFC 9110 §8.6: 1*DIGIT. Rust's parser takes a sign too.
-    let is_number = length.as_bytes().iter().all(u8::is_ascii_digit)
+    // RFC 9110 §8.6: 1*DIGIT. Rust's parser takes a sign too. Zeros before a number make it octal to some, and too long for
+    // readers of HTTP/2, which would reset the stream as if we had broken a rule.
+    let is_spelled_so = length == "0" || !length.as_bytes().starts_with(b"0");
+    let is_number = is_spelled_so
+        && length.as_bytes().iter().all(u8::is_ascii_digit)
         && length.to_str().is_ok_and(|digits| digits.parse::<u64>().is_ok());
     if is_number && lengths.next().is_none() { Ok(true) } else { Err(FramingError::ContentLength) }
 }

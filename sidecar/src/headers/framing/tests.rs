@@ -2,6 +2,7 @@ use http::{HeaderValue, Request, Response, request::Builder};
 use proptest::prelude::*;
 
 use super::*;
+use crate::headers::fixture::headers;
 
 fn request(version: Version, target: &str, fields: &[(&str, &str)]) -> request::Parts {
     let builder = Request::builder().version(version).uri(target);
@@ -53,6 +54,8 @@ fn a_length_that_can_be_read_in_two_ways_is_refused() {
         vec!["0x5"],
         vec!["5, 5"],
         vec!["5 "],
+        vec!["05"],
+        vec!["00"],
         vec!["5", "5"],
         vec!["5", "6"],
         vec!["18446744073709551616"],
@@ -261,4 +264,35 @@ proptest! {
             prop_assert!(lengths.len() + encodings.len() <= 1);
         }
     }
+}
+
+#[test]
+fn who_asks_and_what_is_sent_is_said_once() {
+    for name in ["authorization", "content-type", "origin"] {
+        assert_eq!(check_single(&headers(&[(name, "a")])), Ok(()));
+        // The very same twice as well: who joins the lines reads neither.
+        for second in ["a", "b"] {
+            assert_eq!(
+                check_single(&headers(&[(name, "a"), (name, second)])),
+                Err(FramingError::Repeated),
+                "{name}"
+            );
+        }
+    }
+    assert_eq!(check_single(&headers(&[("accept", "a"), ("accept", "b")])), Ok(()));
+}
+
+#[test]
+fn spaces_and_tabs_around_a_value_are_no_part_of_it() {
+    let mut headers = HeaderMap::new();
+    for (name, value) in [("a", " 1"), ("b", "1 \t"), ("c", "\t 1 2 "), ("d", " "), ("e", ""), ("f", "1")] {
+        let mut value = HeaderValue::from_static(value);
+        value.set_sensitive(name == "b");
+        headers.append(HeaderName::from_static(name), value);
+    }
+    headers.append("a", HeaderValue::from_static("2 "));
+    trim(&mut headers);
+    let left: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+    assert_eq!(left, [("a", "1"), ("a", "2"), ("b", "1"), ("c", "1 2"), ("d", ""), ("e", ""), ("f", "1")]);
+    assert!(headers["b"].is_sensitive() && !headers["a"].is_sensitive());
 }

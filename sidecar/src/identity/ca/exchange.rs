@@ -4,7 +4,6 @@
 
 use std::{
     future::Future,
-    io,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -14,11 +13,11 @@ use outrider_certs::{
     certificate::spki_sha256,
     client::{self, IssuedChain, SvidRequest},
     join_token::{JoinToken, ca_spiffe_id},
-    pem, request,
+    pem,
     request::KeyPairAndCsr,
     rustls_verify::{PinnedRootVerifier, SpiffeServerVerifier},
     spiffe_id::{SpiffeId, TrustDomain},
-    svid::{self, X509Svid},
+    svid::X509Svid,
     trust_bundle::{TrustBundle, TrustBundles},
     verify::{self, Role},
 };
@@ -28,139 +27,23 @@ use rustls::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::super::{
-    store::{self, Store},
-    tls_configs::{self, TlsBase},
+use super::{
+    super::{reach, store::Store, tls_configs::TlsBase},
+    error::Error,
 };
-use crate::{
-    clock::Clock,
-    model::wire::ALPN_STANDARD_H2,
-    net::{Net, Purpose},
-};
+use crate::{clock::Clock, model::wire::ALPN_STANDARD_H2, net::Net};
 
 /// One exchange, from the name look-up to the last byte; for a certificate, to the end of the handshake.
-const DEADLINE: Duration = Duration::from_secs(10);
-/// One address of the CA; leaves time for a second one.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// Addresses of the CA's name that are tried.
-const MAX_ADDRESSES: usize = 4;
+pub(super) const DEADLINE: Duration = Duration::from_secs(10);
 /// Longest lifetime that is believed: the longest that can be asked for, with some room for backdating.
 const MAX_LIFETIME: Duration = Duration::from_secs(91 * 24 * 3600);
-
-/// Why there is no new certificate or bundle.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The CA's name has no address.
-    #[error("the CA's address {address} cannot be found: {source}")]
-    Resolve {
-        /// As configured.
-        address: String,
-        /// What the resolver said.
-        source: io::Error,
-    },
-    /// No connection to any address.
-    #[error("the CA at {address} cannot be reached: {source}")]
-    Connect {
-        /// As configured.
-        address: String,
-        /// What the last attempt ended with.
-        source: io::Error,
-    },
-    /// The TLS handshake failed: most likely the server is not the CA we trust.
-    #[error("the server at {address} is not a CA we trust: {source}")]
-    Handshake {
-        /// As configured.
-        address: String,
-        /// What TLS said.
-        source: io::Error,
-    },
-    /// The server is somebody else of our trust domain.
-    #[error("the server at {address} is not the CA but {found}")]
-    NotTheCa {
-        /// As configured.
-        address: String,
-        /// Who it is.
-        found: SpiffeId,
-    },
-    /// It took too long.
-    #[error("the CA gave no answer within {DEADLINE:?}")]
-    Timeout,
-    /// The CA said no.
-    #[error("the CA refused: {0}")]
-    Refused(client::Error),
-    /// The exchange broke.
-    #[error("{0}")]
-    Exchange(client::Error),
-    /// The answer is no certificate for our key.
-    #[error("the CA's answer is refused: {0}")]
-    Svid(#[from] svid::Error),
-    /// The answer is for somebody else.
-    #[error("the CA's answer is refused: it is a certificate for {found}, not for {expected}")]
-    WrongId {
-        /// Who we are.
-        expected: SpiffeId,
-        /// Whom the certificate names.
-        found: SpiffeId,
-    },
-    /// The answer's chain would convince no peer.
-    #[error("the CA's answer is refused: {0}")]
-    Unverified(#[from] verify::Error),
-    /// The answer's lifetime makes no sense.
-    #[error("the CA's answer is refused: its lifetime of {0:?} makes no sense")]
-    Lifetime(Duration),
-    /// The bundle is older than the one held.
-    #[error("the CA's bundle is refused: its sequence {found} is lower than {held}")]
-    BundleOlder {
-        /// What is held.
-        held: u64,
-        /// What came.
-        found: u64,
-    },
-    /// The bundle differs from the one held but has its sequence.
-    #[error("the CA's bundle is refused: it differs from the one held, but both have the sequence {0}")]
-    BundleForked(u64),
-    /// The bundle does not vouch for the CA itself.
-    #[error("the CA's bundle is refused: it does not vouch for the CA itself")]
-    BundleWithoutCa,
-    /// The join token is for another trust domain.
-    #[error("the join token is for {found}, but our trust domain is {expected}")]
-    TokenDomain {
-        /// Ours.
-        expected: TrustDomain,
-        /// The token's ID.
-        found: SpiffeId,
-    },
-    /// There is no usable join token.
-    #[error("no certificate and no join token: {0}")]
-    NoToken(String),
-    /// No key could be made.
-    #[error(transparent)]
-    Key(#[from] request::Error),
-    /// No TLS configuration could be made.
-    #[error(transparent)]
-    Tls(#[from] tls_configs::Error),
-    /// Nothing can be kept, so no join token is spent.
-    #[error("{0}")]
-    Store(#[from] store::Error),
-}
-
-impl From<client::Error> for Error {
-    fn from(error: client::Error) -> Self {
-        match error {
-            refused @ client::Error::Rejected { .. } => Self::Refused(refused),
-            broken
-            @ (client::Error::Transport(_) | client::Error::Deadline | client::Error::BadAnswer(_)) => {
-                Self::Exchange(broken)
-            }
-        }
-    }
-}
 
 /// What a certificate is asked for with.
 #[derive(Debug)]
 pub(super) struct Wish<'a> {
     pub(super) validity: Duration,
-    pub(super) store: &'a Store,
+    /// Where the key is kept before it is sent for; `None`: nowhere.
+    pub(super) store: Option<&'a Store>,
 }
 
 /// The way to the CA.
@@ -174,10 +57,11 @@ pub(super) struct Exchange<N> {
     pub(super) clock: Clock,
 }
 
-/// Whom a certificate is asked for, and by what proof; without a token the connection's certificate is the proof.
+/// Whom a certificate is asked for, if that is known, and by what proof; without a bearer the connection's certificate is
+/// the proof.
 struct Ask<'a> {
-    id: &'a SpiffeId,
-    token: Option<&'a JoinToken>,
+    id: Option<&'a SpiffeId>,
+    bearer: Option<&'a str>,
     bundle_sequence: u64,
 }
 
@@ -201,8 +85,9 @@ impl<N: Net> Exchange<N> {
         if !bundle.roots().iter().any(|root| spki_sha256(root).is_ok_and(|hash| hash == pin)) {
             return Err(Error::BundleWithoutCa);
         }
-        let ask = Ask { id, token: Some(token), bundle_sequence: bundle.sequence() };
-        let (key, issued) = self.issue(&config, wish, &ask).await?;
+        let bearer = token.bearer();
+        let ask = Ask { id: Some(id), bearer: Some(bearer.as_str()), bundle_sequence: bundle.sequence() };
+        let (key, issued, _ca) = self.issue(&config, wish, &ask).await?;
         let newest = newer(&bundle, issued.bundle);
         let svid = self.accept(issued.chain, &key, id, &newest)?;
         Ok((svid, newest))
@@ -216,21 +101,55 @@ impl<N: Net> Exchange<N> {
         wish: &Wish<'_>,
     ) -> Result<Obtained, Error> {
         let config = self.own(held, bundle)?;
-        let ask = Ask { id: held.id(), token: None, bundle_sequence: bundle.sequence() };
-        let (key, issued) = self.issue(&config, wish, &ask).await?;
+        let ask = Ask { id: Some(held.id()), bearer: None, bundle_sequence: bundle.sequence() };
+        let (key, issued, _ca) = self.issue(&config, wish, &ask).await?;
         // A bundle of a wrong kind is not the certificate's fault: the next look at the bundle reports it.
         let newest = newer(bundle, issued.bundle);
         let svid = self.accept(issued.chain, &key, held.id(), &newest)?;
         Ok((svid, newest))
     }
 
-    /// The newest bundle, if it differs from the one held. Looking is also the acknowledgement of the one held.
+    /// By a service account's token, the first certificate and every further one. `roots` are those the CA is known by,
+    /// `held` what there is to be renewed: it stays the same workload.
+    pub(super) async fn prove(
+        &self,
+        token: &str,
+        roots: &TrustBundle,
+        held: Option<(&SpiffeId, u64)>,
+        wish: &Wish<'_>,
+    ) -> Result<Obtained, Error> {
+        let config = self.anonymous(roots)?;
+        let (id, bundle_sequence) = held.map_or((None, 0), |(id, sequence)| (Some(id), sequence));
+        let ask = Ask { id, bearer: Some(token), bundle_sequence };
+        let (key, issued, mut ca) = self.issue(&config, wish, &ask).await?;
+        let bundle = match issued.bundle {
+            Some(bundle) => bundle,
+            None => {
+                let (bundle, chain) = within(self.bundle(&config, bundle_sequence)).await?;
+                ca = chain;
+                bundle
+            }
+        };
+        self.vouches_for_ca(&bundle, &ca)?;
+        let svid = X509Svid::from_parts(issued.chain, key.key().clone_key())?;
+        if svid.id().trust_domain() != &self.trust_domain {
+            let (expected, found) = (self.trust_domain.id(), svid.id().clone());
+            return Err(Error::WrongId { expected, found });
+        }
+        let expected = id.unwrap_or(svid.id()).clone();
+        let svid = self.believe(svid, &expected, &bundle)?;
+        Ok((svid, bundle))
+    }
+
+    /// The newest bundle, if it differs from the one held. Looking is also the acknowledgement of the one held. The CA is
+    /// known by `roots`.
     pub(super) async fn refresh(
         &self,
         svid: &X509Svid,
         held: &TrustBundle,
+        roots: &TrustBundle,
     ) -> Result<Option<TrustBundle>, Error> {
-        let config = self.own(svid, held)?;
+        let config = self.own(svid, roots)?;
         let (found, ca) = within(self.bundle(&config, held.sequence())).await?;
         if found.roots() == held.roots() && found.sequence() == held.sequence() {
             return Ok(None);
@@ -243,10 +162,14 @@ impl<N: Net> Exchange<N> {
             return Err(Error::BundleForked(found.sequence()));
         }
         // A bundle that does not vouch for the CA would be the last we could ever fetch.
-        let bundles = TrustBundles::single(found.clone());
-        verify::peer(&ca, &bundles, Role::Server, self.clock.wall())
-            .map_err(|_why| Error::BundleWithoutCa)?;
+        self.vouches_for_ca(&found, &ca)?;
         Ok(Some(found))
+    }
+
+    fn vouches_for_ca(&self, bundle: &TrustBundle, ca: &[CertificateDer<'static>]) -> Result<(), Error> {
+        let bundles = TrustBundles::single(bundle.clone());
+        let vouched = verify::peer(ca, &bundles, Role::Server, self.clock.wall());
+        vouched.map(drop).map_err(|_why| Error::BundleWithoutCa)
     }
 
     /// Whether peers that hold `bundle` would believe `svid` now.
@@ -267,25 +190,36 @@ impl<N: Net> Exchange<N> {
         Ok(Arc::new(self.tls.client_with(Arc::new(verifier), Some(svid), &[ALPN_STANDARD_H2])?))
     }
 
+    /// TLS without a certificate of ours, to a CA that is known by these roots.
+    fn anonymous(&self, roots: &TrustBundle) -> Result<Arc<ClientConfig>, Error> {
+        let verifier = SpiffeServerVerifier::new(Arc::new(TrustBundles::single(roots.clone())));
+        Ok(Arc::new(self.tls.client_with(Arc::new(verifier), None, &[ALPN_STANDARD_H2])?))
+    }
+
+    /// A certificate, its key, and the chain of the CA it came from.
     async fn issue(
         &self,
         config: &Arc<ClientConfig>,
         wish: &Wish<'_>,
         ask: &Ask<'_>,
-    ) -> Result<(KeyPairAndCsr, IssuedChain), Error> {
-        let (stream, _ca) = within(self.connect(config)).await?;
-        let key = KeyPairAndCsr::generate(ask.id)?;
-        wish.store.keep_next_key(&pem::encode_key(key.key()))?;
-        let bearer = ask.token.map(JoinToken::bearer);
+    ) -> Result<(KeyPairAndCsr, IssuedChain, Vec<CertificateDer<'static>>), Error> {
+        let (stream, ca) = within(self.connect(config)).await?;
+        let key = match ask.id {
+            Some(id) => KeyPairAndCsr::generate(id)?,
+            None => KeyPairAndCsr::generate_unnamed()?,
+        };
+        if let Some(store) = wish.store {
+            store.keep_next_key(&pem::encode_key(key.key()))?;
+        }
         let request = SvidRequest {
             csr_pem: key.csr_pem(),
             validity: Some(wish.validity),
-            bearer: bearer.as_ref().map(|text| text.as_str()),
+            bearer: ask.bearer,
             bundle_sequence: ask.bundle_sequence,
         };
         // Bounded by the client library (15 s); cut off sooner, an answer on its way would cost the token.
         let issued = Box::pin(client::request_svid(stream, request)).await?;
-        Ok((key, issued))
+        Ok((key, issued, ca))
     }
 
     async fn bundle(
@@ -320,23 +254,11 @@ impl<N: Net> Exchange<N> {
     }
 
     async fn reach(&self) -> Result<(N::Stream, SocketAddr), Error> {
-        let mut last = io::Error::from(io::ErrorKind::NotFound);
-        for address in self.resolve().await?.into_iter().take(MAX_ADDRESSES) {
-            match self.net.connect(address, Purpose::Any, CONNECT_TIMEOUT).await {
-                Ok(stream) => return Ok((stream, address)),
-                Err(error) => last = error,
-            }
-        }
-        Err(Error::Connect { address: self.address.clone(), source: last })
-    }
-
-    async fn resolve(&self) -> Result<Vec<SocketAddr>, Error> {
-        if let Ok(address) = self.address.parse() {
-            return Ok(vec![address]);
-        }
-        let found = tokio::net::lookup_host(&self.address).await;
-        let found = found.map_err(|source| Error::Resolve { address: self.address.clone(), source })?;
-        Ok(found.collect())
+        let address = || self.address.clone();
+        reach::reach(&self.net, &self.address).await.map_err(|error| match error {
+            reach::Error::Resolve(source) => Error::Resolve { address: address(), source },
+            reach::Error::Connect(source) => Error::Connect { address: address(), source },
+        })
     }
 
     /// Lets an answer through only if it is ours and peers will believe it.
@@ -347,7 +269,10 @@ impl<N: Net> Exchange<N> {
         expected: &SpiffeId,
         bundle: &TrustBundle,
     ) -> Result<X509Svid, Error> {
-        let svid = X509Svid::from_parts(chain, key.key().clone_key())?;
+        self.believe(X509Svid::from_parts(chain, key.key().clone_key())?, expected, bundle)
+    }
+
+    fn believe(&self, svid: X509Svid, expected: &SpiffeId, bundle: &TrustBundle) -> Result<X509Svid, Error> {
         if svid.id() != expected {
             return Err(Error::WrongId { expected: expected.clone(), found: svid.id().clone() });
         }

@@ -1,4 +1,5 @@
-//! Our certificate from the CA: joined once by a token, renewed by itself, kept over restarts.
+//! Our certificate from the CA: joined once by a token, renewed by itself, kept over restarts; or got by a service
+//! account's token each time, and kept nowhere.
 //!
 //! ```text
 //!   start ──kept and unexpired?──yes──▶ holding ◀──────────────┐
@@ -9,13 +10,18 @@
 //!     └──────────── expired ──────────────┘
 //! ```
 //!
+//! With a service account's token there is neither a kept certificate nor one that proves us: each asks the CA with the
+//! token that is in the file at that time.
+//!
 //! # Invariants
 //! - A certificate is taken only if the bundle that comes with it vouches for it. A newer bundle is taken even if it
 //!   does not: peers are held against it at once, and the certificate, published with it, is renewed as soon as can be.
 //! - A failure never replaces or withdraws what is held; an expired certificate is renewed by a token only.
 //! - One exchange at a time, each with a deadline; waits between attempts are jittered and bounded.
 
+mod error;
 mod exchange;
+mod settings;
 mod token;
 
 #[cfg(test)]
@@ -24,32 +30,32 @@ mod real_ca_tests;
 mod tests;
 
 use std::{
-    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
 use outrider_certs::{
     join_token::JoinToken,
-    spiffe_id::{SpiffeId, TrustDomain},
     svid::X509Svid,
     trust_bundle::{TrustBundle, TrustBundles},
 };
 
 use self::{
-    exchange::{Exchange, Obtained, Wish},
-    token::TokenFile,
+    exchange::{Obtained, Wish},
+    token::{TokenFile, service_account_token},
 };
 use super::{
     report::Reporter,
     rotation::{refresh_delay, renew_at, retry_delay},
-    source::{Material, Materials, Running, Source},
+    source::{Material, Materials, Source},
     store::{Kept, Store},
-    tls_configs::TlsBase,
 };
-use crate::{clock::Clock, model::status::IdentityStatus, net::Net};
+use crate::{model::settings::CaProof, net::Net};
 
-pub use self::exchange::Error;
+pub use self::{
+    error::Error,
+    settings::{CaSettings, CaSource},
+};
 
 /// Longest sleep, so that a wall clock that jumped is noticed.
 const MAX_SLEEP: Duration = Duration::from_secs(30);
@@ -57,66 +63,6 @@ const MAX_SLEEP: Duration = Duration::from_secs(30);
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the token file is looked at while there is no valid certificate.
 const TOKEN_POLL: Duration = Duration::from_secs(1);
-
-/// Where the CA is and what is asked of it.
-#[derive(Clone, Debug)]
-pub struct CaSettings {
-    /// `host:port`.
-    pub address: String,
-    /// Where a join token is found when one is needed.
-    pub join_token_file: Option<PathBuf>,
-    /// Lifetime to ask for.
-    pub validity: Duration,
-    /// Our trust domain.
-    pub trust_domain: TrustDomain,
-    /// Where key and certificate are kept.
-    pub state_dir: PathBuf,
-}
-
-/// The CA as a source.
-#[derive(Debug)]
-pub struct CaSource<N> {
-    settings: CaSettings,
-    exchange: Exchange<N>,
-    clock: Clock,
-    status: Arc<IdentityStatus>,
-}
-
-impl<N: Net> CaSource<N> {
-    /// A source that reaches the CA over `net`.
-    #[must_use]
-    pub fn new(settings: CaSettings, net: N, tls: TlsBase, clock: &Clock) -> Self {
-        let exchange = Exchange {
-            net,
-            address: settings.address.clone(),
-            trust_domain: settings.trust_domain.clone(),
-            tls,
-            clock: clock.clone(),
-        };
-        Self { settings, exchange, clock: clock.clone(), status: Arc::default() }
-    }
-}
-
-impl<N: Net> Source for CaSource<N> {
-    fn run(self: Arc<Self>, materials: Materials) -> Running {
-        Box::pin(async move { Life::new(&self, materials).live().await })
-    }
-
-    fn status(&self) -> Arc<IdentityStatus> {
-        Arc::clone(&self.status)
-    }
-
-    fn remedy(&self, id: Option<&SpiffeId>) -> String {
-        let id = id.map_or("ID", SpiffeId::as_str);
-        let make = format!("make a join token with `outrider-ca token --spiffe-id {id}`");
-        match &self.settings.join_token_file {
-            Some(file) => {
-                format!("{make} and write it to {}: it is picked up without a restart", file.display())
-            }
-            None => format!("{make}, name its file as identity.ca.join_token_file, and restart"),
-        }
-    }
-}
 
 /// A certificate in use, and when to replace it.
 #[derive(Debug)]
@@ -150,7 +96,10 @@ impl<'a, N: Net> Life<'a, N> {
             materials,
             rng: source.clock.fork_rng(),
             held: None,
-            token: TokenFile::new(source.settings.join_token_file.clone()),
+            token: TokenFile::new(match &source.settings.proof {
+                CaProof::JoinToken { file } => file.clone(),
+                CaProof::ServiceAccount { .. } => None,
+            }),
             failures: 0,
             retry_at: now,
             bundle_failures: 0,
@@ -196,6 +145,9 @@ impl<'a, N: Net> Life<'a, N> {
 
     /// The kept certificate, if peers would believe it.
     fn load(&self) -> Result<Option<Kept>, Error> {
+        if !self.source.keeps() {
+            return Ok(None);
+        }
         let store = Store::open(&self.source.settings.state_dir)?;
         let Some(kept) = store.load(&self.source.settings.trust_domain)? else { return Ok(None) };
         self.source.exchange.vouches(&kept.bundle, &kept.svid)?;
@@ -265,8 +217,16 @@ impl<'a, N: Net> Life<'a, N> {
     }
 
     async fn ask(&mut self) -> Result<Obtained, Error> {
+        let validity = self.source.settings.validity;
+        if let CaProof::ServiceAccount { token_file, bundle_file } = &self.source.settings.proof {
+            let token = service_account_token(token_file)?;
+            let roots = self.source.roots(bundle_file)?;
+            let held = self.held.as_ref().map(|held| (held.svid.id(), held.bundle.sequence()));
+            let wish = Wish { validity, store: None };
+            return self.source.exchange.prove(&token, &roots, held, &wish).await;
+        }
         let store = Store::open(&self.source.settings.state_dir)?;
-        let wish = Wish { validity: self.source.settings.validity, store: &store };
+        let wish = Wish { validity, store: Some(&store) };
         let Some(held) = self.unexpired() else {
             let token = self.token.read()?;
             return self.join(&token, &wish).await;
@@ -296,7 +256,9 @@ impl<'a, N: Net> Life<'a, N> {
             self.token.set_tried();
         }
         let obtained = obtained?;
-        keep(wish.store, &obtained);
+        if let Some(store) = wish.store {
+            keep(store, &obtained);
+        }
         Ok(obtained)
     }
 
@@ -309,7 +271,15 @@ impl<'a, N: Net> Life<'a, N> {
 
     async fn refresh(&mut self) {
         let Some(held) = self.unexpired() else { return };
-        let found = self.source.exchange.refresh(&held.svid, &held.bundle).await;
+        let found = match &self.source.settings.proof {
+            CaProof::JoinToken { .. } => {
+                self.source.exchange.refresh(&held.svid, &held.bundle, &held.bundle).await
+            }
+            CaProof::ServiceAccount { bundle_file, .. } => match self.source.roots(bundle_file) {
+                Ok(roots) => self.source.exchange.refresh(&held.svid, &held.bundle, &roots).await,
+                Err(error) => Err(error),
+            },
+        };
         let hint = held.bundle.refresh_hint();
         let delay = match found {
             Ok(changed) => {
@@ -335,9 +305,12 @@ impl<'a, N: Net> Life<'a, N> {
     /// Takes a newer bundle for the certificate held.
     fn trust(&mut self, bundle: TrustBundle) {
         tracing::info!(sequence = bundle.sequence(), roots = bundle.roots().len(), "trust bundle changed");
-        let kept = Store::open(&self.source.settings.state_dir).and_then(|store| store.keep_bundle(&bundle));
-        if let Err(error) = kept {
-            tracing::warn!(%error, "the trust bundle could not be kept");
+        if self.source.keeps() {
+            let kept =
+                Store::open(&self.source.settings.state_dir).and_then(|store| store.keep_bundle(&bundle));
+            if let Err(error) = kept {
+                tracing::warn!(%error, "the trust bundle could not be kept");
+            }
         }
         let Some(held) = self.held.as_mut() else { return };
         if let Err(error) = self.source.exchange.vouches(&bundle, &held.svid) {
@@ -368,6 +341,6 @@ impl<'a, N: Net> Life<'a, N> {
 /// service now.
 fn keep(store: &Store, (svid, bundle): &Obtained) {
     if let Err(error) = store.keep_bundle(bundle).and_then(|()| store.keep_svid(svid)) {
-        tracing::error!(%error, "the certificate could not be kept: a restart will need a new join token");
+        tracing::warn!(%error, "the certificate could not be kept: a restart will need a new join token");
     }
 }

@@ -1,10 +1,17 @@
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use outrider_certs::svid::X509Svid;
 use tempfile::TempDir;
 
 use super::*;
 use crate::{
+    clock::Clock,
     identity::{
         Started, start_with,
         testing::{
@@ -62,7 +69,7 @@ impl Bench {
     fn source(&self) -> CaSource<MemoryNet> {
         let settings = CaSettings {
             address: CA_ADDRESS.to_owned(),
-            join_token_file: Some(self.token_file()),
+            proof: CaProof::JoinToken { file: Some(self.token_file()) },
             validity: DAY,
             trust_domain: domain(),
             state_dir: self.state_dir(),

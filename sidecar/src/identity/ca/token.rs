@@ -14,6 +14,27 @@ use zeroize::Zeroizing;
 
 use super::Error;
 
+/// Longest token of a service account, in bytes; usual ones have about one kilobyte.
+const MAX_SERVICE_ACCOUNT_TOKEN: usize = 12 * 1024;
+
+/// The service account's token that is in the file now. The kubelet replaces it long before it runs out.
+pub(super) fn service_account_token(path: &Path) -> Result<Zeroizing<String>, Error> {
+    let no = |why: &str| Error::NoServiceAccount(format!("{}: {why}", path.display()));
+    let mut text = Zeroizing::new(String::new());
+    let file = File::open(path).map_err(|error| no(&error.to_string()))?;
+    let limit = MAX_SERVICE_ACCOUNT_TOKEN as u64 + 1;
+    file.take(limit).read_to_string(&mut text).map_err(|error| no(&error.to_string()))?;
+    if text.len() > MAX_SERVICE_ACCOUNT_TOKEN {
+        return Err(no("it is too large for a token"));
+    }
+    let token = text.trim();
+    // What goes into a header field, and what tokens are made of (RFC 6750 §2.1).
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(no("it does not hold a token"));
+    }
+    Ok(Zeroizing::new(token.to_owned()))
+}
+
 /// A join token's file, and which token of it was spent or refused.
 #[derive(Debug)]
 pub(super) struct TokenFile {

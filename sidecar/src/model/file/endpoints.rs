@@ -6,10 +6,13 @@ use outrider_certs::SpiffeId;
 use serde_saphyr::Spanned;
 
 use super::{Fault, Faults, Place, quoted, read, report_odd_keys, section};
-use crate::model::{EndpointSettings, transport::ExpectedIds};
+use crate::model::{EndpointSettings, endpoint::MAX_WEIGHT, transport::ExpectedIds};
 
 /// Endpoints of one cluster. As many as one file of `MAX_FILE_BYTES` comfortably holds.
 pub const MAX_ENDPOINTS: usize = 10_000;
+
+/// Bytes of a zone's name.
+const MAX_ZONE_BYTES: usize = 128;
 
 section! {
     /// One item of `endpoints:` as it stands in the file.
@@ -18,6 +21,12 @@ section! {
         address: String,
         /// Who must answer there.
         spiffe_id: String,
+        /// Its share of requests.
+        weight: String,
+        /// Where it stands.
+        zone: String,
+        /// Whether it takes requests.
+        ready: String,
     }
 }
 
@@ -86,6 +95,9 @@ fn validate_endpoint(
 ) -> Option<EndpointSettings> {
     report_odd_keys(&raw.odd_keys, RawEndpoint::KEYS, place, faults);
     let address = validate_address(raw.address.as_ref(), &place.key("address"), faults);
+    let weight = validate_weight(raw.weight.as_ref(), place, faults);
+    let zone = raw.zone.as_ref().and_then(|zone| validate_zone(zone, &place.key("zone"), faults));
+    let is_ready = validate_ready(raw.ready.as_ref(), place, faults);
     let place = place.key("spiffe_id");
     let spiffe_ids = match (&raw.spiffe_id, expected) {
         (Some(text), ExpectedIds::Outside) => {
@@ -104,7 +116,40 @@ fn validate_endpoint(
         }
         (None, ExpectedIds::OneOf(ids)) => Some(Arc::clone(ids)),
     };
-    Some(EndpointSettings { address: address?, spiffe_ids: spiffe_ids? })
+    Some(EndpointSettings { address: address?, spiffe_ids: spiffe_ids?, weight, zone, is_ready })
+}
+
+fn validate_weight(raw: Option<&Spanned<String>>, place: &Place, faults: &mut Faults) -> u32 {
+    let Some(raw) = raw else { return 1 };
+    let weight = raw.value.parse().ok().filter(|weight| (1..=MAX_WEIGHT).contains(weight));
+    if weight.is_none() {
+        let problem = format!("{} is not a weight", quoted(&raw.value));
+        let remedy = format!("keep to 1..={MAX_WEIGHT}");
+        faults.add(&place.key("weight").at(raw), problem, remedy);
+    }
+    weight.unwrap_or(1)
+}
+
+/// A zone's name: what operators call it, compared as it is.
+pub fn validate_zone(raw: &Spanned<String>, place: &Place, faults: &mut Faults) -> Option<Arc<str>> {
+    let fits = (1..=MAX_ZONE_BYTES).contains(&raw.value.len())
+        && raw.value.bytes().all(|byte| byte.is_ascii_graphic());
+    if !fits {
+        let problem = format!("{} is not a zone", quoted(&raw.value));
+        let remedy = format!("use 1 to {MAX_ZONE_BYTES} printable ASCII characters without spaces");
+        faults.add(&place.at(raw), problem, remedy);
+    }
+    fits.then(|| Arc::from(raw.value.as_str()))
+}
+
+fn validate_ready(raw: Option<&Spanned<String>>, place: &Place, faults: &mut Faults) -> bool {
+    let Some(raw) = raw else { return true };
+    let is_ready = raw.value.parse().ok();
+    if is_ready.is_none() {
+        let problem = format!("{} is neither true nor false", quoted(&raw.value));
+        faults.add(&place.key("ready").at(raw), problem, "write true or false");
+    }
+    is_ready.unwrap_or(true)
 }
 
 fn validate_address(raw: Option<&Spanned<String>>, place: &Place, faults: &mut Faults) -> Option<SocketAddr> {

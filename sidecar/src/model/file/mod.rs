@@ -13,7 +13,9 @@ mod fault;
 mod section;
 mod yaml;
 
-pub use endpoints::{MAX_ENDPOINTS, RawEndpoint, parse_endpoints, validate_endpoints, validate_spiffe_ids};
+pub use endpoints::{
+    MAX_ENDPOINTS, RawEndpoint, parse_endpoints, validate_endpoints, validate_spiffe_ids, validate_zone,
+};
 pub use fault::{Fault, Faults, Place, lines, quoted, similar};
 pub(crate) use section::section;
 pub use section::{OddKey, read_field, read_unknown, report_odd_keys};

@@ -7,8 +7,7 @@ use http::{Uri, header::HOST};
 
 use super::race::read;
 use crate::{
-    detect::{ClientHello, MAX_CLIENT_HELLO_BYTES},
-    model::{settings::Limits, transport::Transport},
+    model::{Cluster, Snapshot, settings::Limits, transport::Transport},
     net::Net,
     pipeline::{door::Door, tcp::Destination, worker::Worker},
     route,
@@ -20,6 +19,8 @@ pub(super) struct Named {
     pub(super) read: Bytes,
     /// Where it leads; `None` if it names nobody whom we know.
     pub(super) destination: Option<Destination>,
+    /// Whether whom it names has rules of its own, by which each of its requests goes.
+    pub(super) has_rules: bool,
 }
 
 /// What one look at the bytes says.
@@ -43,22 +44,10 @@ pub(super) async fn of_request<N: Net>(
     named(worker, door, stream, (first, limits.header_bytes), look).await
 }
 
-/// Reads a ClientHello. As [`of_request`]; only clusters of the mesh carry an app's own TLS inside of theirs.
-pub(super) async fn of_hello<N: Net>(
-    worker: &Arc<Worker<N>>,
-    door: &Door,
-    stream: &mut N::Stream,
-    first: Bytes,
-) -> Option<Named> {
-    let look = |bytes: &[u8]| match ClientHello::parse(bytes) {
-        Ok(None) => Look::More,
-        Ok(Some(hello)) => hello.server_name.map_or(Look::Nobody, |name| Look::Name(name.into())),
-        Err(_) => Look::Nobody,
-    };
-    let mut named = named(worker, door, stream, (first, MAX_CLIENT_HELLO_BYTES), look).await?;
-    let is_mesh = |found: &Destination| matches!(found.cluster.settings.transport, Transport::Mesh(..));
-    named.destination = named.destination.filter(is_mesh);
-    Some(named)
+/// Whom a ClientHello names; only clusters of the mesh carry an app's own TLS inside of theirs.
+pub(super) fn of_name<'a>(snapshot: &'a Snapshot, name: &str) -> Option<&'a Arc<Cluster>> {
+    let is_mesh = |found: &&Arc<Cluster>| matches!(found.settings.transport, Transport::Mesh(..));
+    route::find(snapshot, name, None).filter(is_mesh)
 }
 
 fn limits<N: Net>(worker: &Worker<N>, door: &Door) -> Arc<Limits> {
@@ -93,9 +82,12 @@ async fn named<N: Net>(
         Err(_elapsed) => None,
     };
     let snapshot = door.load(&worker.snapshots);
+    let has_rules = name
+        .as_ref()
+        .is_some_and(|name| route::table::of_host(&snapshot.config.settings.routes, name).is_some());
     let cluster = name.and_then(|name| route::find(&snapshot, &name, None));
-    let destination = cluster.map(|cluster| Destination::new(cluster, &snapshot));
-    Some(Named { read: bytes.freeze(), destination })
+    let destination = cluster.map(|cluster| Destination::new(cluster, &snapshot, door));
+    Some(Named { read: bytes.freeze(), destination, has_rules })
 }
 
 /// Whom a request is for, by the parser that will read it if we serve it: its target where that names somebody (RFC 9112

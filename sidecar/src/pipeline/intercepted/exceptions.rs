@@ -35,17 +35,18 @@ use crate::{
         door::{Door, From},
         entrance::Accepted,
         http_connection::{self, Wire},
+        live,
+        proxied::Ends,
         serve::{Caller, Closed, serve_peer},
         tcp::Bare,
         worker::Worker,
     },
+    tls::trust::Cut,
 };
 
 /// A client that is silent for so long may be waiting for an app that speaks first. One that speaks first itself has
 /// its bytes right behind the handshake of TCP.
 const SILENCE: Duration = Duration::from_millis(1);
-/// How often a connection that came by an exception is judged again, whatever it carries: as often as trust in peers is.
-const JUDGE_INTERVAL: Duration = Duration::from_secs(1);
 /// How much is read to see whom a `ClientHello` is for, in bytes; a longer one is not. Ours take 2 KiB, with everything
 /// that TLS libraries offer.
 const MAX_HELLO_BYTES: usize = 16 * 1024;
@@ -70,10 +71,11 @@ pub(super) async fn serve<N: Net>(
     inbound: Arc<Inbound>,
     caller: Caller<N::Stream>,
 ) {
-    let (address, original) = (caller.address, caller.original);
-    let (_, stream) = caller.stream.into_parts();
-    let door = plain_door(&accepted, address, original, Exception::Plaintext);
-    let mut first = First { stream, address: address.ip(), bytes: BytesMut::new() };
+    let (ends, original) = (caller.ends, caller.original);
+    let address = ends.link.source;
+    let (bytes, stream) = caller.stream.into_parts();
+    let door = plain_door(&accepted, ends, original, Exception::Plaintext);
+    let mut first = First { stream, address: address.ip(), bytes: bytes.into() };
     let mut bare = Bare::new(&worker, &door);
     // Boxed for its own time, as a handshake is.
     let told = Box::pin(tell(&worker, &door, &snapshot, &inbound, (&mut first, &mut bare))).await;
@@ -81,27 +83,27 @@ pub(super) async fn serve<N: Net>(
     let told = match told {
         Ok(told) => told,
         Err(closed) => {
-            bare.cancel();
+            bare.cancel(&worker);
             stream.reset_on_close();
             return closed.count(&accepted, address);
         }
     };
     let stream = Prefixed::new(bytes.freeze(), stream);
     let Told::Unproven(exception, http) = told else {
-        bare.cancel();
-        let caller = Caller { stream, address, original };
+        bare.cancel(&worker);
+        let caller = Caller { stream, ends, original };
         return Box::pin(serve_peer(worker, accepted, snapshot, inbound, caller)).await;
     };
     let counts = Arc::clone(&accepted.entrance.counts);
     let max = snapshot.config.settings.limits.max_connections_per_peer;
     drop((door, snapshot, inbound));
-    let Some(_slot) = counts.closed.open_for(Who::Address(address.ip()), max) else {
-        bare.cancel();
+    let Some(slot) = counts.closed.open_for(Who::Address(address.ip()), max) else {
+        bare.cancel(&worker);
         stream.reset_on_close();
         return Closed::Shed(Shed::Peer).count(&accepted, address);
     };
     tracing::debug!(listener = accepted.name(), peer = %address, ?exception, "let in without a proven identity");
-    let door = plain_door(&accepted, address, original, exception);
+    let door = plain_door(&accepted, ends, original, exception).counted(slot.requests());
     let [plaintext, probe, app_tls] = &counts.exceptions;
     let counts = match exception {
         Exception::Plaintext => plaintext,
@@ -111,50 +113,23 @@ pub(super) async fn serve<N: Net>(
     let stream = Counted::new(stream, counts);
     match http {
         Some(wire) => {
-            bare.cancel();
+            bare.cancel(&worker);
             let door = Arc::new(door);
+            let live = live::connection(&worker, &door);
             let served = http_connection::serve(Arc::clone(&worker), Arc::clone(&door), stream, wire);
             tokio::select! {
                 biased;
                 () = served => {}
-                () = outstayed(&worker, &door, exception) => {}
+                () = live::over(&worker, live.as_ref()) => {}
             }
         }
-        None => bare.carry(&worker, &door, stream, taken_away(&worker, &door, exception)).await,
+        None => bare.carry(&worker, &door, stream, Cut::never()).await,
     }
 }
 
-fn plain_door(
-    accepted: &Accepted,
-    address: SocketAddr,
-    original: Option<SocketAddr>,
-    exception: Exception,
-) -> Door {
-    let door = Door::new(accepted.clone(), From::Plain { address: address.ip(), exception });
-    match original {
-        Some(original) => door.intercepted(original),
-        None => door,
-    }
-}
-
-/// Resolves when the exception that a connection came in by holds no more.
-async fn taken_away<N: Net>(worker: &Worker<N>, door: &Door, exception: Exception) {
-    let is_open = || {
-        let snapshot = door.load(&worker.snapshots);
-        let now = worker.clock.wall();
-        door.inbound(&snapshot).is_some_and(|inbound| inbound.exceptions.is_open(exception, now))
-    };
-    while is_open() {
-        tokio::time::sleep(JUDGE_INTERVAL).await;
-    }
-}
-
-/// Resolves when that is so, and what was under way has had as long as in a drain. What begins after it is answered with
-/// 403; but a connection that has left HTTP begins nothing.
-async fn outstayed<N: Net>(worker: &Worker<N>, door: &Door, exception: Exception) {
-    taken_away(worker, door, exception).await;
-    let deadline = door.load(&worker.snapshots).config.settings.drain.deadline;
-    tokio::time::sleep(deadline).await;
+fn plain_door(accepted: &Accepted, ends: Ends, original: Option<SocketAddr>, exception: Exception) -> Door {
+    let from = From::Plain { address: ends.link.source.ip(), exception };
+    Door::new(accepted.clone(), from).intercepted(original).between(ends)
 }
 
 /// What is known of a connection.
@@ -219,10 +194,14 @@ async fn tell<N: Net>(
     let since = worker.now();
     let place = worker.handshakes.begin(first.address, since).ok_or(Closed::Shed(Shed::Handshakes))?;
     let limit = snapshot.config.settings.limits.handshake_timeout;
-    let permits_plaintext = inbound.exceptions.permits_plaintext(worker.clock.wall());
+    let (exceptions, now) = (&inbound.exceptions, worker.clock.wall());
+    let permits_plaintext = door.whence().into_iter().all(|from| exceptions.permits_plaintext(from, now));
+    let is_open = |exception| door.whence().into_iter().all(|from| exceptions.is_open(exception, from, now));
+    let (probes, app_tls) = (is_open(Exception::Probe), is_open(Exception::AppTls));
     let may_be_bytes = permits_plaintext && inbound.protocol != Protocol::Http;
     let found = async {
-        if may_be_bytes {
+        // What a proxy before us sent in one piece with its header is there already.
+        if may_be_bytes && first.bytes.is_empty() {
             let app_speaks_first = async {
                 tokio::time::sleep(SILENCE).await;
                 bare.app_speaks_first(worker, door).await;
@@ -235,7 +214,7 @@ async fn tell<N: Net>(
         }
         let spoken = first.spoken().await;
         let how = if spoken.is_some() { How::Client } else { How::SilentEnd };
-        let may_be_apps = spoken == Some(Spoken::Tls) && inbound.exceptions.app_tls;
+        let may_be_apps = spoken == Some(Spoken::Tls) && app_tls;
         Found { spoken, how, is_apps: may_be_apps && !first.is_for_the_mesh().await }
     };
     let in_vain = Found { spoken: None, how: How::Timeout, is_apps: false };
@@ -250,9 +229,8 @@ async fn tell<N: Net>(
     match spoken {
         Some(Spoken::Tls) if is_apps => Ok(Told::Unproven(Exception::AppTls, None)),
         Some(Spoken::Tls) => Ok(Told::Mesh),
-        Some(spoken) => {
-            plaintext(inbound, spoken, permits_plaintext).map_or_else(|| refused(Refusal::Plaintext), Ok)
-        }
+        Some(spoken) => plaintext(inbound.protocol, spoken, (permits_plaintext, probes))
+            .map_or_else(|| refused(Refusal::Plaintext), Ok),
         // What may still become a request is not carried as if it could not: its head would pass as it is.
         None if how == How::Timeout => refused(Refusal::Timeout),
         None if may_be_bytes && !first.is_handshake() => Ok(Told::Unproven(Exception::Plaintext, None)),
@@ -261,16 +239,19 @@ async fn tell<N: Net>(
 }
 
 /// What plaintext is let in as; `None`: not at all.
-fn plaintext(inbound: &Inbound, spoken: Spoken, permits_plaintext: bool) -> Option<Told> {
+fn plaintext(
+    protocol: Protocol,
+    spoken: Spoken,
+    (permits_plaintext, permits_probes): (bool, bool),
+) -> Option<Told> {
     let is_http = matches!(spoken, Spoken::Http1 | Spoken::Http2);
     // HTTP/2 with prior knowledge is told by its first bytes once more: ALPN stands for a peer of the mesh.
     let wire = if spoken == Spoken::Http1 { Wire::Http1 } else { Wire::Sniffed };
-    if permits_plaintext && is_http && inbound.protocol != Protocol::Tcp {
+    if permits_plaintext && is_http && protocol != Protocol::Tcp {
         return Some(Told::Unproven(Exception::Plaintext, Some(wire)));
     }
-    if permits_plaintext && inbound.protocol != Protocol::Http {
+    if permits_plaintext && protocol != Protocol::Http {
         return Some(Told::Unproven(Exception::Plaintext, None));
     }
-    let may_be_probe = spoken == Spoken::Http1 && !inbound.exceptions.probes.is_empty();
-    may_be_probe.then_some(Told::Unproven(Exception::Probe, Some(wire)))
+    (spoken == Spoken::Http1 && permits_probes).then_some(Told::Unproven(Exception::Probe, Some(wire)))
 }

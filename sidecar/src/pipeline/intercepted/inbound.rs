@@ -2,15 +2,14 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use bytes::Bytes;
-
 use super::{exceptions, original, refuse};
 use crate::{
     buffer::Prefixed,
     model::{Snapshot, runtime::Refusal},
-    net::{Net, Purpose},
+    net::{Net, Purpose, Stream as _},
     pipeline::{
         entrance::Accepted,
+        proxied::{self, Ends},
         serve::{Caller, serve_peer},
         worker::Worker,
     },
@@ -21,7 +20,7 @@ pub(in crate::pipeline) async fn inbound<N: Net>(
     worker: Arc<Worker<N>>,
     accepted: Accepted,
     snapshot: Arc<Snapshot>,
-    (stream, address): (N::Stream, SocketAddr),
+    (mut stream, address): (N::Stream, SocketAddr),
 ) {
     // One that we make to ourselves as to any endpoint is to come in; one to the app is not.
     let original = original(&worker, (&stream, address), (&accepted, &snapshot), |made| made == Purpose::App)
@@ -36,8 +35,18 @@ pub(in crate::pipeline) async fn inbound<N: Net>(
     let Some(inbound) = accepted.listener(&snapshot).inbound(Some(original)).cloned() else {
         return refuse(&stream, &accepted.entrance.counts, Refusal::NotRedirected);
     };
-    let caller = Caller { stream: Prefixed::new(Bytes::new(), stream), address, original: Some(original) };
-    if !inbound.exceptions.is_none() && inbound.exceptions.is_any_open(worker.clock.wall()) {
+    let (ends, rules) = (Ends::seen(address, original), inbound.proxy_protocol.as_deref());
+    // Boxed for its own time, as a handshake is.
+    let (ends, first) = match Box::pin(proxied::read(&worker, &snapshot, rules, &mut stream, ends)).await {
+        Ok(read) => read,
+        Err(closed) => {
+            stream.reset_on_close();
+            return closed.count(&accepted, address);
+        }
+    };
+    let caller = Caller { stream: Prefixed::new(first, stream), ends, original: Some(original) };
+    let is_any_open = |from| inbound.exceptions.is_any_open(from, worker.clock.wall());
+    if !inbound.exceptions.is_none() && ends.whence().into_iter().all(is_any_open) {
         return exceptions::serve(worker, accepted, snapshot, inbound, caller).await;
     }
     serve_peer(worker, accepted, snapshot, inbound, caller).await;

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   original destination ─▶ a cluster's: declared protocol, or found out ─▶ requests by HTTP, else an opaque stream
+//!                        ├▶ not known yet: the controller is asked, and the connection waits
 //!                        └▶ nobody's:    by the authority that it names ─▶ a cluster, or on to where it was going
 //! ```
 
@@ -15,9 +16,8 @@ use super::{
     refuse,
 };
 use crate::{
-    connect::dial::Speak,
     detect::Spoken,
-    model::{Snapshot, detection::How, listener::Protocol},
+    model::{Snapshot, detection::How, listener::Protocol, wanted::Key},
     net::Net,
     pipeline::{
         destination,
@@ -25,7 +25,8 @@ use crate::{
         entrance::Accepted,
         error::ProxyError,
         http_connection::{self, Wire},
-        tcp::{self, Destination, Undecided},
+        tcp::{self, Destination, Known, Routing},
+        wanting,
         worker::Worker,
     },
     route::{self, AtAddress},
@@ -45,9 +46,13 @@ pub(in crate::pipeline) async fn outbound<N: Net>(
     };
     let protocol = match route::at_address(&snapshot, original) {
         AtAddress::Service(cluster) | AtAddress::Endpoint(cluster, _) => cluster.settings.protocol,
-        AtAddress::Unknown => Protocol::Detect,
+        AtAddress::Unknown => match wanting::of_address(&snapshot, original) {
+            // Boxed for its own time.
+            Some(key) => Box::pin(discovered(&worker, &accepted, key, original)).await,
+            None => Protocol::Detect,
+        },
     };
-    let door = Arc::new(Door::new(accepted, From::App).intercepted(original));
+    let door = Arc::new(Door::new(accepted, From::App { address: address.ip() }).intercepted(Some(original)));
     drop(snapshot);
     let declared = |spoken| door.counts().detections.record(spoken, How::Declared, Duration::ZERO);
     match protocol {
@@ -69,6 +74,23 @@ pub(in crate::pipeline) async fn outbound<N: Net>(
     }
 }
 
+/// Waits for the controller's word on whom a connection was made to; what that speaks. Without it, whoever speaks HTTP is told
+/// why its requests are refused.
+async fn discovered<N: Net>(
+    worker: &Arc<Worker<N>>,
+    accepted: &Accepted,
+    key: Key,
+    original: SocketAddr,
+) -> Protocol {
+    let Ok(snapshot) = wanting::wait(worker, key, || accepted.load(&worker.snapshots)).await else {
+        return Protocol::Detect;
+    };
+    match route::at_address(&snapshot, original) {
+        AtAddress::Service(cluster) | AtAddress::Endpoint(cluster, _) => cluster.settings.protocol,
+        AtAddress::Unknown => Protocol::Detect,
+    }
+}
+
 /// Finds out what a connection carries. Serves it to its end, unless it is HTTP: then all of it is given back.
 async fn detected<N: Net>(
     worker: &Arc<Worker<N>>,
@@ -76,56 +98,63 @@ async fn detected<N: Net>(
     original: SocketAddr,
     mut stream: N::Stream,
 ) -> Option<(Arc<Door>, N::Stream, Bytes)> {
-    let begun = worker.now();
-    let mut destination = destination(worker, &door);
-    let Found { mut first, spoken, how, mut way } =
-        race(worker, &door, &mut stream, destination.as_ref().ok()).await?;
-    // It may have been silent for long: what holds now counts, and a way to elsewhere does not.
-    let before = std::mem::replace(&mut destination, self::destination(worker, &door));
-    let same = |(now, before): (&Destination, &Destination)| now.cluster.name() == before.cluster.name();
-    if !destination.as_ref().ok().zip(before.as_ref().ok()).is_some_and(same) {
-        way = None;
-    }
+    let (begun, mut routing) = (worker.now(), Routing::default());
+    let before = destination(worker, &door, &door.load(&worker.snapshots), &mut routing).ok();
+    let Found { mut first, spoken, how, mut way } = race(worker, &door, &mut stream, before.as_ref()).await?;
     door.counts().detections.record(Some(spoken), how, worker.now().saturating_duration_since(begun));
     let snapshot = door.load(&worker.snapshots);
     let is_known = !matches!(route::at_address(&snapshot, original), AtAddress::Unknown);
-    drop(snapshot);
+    // It may have been silent for long: what holds now counts, and a way to elsewhere does not.
+    let mut destination = destination(worker, &door, &snapshot, &mut routing);
+    let needs_name = Known::of((worker, &door), &snapshot, None).needs_name(&door, &snapshot);
     match spoken {
         Spoken::Http1 if !is_known => {
+            // It goes by what it asks for, and on to where it was going if that is nobody's.
+            let unrouted = destination::find(worker, &door, &snapshot, None);
+            destination = unrouted.map(|cluster| Destination::new(&cluster, &snapshot, &door));
+            drop(snapshot);
             let named = authority::of_request(worker, &door, &mut stream, first).await?;
             first = named.read;
             // One that is refused is told so.
-            if named.destination.is_some() || destination.is_err() {
+            if named.destination.is_some() || named.has_rules || destination.is_err() {
                 return Some((door, stream, first));
             }
         }
         // What is asked of whom is told with each request, compressed: those to nobody we know are passed on one by one.
         Spoken::Http1 | Spoken::Http2 => return Some((door, stream, first)),
-        Spoken::Tls if !is_known => {
-            let named = authority::of_hello(worker, &door, &mut stream, first).await?;
-            first = named.read;
-            if let Some(named) = named.destination {
-                // The way leads to where it was going.
-                (destination, way) = (Ok(named), None);
+        Spoken::Tls if !is_known || needs_name => {
+            drop(snapshot);
+            let hello = tcp::hello(worker, &door, &mut stream, first).await?;
+            first = hello.read;
+            let (snapshot, name) = (door.load(&worker.snapshots), hello.name.as_deref());
+            let mut known = Known::of((worker, &door), &snapshot, name);
+            if !is_known && let Some(named) = name.and_then(|name| authority::of_name(&snapshot, name)) {
+                known.unrouted = Ok(Arc::clone(named));
             }
+            destination = routing.find((worker, &door), &snapshot, known).map(Destination::with_own_tls);
         }
-        Spoken::Tls => {
-            destination = destination.map(Destination::with_own_tls);
-            if destination.as_ref().is_ok_and(|destination| destination.speak == Speak::OwnTls) {
-                // The way has TLS of ours.
-                way = None;
-            }
-        }
+        Spoken::Tls => destination = destination.map(Destination::with_own_tls),
         Spoken::Opaque => {}
+    }
+    let is_same = |(now, before): (&Destination, &Destination)| {
+        // One of an app's own TLS has none of ours.
+        now.cluster.name() == before.cluster.name() && now.speak == before.speak
+    };
+    if !destination.as_ref().ok().zip(before.as_ref()).is_some_and(is_same) {
+        way = None;
     }
     carry(worker, &door, stream, (destination, first, way)).await;
     None
 }
 
 /// Where a stream goes that names nobody.
-fn destination<N: Net>(worker: &Worker<N>, door: &Door) -> Result<Destination, ProxyError> {
-    let snapshot = door.load(&worker.snapshots);
-    destination::find(worker, door, &snapshot, None).map(|cluster| Destination::new(&cluster, &snapshot))
+fn destination<N: Net>(
+    worker: &Worker<N>,
+    door: &Door,
+    snapshot: &Snapshot,
+    routing: &mut Routing,
+) -> Result<Destination, ProxyError> {
+    routing.find((worker, door), snapshot, Known::of((worker, door), snapshot, None))
 }
 
 /// Carries an opaque stream to its end.
@@ -138,7 +167,7 @@ async fn carry<N: Net>(
     match (destination, way) {
         (Err(error), _) => tcp::refuse(worker, door, &stream, &error),
         (Ok(destination), None) => tcp::outbound_to(worker, door, destination, stream, first).await,
-        (Ok(_), Some(Ok((undecided, server)))) => undecided.into_opaque(door, stream, first, server).await,
-        (Ok(destination), Some(Err(error))) => Undecided::failed(worker, door, &destination, &stream, &error),
+        (Ok(_), Some(Ok((undecided, server)))) => undecided.into_opaque(stream, first, server).await,
+        (Ok(_), Some(Err(not_opened))) => not_opened.tell(worker, door, &stream),
     }
 }

@@ -19,14 +19,13 @@ use tokio::io::AsyncRead;
 
 use crate::{
     buffer,
-    detect::{self, ServerVerdict, Spoken, Verdict},
+    detect::{self, MORE_WITHIN, ServerVerdict, Spoken, Verdict},
     drain::Phase,
     model::{Cluster, ClusterName, detection::How, habit::Habit},
     net::Net,
     pipeline::{
         door::Door,
-        error::ProxyError,
-        tcp::{Destination, Undecided},
+        tcp::{Destination, NotOpened, Undecided},
         worker::Worker,
     },
 };
@@ -36,9 +35,6 @@ use crate::{
 const START_UNKNOWN: Duration = Duration::from_millis(1);
 /// The same where the client spoke first the last time. Most that are silent for so long keep a connection in reserve.
 const START_CLIENT_FIRST: Duration = Duration::from_millis(20);
-/// Bytes of one side that may still become HTTP's, or a handshake, are taken for opaque ones if no more come within
-/// this. Only a protocol whose first message is such a beginning, without an end of line, ever waits for it.
-const MORE_WITHIN: Duration = Duration::from_millis(250);
 /// An undecided stream on which both sides are silent for so long, where the client spoke first the last time, is given up:
 /// it is a connection that an app keeps in reserve, and would hold a request's place at both ends.
 const HELD_CLIENT_FIRST: Duration = Duration::from_secs(10);
@@ -59,7 +55,7 @@ pub(super) struct Found<N: Net> {
 }
 
 /// An open way and what came by it, or why there is none.
-pub(super) type OpenWay<N> = Result<(Undecided<N>, Bytes), ProxyError>;
+pub(super) type OpenWay<N> = Result<(Undecided<N>, Bytes), Box<NotOpened>>;
 
 /// Finds out what the connection carries; `None` if it is over before. An undecided stream is opened to `destination`, if
 /// there is one. Boxed by the caller for its own time.
@@ -93,7 +89,7 @@ pub(super) async fn race<N: Net>(
                 patience = Some(worker.now() + MORE_WITHIN);
             }
             () = reached(patience) => break (Spoken::Opaque, How::Timeout),
-            decided = way.advance(worker, destination, is_silent) => {
+            decided = way.advance((worker, door), destination, is_silent) => {
                 if let Some(how) = decided {
                     break (Spoken::Opaque, how);
                 }
@@ -125,16 +121,16 @@ enum Way<N: Net> {
     /// Nobody had anything to say for so long that it was given up.
     Unused,
     /// Why there is none, and how long the client may still say what for.
-    Failed(ProxyError, Instant),
+    Failed(Box<NotOpened>, Instant),
 }
 
-type Opening<N> = Pin<Box<dyn Future<Output = Result<Undecided<N>, ProxyError>> + Send>>;
+type Opening<N> = Pin<Box<dyn Future<Output = Result<Undecided<N>, Box<NotOpened>>> + Send>>;
 
 impl<N: Net> Way<N> {
     /// Goes one step on; `Some` if that decides for an opaque stream. Cancel-safe.
     async fn advance(
         &mut self,
-        worker: &Arc<Worker<N>>,
+        (worker, door): (&Arc<Worker<N>>, &Door),
         destination: Option<&Destination>,
         is_client_silent: bool,
     ) -> Option<How> {
@@ -144,8 +140,10 @@ impl<N: Net> Way<N> {
                 if *at > worker.now() {
                     tokio::time::sleep_until((*at).into()).await;
                 }
+                let record = Undecided::record(worker, door, destination);
                 let (worker, destination) = (Arc::clone(worker), destination.clone());
-                *self = Self::Opening(Box::pin(async move { Undecided::open(&worker, destination).await }));
+                let opening = async move { Undecided::open(&worker, destination, record).await };
+                *self = Self::Opening(Box::pin(opening));
                 None
             }
             (Self::Opening(opening), _) => {

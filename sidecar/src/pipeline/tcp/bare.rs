@@ -13,9 +13,12 @@ use crate::{
     detect::{self, ServerVerdict},
     model::flag::ResponseFlag,
     net::{Net, Stream},
-    pipeline::{door::Door, worker::Worker},
-    relay::copy::{Before, Setup},
-    telemetry::record::RequestRecord,
+    pipeline::{door::Door, live, notes, worker::Worker},
+    relay::{
+        copy::{Before, Counted, Setup},
+        frame::StreamKind,
+    },
+    telemetry::{record::RequestRecord, trail::Traffic},
 };
 
 /// The way of one stream to the own app, which may be opened before anybody knows whether there is a stream.
@@ -31,7 +34,7 @@ impl<N: Net> Bare<N> {
     /// For a stream that begins now. Nothing is connected to yet.
     #[must_use]
     pub fn new(worker: &Worker<N>, door: &Door) -> Self {
-        let record = RequestRecord::new(Arc::clone(door.counts()), worker.now());
+        let record = door.record(worker, Traffic::Stream, worker.now());
         Self { app: None, said: BytesMut::new(), record }
     }
 
@@ -39,7 +42,7 @@ impl<N: Net> Bare<N> {
     /// ever if it does not, or if there is no app. Cancel-safe: what has come of it is kept.
     pub async fn app_speaks_first(&mut self, worker: &Worker<N>, door: &Door) {
         if self.app.is_none() {
-            self.app = Box::pin(to_app(worker, door, &mut self.record)).await.ok();
+            self.app = Box::pin(to_app(worker, door, &mut self.record, StreamKind::Opaque)).await.ok();
         }
         while let Some(app) = &mut self.app {
             match buffer::append(&mut app.connection, &mut self.said, usize::MAX).await {
@@ -53,7 +56,7 @@ impl<N: Net> Bare<N> {
             }
         }
         // Not one for a client that speaks first: that gets one of its own.
-        self.app = None;
+        drop(self.app.take().map(|app| app.unused(worker)));
         self.said.clear();
         std::future::pending().await
     }
@@ -69,29 +72,39 @@ impl<N: Net> Bare<N> {
         door.count_request();
         let app = match self.app.take() {
             Some(app) => Ok(app),
-            None => Box::pin(to_app(worker, door, &mut self.record)).await,
+            None => Box::pin(to_app(worker, door, &mut self.record, StreamKind::Opaque)).await,
         };
-        let mut record = self.record;
+        let record = self.record;
+        let live = live::stream(worker, door);
+        let cut = async {
+            live::either(cut, live::revoked(live.as_ref())).await;
+        };
         match app {
             Ok(mut app) => {
                 let down = Before { bytes: self.said.freeze(), ..Before::default() };
-                let setup = Setup { down, half_open: app.half_open, ..Setup::default() };
+                let count = Some(Counted::FirstCalls(Arc::clone(record.moved())));
+                let setup = Setup { down, half_open: app.half_open, count, ..Setup::default() };
                 if carry_bare(&mut stream, &mut app.connection, cut, setup).await.is_err() {
                     app.connection.reset_on_close();
                     stream.reset_on_close();
-                    record.set_flag(ResponseFlag::UC);
+                    let is_revoked = live::is_revoked(live.as_ref());
+                    record.set_flag(if is_revoked { ResponseFlag::RBAC } else { ResponseFlag::UC });
+                    if is_revoked {
+                        record.write(|trail| trail.reason = Some(live::REASON.into()));
+                    }
                 }
             }
             Err(error) => {
                 stream.reset_on_close();
-                record.set_flag(error.flag());
+                notes::refused(worker, &record, &error);
             }
         }
         record.finish();
     }
 
     /// There is no stream for it: nothing is counted.
-    pub fn cancel(self) {
+    pub fn cancel(self, worker: &Worker<N>) {
+        drop(self.app.map(|app| app.unused(worker)));
         self.record.discard();
     }
 }

@@ -57,6 +57,11 @@ impl<'a, S: Stream> Early<'a, S> {
         self.sent > 0
     }
 
+    /// Bytes that this attempt has sent.
+    pub(super) fn sent_bytes(&self) -> usize {
+        self.sent
+    }
+
     /// What can go out now and has not, and whether the end does with it. It counts as sent.
     pub(super) fn send(&mut self) -> (&[u8], bool) {
         let end = self.bytes.len().min(MAX_EARLY_BYTES);

@@ -7,9 +7,11 @@
 mod bare;
 mod early;
 mod inbound;
+mod look;
 mod opening;
 mod outbound;
 mod parting;
+mod route;
 mod undecided;
 mod within;
 
@@ -21,11 +23,12 @@ pub use self::{
     bare::Bare,
     inbound::{inbound_framed, inbound_plain},
     outbound::{Destination, outbound, outbound_to, refuse},
-    undecided::Undecided,
+    undecided::{NotOpened, Undecided},
 };
 pub(super) use self::{
     opening::Way,
     outbound::{Opened, open_silent},
+    route::{Known, Routing, hello},
 };
 use crate::{
     net::Stream,
@@ -33,11 +36,16 @@ use crate::{
         copy::{self, End, Setup},
         session::Session,
     },
-    tls::trust::Cut,
 };
 
-/// Relays between an app and a peer's sidecar until both directions have ended, or until the peer is no longer trusted.
-async fn carry<P, S>(plain: &mut P, session: &mut Session<S>, cut: Cut, setup: Setup) -> End
+/// Relays between an app and a peer's sidecar until both directions have ended, or until `cut`: the peer is no longer
+/// trusted, or not allowed any more.
+async fn carry<P, S>(
+    plain: &mut P,
+    session: &mut Session<S>,
+    cut: impl Future<Output = ()>,
+    setup: Setup,
+) -> End
 where
     P: Stream,
     S: AsyncRead + AsyncWrite + Unpin,

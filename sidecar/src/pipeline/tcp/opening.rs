@@ -8,22 +8,38 @@ use std::{
 
 use super::{early::Early, outbound::Destination, parting::Parting};
 use crate::{
-    balance::{self, InFlight, Tried},
+    balance::InFlight,
     connect::{
         dial::{Connection, Speak},
         http_client::is_refusal,
         place::Target,
     },
     net::{Net, Stream},
-    pipeline::{attempt::connect_error, attempts, error::ProxyError, worker::Worker},
+    pipeline::{
+        attempt::connect_error,
+        attempts,
+        course::{Course, Safety},
+        error::ProxyError,
+        failure, respond, trace, verdict,
+        worker::Worker,
+    },
     relay::{
         frame::{Kind, StreamKind},
         received::Broken,
         session::{Control, Session},
     },
-    resilience::retry::RetryFacts,
+    resilience::outcome::{self, Judgement},
+    telemetry::{
+        record::{Entry, RequestRecord},
+        trail::{Attempt, Reuse},
+    },
     tls::trust::Cut,
 };
+
+/// Why a sidecar refuses a stream that should not be taken elsewhere either.
+const RATE_LIMITED: &[u8] = b"rate_limited";
+/// How a peer's sidecar says that its rules do not allow a stream.
+const NOT_AUTHORIZED: &[u8] = b"not_authorized";
 
 /// The way to an upstream.
 #[derive(Debug)]
@@ -46,40 +62,43 @@ pub(super) struct Opening<'a, S> {
 /// Opens a stream at one endpoint after the other, as the cluster's policy and budget allow.
 pub(super) async fn open_somewhere<N: Net>(
     worker: &Arc<Worker<N>>,
-    Destination { cluster, identity, speak }: &Destination,
+    Destination { cluster, identity, speak, affinity, route: _, config: _ }: &Destination,
     opening: &mut Opening<'_, N::Stream>,
+    record: &RequestRecord,
 ) -> Result<(Way<N::Stream>, InFlight), ProxyError> {
-    let policy = &cluster.settings.retry;
-    let mut tried = Tried::default();
-    let mut attempt = 1;
+    let mut course = Course::new(cluster, &cluster.settings.policy.retry, 1).kept(*affinity);
+    // Nothing of it has been seen by an app until a sidecar says so: it can go elsewhere. What may have been seen is
+    // not known to be safe twice.
+    let safety = Safety { is_idempotent: false, is_replayable: true };
     loop {
-        let now = worker.now();
-        let endpoint = worker
-            .with_rng(|rng| balance::pick(cluster, &tried, now, rng))
-            .ok_or_else(|| ProxyError::NoEndpoint { cluster: cluster.name().clone() })?;
-        tried.insert(endpoint.address());
+        let mut in_flight = course.pick(worker, Safety { is_idempotent: true, ..safety })?;
+        let endpoint = Arc::clone(in_flight.endpoint());
         let target = Target { cluster, endpoint: &endpoint, identity: identity.as_ref() };
-        let mut in_flight = InFlight::start(&endpoint, now);
-        let error = match open(worker, (target, *speak), opening, now).await {
-            Ok(way) => return Ok((way, in_flight)),
+        let now = worker.now();
+        let mut attempt = Attempt::new(endpoint.address(), record.after(now));
+        (attempt.is_probe, attempt.span) = (in_flight.is_probe(), trace::of_stream(worker, record));
+        let entry = record.attempt(attempt);
+        let opened = open(worker, (target, *speak), opening, (now, entry)).await;
+        let now = worker.now();
+        let error = match opened {
+            Ok(way) => {
+                entry.answered(now, None, None);
+                verdict::accepted(worker, cluster, (&mut in_flight, now));
+                return Ok((way, in_flight));
+            }
             Err(error) => error,
         };
-        if error.is_endpoints_fault() {
-            in_flight.failed(worker.now());
+        entry.failed(now, &respond::chain(&error));
+        verdict::failed(worker, cluster, (&mut in_flight, now), &error);
+        drop(in_flight);
+        let Some(failure) = failure::of_error(&error) else { return Err(error) };
+        let flag = Some(error.flag());
+        entry.write(|attempt| (attempt.failure, attempt.flag) = (Some(failure.reason), flag));
+        let repeated = course.repeat(worker, failure, safety, None);
+        let Some(wait) = attempts::repeats(worker, repeated, entry) else { return Err(error) };
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
         }
-        let Some(processed) = error.retry_class() else { return Err(error) };
-        let facts = RetryFacts {
-            processed,
-            is_idempotent: false,
-            is_replayable: true,
-            attempt,
-            max_retries: policy.max_retries,
-            previous_attempts_upstream: 1,
-        };
-        if !attempts::may_repeat(cluster, facts, worker.now()) {
-            return Err(error);
-        }
-        attempt += 1;
     }
 }
 
@@ -87,10 +106,11 @@ async fn open<N: Net>(
     worker: &Arc<Worker<N>>,
     (target, speak): (Target<'_>, Speak),
     opening: &mut Opening<'_, N::Stream>,
-    now: Instant,
+    (now, entry): (Instant, Entry<'_>),
 ) -> Result<Way<N::Stream>, ProxyError> {
     let limit = target.cluster.settings.timeouts.connect;
     if let Some(kept) = worker.tcp_pool.take(target, now) {
+        entry.connected(now, Reuse::Reused, kept.place().peer());
         match begin(worker, kept, opening, limit).await {
             // It was just being closed: that is no failure of the endpoint yet, a new connection tells.
             Begun::Closed => {}
@@ -100,12 +120,17 @@ async fn open<N: Net>(
                 worker.tcp_pool.distrust(target);
                 return Begun::Silent.judged(target, opening);
             }
-            begun @ (Begun::Accepted(_) | Begun::Refused | Begun::Broken(_)) => {
+            begun @ (Begun::Accepted(_)
+            | Begun::Refused(_)
+            | Begun::Limited
+            | Begun::Denied
+            | Begun::Broken(_)) => {
                 return begun.judged(target, opening);
             }
         }
     }
     let connection = worker.tcp_pool.fresh(target, speak, now).await.map_err(|e| connect_error(e, target))?;
+    entry.connected(worker.now(), Reuse::Fresh, connection.place().peer());
     if !target.cluster.settings.transport.is_sidecar() {
         opening.early.rewind();
         return Ok(Way::Bare(connection));
@@ -117,8 +142,12 @@ async fn open<N: Net>(
 enum Begun<S> {
     /// Its app is connected.
     Accepted(Way<S>),
-    /// Its app is not to be had.
-    Refused,
+    /// Its app is not to be had, or not for this: what its reason says of it.
+    Refused(Option<Judgement>),
+    /// There were too many of late.
+    Limited,
+    /// Its rules do not allow it to us: nor would they at another endpoint.
+    Denied,
     /// It ended the connection without a word about the stream.
     Closed,
     /// The connection broke.
@@ -133,14 +162,20 @@ impl<S: Stream> Begun<S> {
         let endpoint = target.endpoint.address();
         let source = match self {
             Self::Accepted(way) => return Ok(way),
-            Self::Refused | Self::Closed => return Err(ProxyError::NotProcessed { endpoint }),
+            Self::Refused(said) => return Err(ProxyError::NotProcessed { endpoint, said }),
+            Self::Denied => return Err(ProxyError::NotAuthorized),
+            Self::Closed => return Err(ProxyError::NotProcessed { endpoint, said: None }),
+            Self::Limited => {
+                let cluster = target.cluster.name().clone();
+                return Err(ProxyError::RateLimited { cluster, quota: None });
+            }
             Self::Broken(error) => error,
             Self::Silent => io::ErrorKind::TimedOut.into(),
         };
         Err(if opening.early.has_sent_bytes() {
             ProxyError::Reset { endpoint, source: Arc::new(Broken::Opaque(source)) }
         } else {
-            ProxyError::NotProcessed { endpoint }
+            ProxyError::NotProcessed { endpoint, said: None }
         })
     }
 }
@@ -164,14 +199,18 @@ async fn begin<N: Net>(
             Some(session) => Begun::Accepted(Way::Framed(session, cut)),
             None => Begun::Closed,
         },
-        Ok(Ok(Some((Kind::NotProcessed, _)))) => {
+        Ok(Ok(Some((Kind::NotProcessed, reason)))) => {
             if opening.early.has_sent() {
                 // Where the next stream begins has to be agreed on first.
                 parting.is_of_use = true;
             } else if let Some(session) = parting.take().filter(|_| is_whole) {
                 worker.tcp_pool.give_back(session.into_stream(), worker.now());
             }
-            Begun::Refused
+            match &*reason {
+                RATE_LIMITED => Begun::Limited,
+                NOT_AUTHORIZED => Begun::Denied,
+                reason => Begun::Refused(outcome::of_reason(reason)),
+            }
         }
         Ok(Ok(None | Some((Kind::Rst, _)))) => Begun::Closed,
         Ok(Err(error)) if is_refusal(&error) => Begun::Closed,

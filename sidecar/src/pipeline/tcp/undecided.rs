@@ -23,14 +23,14 @@ use crate::{
     buffer::Buffer,
     connect::dial::Connection,
     net::Net,
-    pipeline::{door::Door, error::ProxyError, worker::Worker},
+    pipeline::{door::Door, error::ProxyError, rate_limit::Reserved, trace, worker::Worker},
     relay::{
         copy::Before,
         frame::{MAX_PAYLOAD_BYTES, StreamKind},
         session::Source,
     },
     resilience::{circuit_breaker::RequestSlot, retry_budget},
-    telemetry::record::RequestRecord,
+    telemetry::{record::RequestRecord, trail::Traffic},
     tls::trust::Cut,
 };
 
@@ -43,10 +43,21 @@ pub struct Undecided<N: Net> {
     destination: Destination,
     held: (InFlight, RequestSlot),
     half_open: Option<Duration>,
+    /// What it has used of the cluster's rate limits, should it be a stream.
+    charge: Reserved<N>,
     /// How the far side broke off. A connection tells it once.
     broken: Option<io::ErrorKind>,
-    /// When it was begun, and when it was open.
-    times: (Instant, Instant),
+    /// When it was open.
+    open: Instant,
+    /// Counts only if it is a stream.
+    record: RequestRecord,
+}
+
+/// Why an undecided stream could not be opened; its record counts if its app is told so.
+#[derive(Debug)]
+pub struct NotOpened {
+    error: ProxyError,
+    record: RequestRecord,
 }
 
 #[derive(Debug)]
@@ -59,22 +70,43 @@ type HasEnded = bool;
 
 impl<N: Net> Undecided<N> {
     /// Opens one; elsewhere if an endpoint does not take it, as often as the cluster's policy and budget allow. Given up
-    /// on the way, what is there of a connection to a sidecar is kept.
+    /// on the way, what is there of a connection to a sidecar is kept. `record` is its own, of [`Self::record`].
     ///
     /// # Errors
-    /// [`ProxyError`]; the far app has not seen anything.
-    pub async fn open(worker: &Arc<Worker<N>>, destination: Destination) -> Result<Self, ProxyError> {
-        let begun = worker.now();
+    /// [`NotOpened`]; the far app has not seen anything.
+    pub async fn open(
+        worker: &Arc<Worker<N>>,
+        destination: Destination,
+        record: RequestRecord,
+    ) -> Result<Self, Box<NotOpened>> {
         let mut opening = Opening { kind: StreamKind::Undecided, early: Early::nothing() };
-        let Opened { way, in_flight, slot, half_open } =
-            outbound::open(worker, &destination, &mut opening).await?;
+        let opened = async {
+            let charge = Reserved::new(worker, &destination.cluster)?;
+            let opened = outbound::open(worker, &destination, &mut opening, &record).await?;
+            Ok((charge, opened))
+        };
+        let (charge, opened) = match opened.await {
+            Ok(opened) => opened,
+            Err(error) => return Err(Box::new(NotOpened { error, record })),
+        };
+        let Opened { way, in_flight, slot, half_open, cluster: _named } = opened;
         let far = match way {
             Way::Framed(session, cut) => Far::Framed(Parting::new(worker, session, true), cut),
             Way::Bare(connection) => Far::Bare(connection, false),
         };
         let worker = Arc::clone(worker);
-        let times = (begun, worker.now());
-        Ok(Self { far, worker, destination, held: (in_flight, slot), half_open, broken: None, times })
+        let open = worker.now();
+        let held = (in_flight, slot);
+        Ok(Self { far, worker, destination, held, half_open, charge, broken: None, open, record })
+    }
+
+    /// The record of one that is about to be opened there, should it be a stream.
+    pub fn record(worker: &Worker<N>, door: &Door, destination: &Destination) -> RequestRecord {
+        let mut record = door.record(worker, Traffic::Stream, worker.now());
+        record.is_tentative();
+        drop(trace::begin((worker, door), &destination.config, None, &mut record));
+        destination.note(worker, door, &mut record);
+        record
     }
 
     /// Waits for the next bytes that the far app says; none are its end. Cancel-safe.
@@ -118,13 +150,14 @@ impl<N: Net> Undecided<N> {
 
     /// It is an opaque stream: relays between it and the own app to the end. `client` and `server` are what has been read
     /// of the two sides so far.
-    pub async fn into_opaque(self, door: &Door, stream: N::Stream, client: Bytes, server: Bytes) {
-        let Self { far, worker, destination, held, half_open, broken, times: (begun, open) } = self;
+    pub async fn into_opaque(self, stream: N::Stream, client: Bytes, server: Bytes) {
+        let Self { far, worker, destination, held, half_open, charge, broken, open, mut record } = self;
+        charge.spend();
         let (in_flight, slot) = held;
-        let mut record = RequestRecord::new(Arc::clone(door.counts()), begun);
-        record.routed(Arc::clone(&destination.cluster.runtime));
+        record.is_real();
         record.head_received(open);
         retry_budget::record_request(&destination.cluster.runtime.retry_budget, open);
+        let cluster = destination.cluster.name().clone();
         drop(destination);
         let (way, has_ended) = match far {
             Far::Bare(connection, has_ended) => (Some(Way::Bare(connection)), has_ended),
@@ -141,20 +174,16 @@ impl<N: Net> Undecided<N> {
         };
         let up = Before { bytes: client, ..Before::default() };
         let down = Before { bytes: server, ended, is_closed: false };
-        Opened { way, in_flight, slot, half_open }.carry(&worker, stream, (up, down), record).await;
+        Opened { way, in_flight, slot, cluster, half_open }.carry(&worker, stream, (up, down), record).await;
     }
+}
 
-    /// The own app is to be told that there is nobody: an undecided stream could not be opened, or broke, and its own app has
-    /// said nothing. Counts it.
-    pub fn failed(
-        worker: &Worker<N>,
-        door: &Door,
-        destination: &Destination,
-        stream: &N::Stream,
-        error: &ProxyError,
-    ) {
-        let mut record = RequestRecord::new(Arc::clone(door.counts()), worker.now());
-        record.routed(Arc::clone(&destination.cluster.runtime));
-        outbound::tell(door, record, stream, error);
+impl NotOpened {
+    /// The own app is to be told that there is nobody: an undecided stream could not be opened, and its own app has said
+    /// nothing. Counts it.
+    pub fn tell<N: Net>(self, worker: &Worker<N>, door: &Door, stream: &N::Stream) {
+        let Self { error, mut record } = self;
+        record.is_real();
+        outbound::tell((worker, door), record, stream, &error);
     }
 }

@@ -1,33 +1,35 @@
-//! HTTP inside a framed stream: a port with rules for HTTP takes no bytes that they do not see, whatever the caller's sidecar
-//! took them for.
+//! HTTP inside a framed stream: a port for HTTP takes no bytes that its rules do not see, whatever the caller's sidecar took
+//! them for.
 
 use std::{io, sync::Arc, time::Duration};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use crate::{
     buffer,
     detect::{self, Spoken, Verdict},
     drain::Phase,
-    model::flag::ResponseFlag,
+    model::{flag::ResponseFlag, listener::Protocol},
     net::{Net, Stream},
     pipeline::{
+        authorize,
         door::{Door, From},
         http_connection::{self, Wire},
+        notes,
         worker::Worker,
     },
     relay::{
         frame::{Kind, StreamKind},
         session::{Duplex, Inner, Session, Source},
     },
-    telemetry::record::RequestRecord,
+    telemetry::trail::Traffic,
 };
 
 /// What a caller sends together with the opening of a stream is here within this. Long before it gives up on an answer
 /// (`connect_timeout`).
 const EARLY_WITHIN: Duration = Duration::from_millis(5);
 /// Why such a port does not take a stream.
-const NOT_HTTP: &[u8] = b"not_http";
+const NOT_HTTP: &str = "not_http";
 /// Time for the caller to end its side when ours has ended. Over it the connection is not worth the wait.
 const LINGER: Duration = Duration::from_secs(5);
 
@@ -53,8 +55,8 @@ pub(super) async fn serve<N: Net, S: Stream>(
         StreamKind::Undecided => None,
     };
     if matches!(early, Some(Told::Other)) {
-        refused(worker, door);
-        session.control(Kind::NotProcessed, NOT_HTTP).await.ok()?;
+        let reason = refused(worker, door);
+        session.control(Kind::NotProcessed, reason.as_bytes()).await.ok()?;
         return Some(Back { session, is_refused: true });
     }
     session.accept(kind).await.ok()?;
@@ -79,9 +81,20 @@ pub(super) async fn serve<N: Net, S: Stream>(
         }
         Told::Broken => return None,
     };
+    requests(worker, door, session, (first.freeze(), wire)).await
+}
+
+/// Serves the requests in a stream that was accepted, which begins with `first`; the session again, if it is good for
+/// another.
+pub(super) async fn requests<N: Net, S: Stream>(
+    worker: &Arc<Worker<N>>,
+    door: &Door,
+    session: Session<S>,
+    (first, wire): (Bytes, Wire),
+) -> Option<Back<S>> {
     let (stream, lent) = Duplex::new(session);
     let door = Arc::new(of_app(door));
-    http_connection::serve_begun(Arc::clone(worker), door, stream, first.freeze(), wire).await;
+    http_connection::serve_begun(Arc::clone(worker), door, stream, first, wire).await;
     let served = lent.back()?;
     let session = tokio::time::timeout(LINGER, end(served)).await.ok()?.ok()?;
     Some(Back { session, is_refused: false })
@@ -147,13 +160,30 @@ async fn wait<N: Net, S: Stream>(
     tokio::time::timeout(limits.header_read_timeout, tell(session, first)).await.ok()
 }
 
-/// Counts a stream that is not HTTP.
-fn refused<N: Net>(worker: &Worker<N>, door: &Door) {
+/// Counts a stream that is not HTTP; why it is refused.
+fn refused<N: Net>(worker: &Worker<N>, door: &Door) -> &'static str {
     door.count_request();
-    let mut record = RequestRecord::new(Arc::clone(door.counts()), worker.now());
-    record.set_flag(ResponseFlag::DPE);
+    let record = door.record(worker, Traffic::Stream, worker.now());
+    let snapshot = door.load(&worker.snapshots);
+    let is_for_http = door.inbound(&snapshot).is_none_or(|inbound| inbound.protocol == Protocol::Http);
+    let successor = door.accepted.successor(&worker.snapshots);
+    let rules = successor.as_ref().unwrap_or(&snapshot);
+    let judged = || authorize::stream(door, rules, StreamKind::Opaque, &record);
+    // At a port for anything it is refused for want of a rule.
+    let reason = match if is_for_http { Ok(()) } else { judged() } {
+        Err(error) => {
+            notes::refused(worker, &record, &error);
+            error.reason()
+        }
+        Ok(()) => {
+            record.set_flag(ResponseFlag::DPE);
+            record.write(|trail| trail.reason = Some(NOT_HTTP.into()));
+            NOT_HTTP
+        }
+    };
     record.finish();
-    tracing::debug!(listener = door.accepted.name(), "a stream that is not HTTP was refused");
+    tracing::debug!(listener = door.accepted.name(), reason, "a stream that is not HTTP was refused");
+    reason
 }
 
 /// What the peer's app says itself: its sidecar has not looked at it, so nothing in it is a sidecar's word.
@@ -162,11 +192,7 @@ fn of_app(door: &Door) -> Door {
     if let From::Peer { is_sidecar, .. } = &mut from {
         *is_sidecar = false;
     }
-    let within = Door::new(door.accepted.clone(), from);
-    match door.original() {
-        Some(original) => within.intercepted(original),
-        None => within,
-    }
+    door.of(from)
 }
 
 /// Ends a stream that has been served as far as we are concerned, and waits for the caller's end.
@@ -190,4 +216,15 @@ async fn end<S: Stream>(served: Inner<S>) -> io::Result<Session<S>> {
         }
     }
     Ok(session)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::explain;
+
+    #[test]
+    fn why_a_stream_was_refused_has_a_remedy() {
+        assert!(explain::of_reason(NOT_HTTP).is_some());
+    }
 }

@@ -1,4 +1,5 @@
 mod addresses;
+mod limits;
 
 use outrider_certs::trust_bundle::TrustBundles;
 
@@ -26,10 +27,8 @@ const A: &str = "spiffe://test.mesh/a";
 const B: &str = "spiffe://test.mesh/b";
 
 fn endpoint(port: u16, id: &str) -> EndpointSettings {
-    EndpointSettings {
-        address: SocketAddr::from(([10, 0, 0, 1], port)),
-        spiffe_ids: [SpiffeId::parse(id).unwrap()].into(),
-    }
+    let address = SocketAddr::from(([10, 0, 0, 1], port));
+    EndpointSettings::new(address, [SpiffeId::parse(id).unwrap()].into())
 }
 
 fn fixed(name: &str, endpoints: &[EndpointSettings]) -> Arc<ClusterSettings> {
@@ -56,7 +55,13 @@ fn next_of(previous: &Snapshot, clusters: &[Arc<ClusterSettings>], settings: Set
     let lists = discovery.lists();
     let config = Arc::new(previous.config.next(Arc::new(settings)));
     let public = public_files(&clock);
-    let facts = Facts { config: &config, lists: &lists.borrow(), public: &public, identity: None };
+    let facts = Facts {
+        config: &config,
+        lists: &lists.borrow(),
+        public: &public,
+        outside: &Arc::default(),
+        identity: None,
+    };
     let next = build(previous, &facts, clock.now());
     retire(previous, &next);
     next
@@ -187,6 +192,7 @@ impl Bench {
             identity: started.identity,
             sources: Arc::new(sources.clone()),
             public: public_files(&clock),
+            outside: watch::Sender::default().subscribe(),
         };
         start(inputs, snapshots.clone(), &clock, &readiness);
         Self { config, sources, identity, snapshots, readiness, root: Root::new("root") }
@@ -297,7 +303,7 @@ async fn other_limits_are_those_of_every_cluster() {
     let (lists, public) = (Lists::default(), public_files(&Clock::simulated(epoch(), 7)));
     let second = build(
         &first,
-        &Facts { config: &config, lists: &lists, public: &public, identity: None },
+        &Facts { config: &config, lists: &lists, public: &public, outside: &Arc::default(), identity: None },
         Instant::now(),
     );
     assert_eq!(second.clusters[0].limits.header_count, 7);

@@ -2,18 +2,25 @@
 
 use std::{
     fmt,
-    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use prometheus_client::encoding::DescriptorEncoder;
-
-use super::family::{Labels, metric, seconds};
+use super::{
+    balance,
+    family::{Labels, Sink, bytes, metric, seconds},
+    outlier,
+};
 use crate::model::{
     Cluster, Endpoint, Snapshot,
     cluster::EndpointSource,
     flag::ResponseFlag,
     handshake::TlsFailure,
+    health::Checked,
+    health_check::CheckOutcome,
     pool_counts::Closed,
     runtime::{ClusterRuntime, EndpointRuntime},
     status::LookupOutcome,
@@ -23,28 +30,32 @@ use crate::model::{
 /// Values of `status_class`, in the order of `RequestCounts::by_class`.
 const STATUS_CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
-pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, now: Instant) -> fmt::Result {
-    encode_requests(encoder, snapshot)?;
-    encode_clusters(encoder, snapshot)?;
-    encode_discovery(encoder, snapshot, now)?;
-    encode_endpoints(encoder, snapshot)
+pub(super) fn encode(sink: &mut Sink<'_>, snapshot: &Snapshot, now: Instant) -> fmt::Result {
+    encode_requests(sink, snapshot)?;
+    encode_clusters(sink, snapshot)?;
+    encode_discovery(sink, snapshot, now)?;
+    balance::encode(sink, snapshot, now)?;
+    outlier::encode(sink, snapshot)?;
+    encode_waits(sink, snapshot)?;
+    encode_checks(sink, snapshot)?;
+    encode_endpoints(sink, snapshot)
 }
 
 fn direction(cluster: &Cluster) -> &'static str {
     if cluster.name().is_inbound() { "inbound" } else { "outbound" }
 }
 
-fn labels(cluster: &Cluster) -> Labels<'_, 2> {
+pub(super) fn labels(cluster: &Cluster) -> Labels<'_, 2> {
     [("direction", direction(cluster)), ("cluster", cluster.name().as_str())]
 }
 
-fn clusters(snapshot: &Snapshot) -> impl Iterator<Item = &Cluster> {
+pub(super) fn clusters(snapshot: &Snapshot) -> impl Iterator<Item = &Cluster> {
     snapshot.clusters.values().map(AsRef::as_ref)
 }
 
-fn encode_requests(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+fn encode_requests(sink: &mut Sink<'_>, snapshot: &Snapshot) -> fmt::Result {
     metric("requests", "Requests and opaque streams that ended, by the class of their status").counters(
-        encoder,
+        sink,
         clusters(snapshot).flat_map(|cluster| {
             let [direction, name] = labels(cluster);
             STATUS_CLASSES.into_iter().zip(&cluster.runtime.counts.by_class).map(move |(class, count)| {
@@ -53,7 +64,7 @@ fn encode_requests(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> 
         }),
     )?;
     metric("failures", "Answers of our own and broken streams, by response flag").counters(
-        encoder,
+        sink,
         clusters(snapshot).flat_map(|cluster| {
             let [direction, name] = labels(cluster);
             ResponseFlag::ALL.into_iter().zip(&cluster.runtime.counts.by_flag).map(move |(flag, count)| {
@@ -62,12 +73,12 @@ fn encode_requests(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> 
         }),
     )?;
     seconds("request_duration", "From a request's arrival to its response's head").histograms(
-        encoder,
-        clusters(snapshot).map(|cluster| (labels(cluster), cluster.runtime.counts.latency.read())),
+        sink,
+        clusters(snapshot).map(|cluster| (labels(cluster), cluster.runtime.counts.latency.read().coarse())),
     )
 }
 
-fn encode_clusters(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+fn encode_clusters(sink: &mut Sink<'_>, snapshot: &Snapshot) -> fmt::Result {
     let counters = |read: fn(&ClusterRuntime) -> &AtomicU64| {
         clusters(snapshot)
             .map(move |cluster| (labels(cluster), read(&cluster.runtime).load(Ordering::Relaxed)))
@@ -76,18 +87,23 @@ fn encode_clusters(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> 
         clusters(snapshot)
             .map(move |cluster| (labels(cluster), f64::from(read(&cluster.runtime).load(Ordering::Relaxed))))
     };
-    metric("retries", "Retries made").counters(encoder, counters(|c| &c.retries))?;
-    metric("retries_over_budget", "Retries that policy allowed and the budget did not")
-        .counters(encoder, counters(|c| &c.retries_over_budget))?;
+    super::retries::encode(sink, snapshot)?;
     metric("cluster_transport", "How the cluster is reached: mesh, public, none, or app; always 1").gauges(
-        encoder,
+        sink,
         clusters(snapshot).map(|cluster| {
             let [direction, name] = labels(cluster);
             ([direction, name, ("tls", cluster.settings.transport.label())], 1.0)
         }),
     )?;
+    metric("tls_handshakes", "TLS handshakes with endpoints that went well").counters(
+        sink,
+        clusters(snapshot).filter(|cluster| cluster.settings.transport.is_tls()).map(|cluster| {
+            let count = cluster.runtime.tls_handshakes.load(Ordering::Relaxed);
+            ([("cluster", cluster.name().as_str())], count)
+        }),
+    )?;
     metric("tls_failures", "TLS handshakes with endpoints that failed").counters(
-        encoder,
+        sink,
         clusters(snapshot).filter(|cluster| cluster.settings.transport.is_tls()).flat_map(|cluster| {
             let name = ("cluster", cluster.name().as_str());
             TlsFailure::ALL.into_iter().zip(&cluster.runtime.tls_failures).map(move |(reason, count)| {
@@ -95,24 +111,22 @@ fn encode_clusters(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> 
             })
         }),
     )?;
-    encode_unencrypted(encoder, snapshot)?;
-    encode_upgrades(encoder, snapshot)?;
-    metric("cluster_in_flight", "Requests and streams under way")
-        .gauges(encoder, gauges(|c| &c.in_flight))?;
+    encode_unencrypted(sink, snapshot)?;
+    encode_upgrades(sink, snapshot)?;
+    metric("cluster_in_flight", "Requests and streams under way").gauges(sink, gauges(|c| &c.in_flight))?;
     metric("cluster_connections", "Upstream connections, those being opened included")
-        .gauges(encoder, gauges(|c| &c.connections))?;
+        .gauges(sink, gauges(|c| &c.connections))?;
     metric("cluster_pending", "Requests and streams that wait for a connection")
-        .gauges(encoder, gauges(|c| &c.pending))?;
-    metric("connections_opened", "Upstream connections made")
-        .counters(encoder, counters(|c| &c.pool.opened))?;
+        .gauges(sink, gauges(|c| &c.pending))?;
+    metric("connections_opened", "Upstream connections made").counters(sink, counters(|c| &c.pool.opened))?;
     metric("connections_reused", "Requests and streams that went over a connection that was there already")
-        .counters(encoder, counters(|c| &c.pool.reused))?;
-    encode_closed(encoder, snapshot)
+        .counters(sink, counters(|c| &c.pool.reused))?;
+    encode_closed(sink, snapshot)
 }
 
-fn encode_closed(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+fn encode_closed(sink: &mut Sink<'_>, snapshot: &Snapshot) -> fmt::Result {
     metric("connections_closed", "Upstream connections closed, by reason").counters(
-        encoder,
+        sink,
         clusters(snapshot).flat_map(|cluster| {
             let [direction, name] = labels(cluster);
             Closed::ALL.into_iter().map(move |why| {
@@ -123,18 +137,16 @@ fn encode_closed(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fm
 }
 
 /// What leaves and comes unencrypted; clusters with `tls: none` alone have these.
-fn encode_unencrypted(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+fn encode_unencrypted(sink: &mut Sink<'_>, snapshot: &Snapshot) -> fmt::Result {
     let plain = || {
         clusters(snapshot)
             .filter(|cluster| matches!(cluster.settings.transport, Transport::Plain(_)))
             .map(|cluster| (("cluster", cluster.name().as_str()), &cluster.runtime.unencrypted))
     };
-    metric("unencrypted_connections", "Connections made without TLS to services outside the mesh").counters(
-        encoder,
-        plain().map(|(name, counts)| ([name], counts.connections.load(Ordering::Relaxed))),
-    )?;
-    metric("unencrypted_bytes", "Bytes to and from services outside the mesh, without TLS").counters(
-        encoder,
+    metric("unencrypted_connections", "Connections made without TLS to services outside the mesh")
+        .counters(sink, plain().map(|(name, counts)| ([name], counts.connections.load(Ordering::Relaxed))))?;
+    bytes("unencrypted", "Bytes to and from services outside the mesh, without TLS").counters(
+        sink,
         plain().flat_map(|(name, counts)| {
             let both = [("sent", &counts.sent_bytes), ("received", &counts.received_bytes)];
             both.map(|(way, bytes)| ([name, ("way", way)], bytes.load(Ordering::Relaxed)))
@@ -142,20 +154,20 @@ fn encode_unencrypted(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) 
     )
 }
 
-fn encode_upgrades(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+fn encode_upgrades(sink: &mut Sink<'_>, snapshot: &Snapshot) -> fmt::Result {
     metric("upgrades", "Streams that left HTTP, as for WebSocket, and tunnels of CONNECT").counters(
-        encoder,
+        sink,
         clusters(snapshot)
             .map(|cluster| (labels(cluster), cluster.runtime.upgrades.total.load(Ordering::Relaxed))),
     )?;
     metric("upgrades_active", "Streams that left HTTP and are under way").gauges(
-        encoder,
+        sink,
         clusters(snapshot).map(|cluster| {
             (labels(cluster), f64::from(cluster.runtime.upgrades.active.load(Ordering::Relaxed)))
         }),
     )?;
-    metric("upgrade_bytes", "Bytes carried after the switch of protocols, by way").counters(
-        encoder,
+    bytes("upgrade", "Bytes carried after the switch of protocols, by way").counters(
+        sink,
         clusters(snapshot).flat_map(|cluster| {
             let [direction, name] = labels(cluster);
             let counts = &cluster.runtime.upgrades;
@@ -164,7 +176,7 @@ fn encode_upgrades(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> 
         }),
     )?;
     seconds("upgrade_duration", "Time that ended streams have spent outside HTTP, as a sum").sums(
-        encoder,
+        sink,
         clusters(snapshot).map(|cluster| {
             let micros = cluster.runtime.upgrades.duration_us.load(Ordering::Relaxed);
             (labels(cluster), Duration::from_micros(micros).as_secs_f64())
@@ -172,20 +184,20 @@ fn encode_upgrades(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> 
     )
 }
 
-fn encode_discovery(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, now: Instant) -> fmt::Result {
+fn encode_discovery(sink: &mut Sink<'_>, snapshot: &Snapshot, now: Instant) -> fmt::Result {
     seconds(
         "discovery_age",
         "Time since the endpoints were last confirmed; none for those of the configuration",
     )
     .gauges(
-        encoder,
+        sink,
         clusters(snapshot).filter_map(|cluster| {
             let age = cluster.runtime.discovery.age(now)?;
             Some(([("cluster", cluster.name().as_str())], age.as_secs_f64()))
         }),
     )?;
     metric("discovery_endpoints", "Endpoints in use").gauges(
-        encoder,
+        sink,
         clusters(snapshot).map(|cluster| {
             // More than 10,000 are never taken.
             let count = u32::try_from(cluster.endpoints.len()).unwrap_or(u32::MAX);
@@ -193,7 +205,7 @@ fn encode_discovery(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, no
         }),
     )?;
     metric("dns_lookups", "Lookups of a cluster's name in the DNS, by what came of them").counters(
-        encoder,
+        sink,
         clusters(snapshot)
             .filter(|cluster| matches!(cluster.settings.source, EndpointSource::Dns(_)))
             .flat_map(|cluster| {
@@ -207,7 +219,7 @@ fn encode_discovery(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, no
     )?;
     metric("discovery_failures", "Looks for endpoints that gave no usable list; the last good one stayed")
         .counters(
-            encoder,
+            sink,
             clusters(snapshot).map(|cluster| {
                 let failures = cluster.runtime.discovery.failures.load(Ordering::Relaxed);
                 ([("cluster", cluster.name().as_str())], failures)
@@ -215,7 +227,46 @@ fn encode_discovery(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, no
         )
 }
 
-fn encode_endpoints(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+/// Requests that nobody could be asked with at first.
+fn encode_waits(sink: &mut Sink<'_>, snapshot: &Snapshot) -> fmt::Result {
+    metric("endpoint_waits", "Requests and streams that waited for an endpoint that may be asked").counters(
+        sink,
+        clusters(snapshot).filter(|cluster| !cluster.name().is_inbound()).flat_map(|cluster| {
+            let name = ("cluster", cluster.name().as_str());
+            let starvation = &cluster.runtime.starvation;
+            [("found", &starvation.found), ("none", &starvation.in_vain)]
+                .map(|(outcome, count)| ([name, ("outcome", outcome)], count.load(Ordering::Relaxed)))
+        }),
+    )
+}
+
+/// Health checks; clusters with some alone have these.
+fn encode_checks(sink: &mut Sink<'_>, snapshot: &Snapshot) -> fmt::Result {
+    let checked = || {
+        clusters(snapshot)
+            .filter(|cluster| cluster.settings.health_check.is_some())
+            .map(|cluster| (("cluster", cluster.name().as_str()), cluster))
+    };
+    metric("health_checks", "Health checks of endpoints that ended, by what they found").counters(
+        sink,
+        checked().flat_map(|(name, cluster)| {
+            let counts = &cluster.runtime.checks;
+            CheckOutcome::ALL.map(move |outcome| ([name, ("outcome", outcome.label())], counts.read(outcome)))
+        }),
+    )?;
+    metric("unhealthy_endpoints", "Endpoints that health checks take for unhealthy").gauges(
+        sink,
+        checked().map(|(name, cluster)| {
+            let is_unhealthy =
+                |endpoint: &&Arc<Endpoint>| endpoint.runtime.health.checked() == Checked::Unhealthy;
+            // More than 10,000 are never taken.
+            let count = u32::try_from(cluster.endpoints.iter().filter(is_unhealthy).count());
+            ([name], f64::from(count.unwrap_or(u32::MAX)))
+        }),
+    )
+}
+
+fn encode_endpoints(sink: &mut Sink<'_>, snapshot: &Snapshot) -> fmt::Result {
     let rows: Vec<(&Cluster, String, &Endpoint)> = clusters(snapshot)
         .flat_map(|cluster| {
             cluster
@@ -236,15 +287,14 @@ fn encode_endpoints(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) ->
     let gauges = |read: fn(&EndpointRuntime) -> &AtomicU32| {
         series().map(move |(labels, runtime)| (labels, f64::from(read(runtime).load(Ordering::Relaxed))))
     };
-    metric("endpoint_picks", "Times the endpoint was chosen").counters(encoder, counters(|e| &e.picks))?;
+    metric("endpoint_picks", "Times the endpoint was chosen").counters(sink, counters(|e| &e.picks))?;
     metric("endpoint_failures", "Attempts that ended without a usable answer")
-        .counters(encoder, counters(|e| &e.failures))?;
+        .counters(sink, counters(|e| &e.failures))?;
     metric("endpoint_in_flight", "Requests sent and not yet answered")
-        .gauges(encoder, gauges(|e| &e.in_flight))?;
-    metric("endpoint_connections", "Upstream connections open")
-        .gauges(encoder, gauges(|e| &e.connections))?;
+        .gauges(sink, gauges(|e| &e.in_flight))?;
+    metric("endpoint_connections", "Upstream connections open").gauges(sink, gauges(|e| &e.connections))?;
     seconds("endpoint_latency", "Smoothed time to a response's head; 0 before the first").gauges(
-        encoder,
+        sink,
         series().map(|(labels, runtime)| {
             let latency = Duration::from_micros(runtime.latency_us.load(Ordering::Relaxed));
             (labels, latency.as_secs_f64())

@@ -110,7 +110,7 @@ async fn silence_ends_a_tunnel_and_movement_either_way_does_not() {
 #[tokio::test]
 async fn a_drain_lets_a_tunnel_go_on_until_its_deadline() {
     for version in VERSIONS {
-        let line = Line::to(echo().await).await;
+        let line = Line::to(TcpApp::echo().await).await;
         let mut side = open(&line.web, version).await;
         for phase in [Phase::Draining, Phase::Closing] {
             line.web.app().drains.advance(phase);
@@ -126,7 +126,7 @@ async fn a_drain_lets_a_tunnel_go_on_until_its_deadline() {
 
 #[tokio::test]
 async fn a_tunnel_holds_its_place_under_the_caps() {
-    let line = Line::with(echo().await, "max_requests: 1").await;
+    let line = Line::with(TcpApp::echo().await, "max_requests: 1").await;
     for version in VERSIONS {
         let mut side = open(&line.web, version).await;
         let (told, _refused) = ask(line.web.address(), version, "orders:1").await;

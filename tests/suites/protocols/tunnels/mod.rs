@@ -41,16 +41,6 @@ async fn open(web: &Sidecar, version: Version) -> Side {
     side
 }
 
-/// An app that sends back what it gets.
-async fn echo() -> TcpApp {
-    TcpApp::start(async |mut stream| {
-        let (mut read, mut write) = stream.split();
-        drop(tokio::io::copy(&mut read, &mut write).await);
-        drop(write.shutdown().await);
-    })
-    .await
-}
-
 /// `web` → sidecar → sidecar → `orders`, for bytes, with a listener that takes requests.
 struct Line {
     mesh: TestMesh,
@@ -83,7 +73,7 @@ impl Line {
 #[tokio::test]
 async fn bytes_come_back_through_a_tunnel_and_are_counted() {
     for version in VERSIONS {
-        let line = Line::to(echo().await).await;
+        let line = Line::to(TcpApp::echo().await).await;
         let (told, mut side) = ask(line.web.address(), version, "orders:5432").await;
         assert_eq!(told.status, StatusCode::OK);
         // RFC 9110 §9.3.6: "A server MUST NOT send any Transfer-Encoding or Content-Length header fields in a 2xx
@@ -110,7 +100,7 @@ async fn bytes_come_back_through_a_tunnel_and_are_counted() {
 
 #[tokio::test]
 async fn bytes_right_behind_the_head_are_the_tunnels() {
-    let line = Line::to(echo().await).await;
+    let line = Line::to(TcpApp::echo().await).await;
     // What looks like a request is none.
     let behind = b"GET /inside HTTP/1.1\r\nHost: orders\r\n\r\n";
     for head in ["CONNECT orders:80 HTTP/1.1\r\nHost: x\r\n\r\n", "CONNECT orders:80 HTTP/1.0\r\n\r\n"] {
@@ -153,7 +143,7 @@ async fn an_app_that_speaks_first_is_heard() {
 
 #[tokio::test]
 async fn a_cluster_is_found_by_host_and_port_before_the_host() {
-    let (by_port, by_host) = (echo().await, echo().await);
+    let (by_port, by_host) = (TcpApp::echo().await, TcpApp::echo().await);
     let mesh = TestMesh::new();
     let callees = [
         mesh.callee("orders", by_port.address(), "protocol: tcp").await,
@@ -199,7 +189,7 @@ async fn a_cluster_is_found_by_host_and_port_before_the_host() {
 
 #[tokio::test]
 async fn tunnels_share_connections_between_the_sidecars_one_after_the_other() {
-    let line = Line::to(echo().await).await;
+    let line = Line::to(TcpApp::echo().await).await;
     for _ in 0..20 {
         for version in VERSIONS {
             let mut side = open(&line.web, version).await;
@@ -215,7 +205,7 @@ async fn tunnels_share_connections_between_the_sidecars_one_after_the_other() {
 
 #[tokio::test]
 async fn a_tunnel_goes_to_another_endpoint_where_the_first_has_no_app() {
-    let line = Line::to(echo().await).await;
+    let line = Line::to(TcpApp::echo().await).await;
     let dead_app = line.mesh.callee("orders", nobody(), "protocol: tcp").await;
     let endpoints = [nobody(), dead_app.address(), line.orders.address()];
     let keys = "balance: round_robin, retry: {budget_min_per_second: 100}";
@@ -241,7 +231,7 @@ async fn standard_echo(ca: &TestCa) -> TlsPeer {
 #[tokio::test]
 async fn tunnels_lead_to_standard_peers_and_out_of_the_mesh() {
     let mesh = TestMesh::new();
-    let (peer, outside) = (standard_echo(&mesh.ca).await, echo().await);
+    let (peer, outside) = (standard_echo(&mesh.ca).await, TcpApp::echo().await);
     let standard = mesh.caller(&[peer.address()], "peer: standard").await;
     let yaml = format!(
         "outbound: [{{name: out, listen: '127.0.0.1:0'}}]\n\

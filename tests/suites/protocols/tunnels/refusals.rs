@@ -98,7 +98,7 @@ async fn a_refused_tunnel_of_http2_leaves_its_connection_as_it_was() {
 
 #[tokio::test]
 async fn a_target_that_is_not_a_host_and_a_port_is_refused() {
-    let line = Line::to(echo().await).await;
+    let line = Line::to(TcpApp::echo().await).await;
     for target in [
         "orders",
         "orders:",
@@ -132,7 +132,7 @@ async fn a_target_that_is_not_a_host_and_a_port_is_refused() {
 
 #[tokio::test]
 async fn a_connect_with_content_or_without_a_host_is_refused() {
-    let line = Line::to(echo().await).await;
+    let line = Line::to(TcpApp::echo().await).await;
     for (fields, code) in [
         ("Host: orders:80\r\nContent-Length: 5\r\n", "400"),
         ("Host: orders:80\r\nTransfer-Encoding: chunked\r\n", "400"),

@@ -3,7 +3,10 @@
 //! It looks at the file as it stands rather than at what came out of it, so that one faulty cluster does not make
 //! every reference to it look faulty too.
 
+mod federated;
 mod intercepted;
+
+pub(super) use federated::Known;
 
 use std::{
     collections::HashMap,
@@ -12,12 +15,12 @@ use std::{
 
 use serde_saphyr::Spanned;
 
-use super::{clusters::service_address, intercept::LISTENERS};
+use super::{clusters::service_address, intercept::LISTENERS, weighted};
 use crate::{
     config::{defaults, raw},
     model::{
         cluster::ServiceAddress,
-        file::{Faults, Place, quoted, similar},
+        file::{Faults, Place, quoted},
     },
 };
 
@@ -38,6 +41,7 @@ pub(super) fn check(file: &raw::File, faults: &mut Faults) {
     check_addresses(file, faults);
     check_default_clusters(file, faults);
     intercepted::check(file, &listening, faults);
+    federated::check(file, faults);
 }
 
 fn inbound(file: &raw::File) -> impl Iterator<Item = (&raw::Inbound, Place)> {
@@ -261,15 +265,14 @@ fn check_addresses(file: &raw::File, faults: &mut Faults) {
 }
 
 fn check_default_clusters(file: &raw::File, faults: &mut Faults) {
-    let names: Vec<&str> =
-        clusters(file).filter_map(|(raw, _)| raw.name.as_ref()).map(|name| name.value.as_str()).collect();
+    let names = cluster_names(file);
     for (raw, place) in outbound(file) {
         let Some(text) = &raw.cluster else { continue };
-        if !names.contains(&text.value.as_str()) {
-            let hint = similar(&text.value, names.iter().copied())
-                .map_or_else(|| "name one under clusters".to_owned(), |name| format!("did you mean {name}?"));
-            let problem = format!("there is no cluster {}", quoted(&text.value));
-            faults.add(&place.key("cluster").at(text), problem, hint);
-        }
+        weighted::is_known(text, &names, &place.key("cluster").at(text), faults);
     }
+}
+
+/// The names of all clusters of the file, sound or not.
+pub(super) fn cluster_names(file: &raw::File) -> Vec<&str> {
+    clusters(file).filter_map(|(raw, _)| raw.name.as_ref()).map(|name| name.value.as_str()).collect()
 }

@@ -1,0 +1,13 @@
+//! The API server: what is read of it, and the little that is written to it.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`api`] | objects as the API server sends them, as far as they are read |
+//! | [`watch`] | keeps watching, whatever happens |
+//! | [`lease`] | who of the replicas writes |
+//! | [`bundle`] | the ConfigMap with the trust bundle in every namespace with the mesh |
+
+pub mod api;
+pub mod bundle;
+pub mod lease;
+pub mod watch;

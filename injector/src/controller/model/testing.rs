@@ -1,0 +1,121 @@
+//! Objects for tests, in few words.
+
+use std::net::IpAddr;
+
+use outrider_certs::TrustDomain;
+
+use super::{
+    objects::{
+        Event, Kind, Name, Namespace, Object, ObjectKey, Pod, PodRef, Protocol, Reach, Service, ServicePort,
+        Slice, SliceEndpoint, SlicePort, Uid,
+    },
+    value::World,
+};
+
+pub(crate) const DOMAIN: &str = "cluster.local";
+
+pub(crate) fn world() -> World {
+    World { domain: DOMAIN.into(), trust_domain: TrustDomain::parse("mesh.test").unwrap() }
+}
+
+pub(crate) fn key(namespace: &str, name: &str) -> ObjectKey {
+    ObjectKey::new(namespace, name)
+}
+
+pub(crate) fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+pub(crate) fn namespace(name: &str, is_enabled: bool) -> Event {
+    let namespace = Namespace { is_enabled, is_terminating: false };
+    Event::Set(Object::Namespace(name.into(), namespace))
+}
+
+/// A Service with one unnamed port; `reach` is its address, "headless", or a name.
+pub(crate) fn service(namespace: &str, name: &str, reach: &str, port: u16) -> Event {
+    service_with(namespace, name, reach, &[("", port, Protocol::Detect)])
+}
+
+pub(crate) fn service_with(
+    namespace: &str,
+    name: &str,
+    reach: &str,
+    ports: &[(&str, u16, Protocol)],
+) -> Event {
+    let addresses: Vec<IpAddr> = reach.split(',').filter_map(|text| text.parse().ok()).collect();
+    let reach = match reach {
+        "headless" => Reach::Pods,
+        _ if !addresses.is_empty() => Reach::Addresses(addresses),
+        name => Reach::Name(name.into()),
+    };
+    let port = |(name, port, protocol): &(&str, u16, Protocol)| ServicePort {
+        name: (*name).into(),
+        port: *port,
+        protocol: *protocol,
+    };
+    let ports = ports.iter().map(port).collect();
+    Event::Set(Object::Service(key(namespace, name), Service { reach, ports }))
+}
+
+/// A pod that is there.
+#[derive(Clone, Debug)]
+pub(crate) struct TestPod {
+    pub(crate) name: &'static str,
+    pub(crate) ip: &'static str,
+    pub(crate) is_injected: bool,
+}
+
+pub(crate) fn meshed(name: &'static str, ip: &'static str) -> TestPod {
+    TestPod { name, ip, is_injected: true }
+}
+
+pub(crate) fn plain(name: &'static str, ip: &'static str) -> TestPod {
+    TestPod { name, ip, is_injected: false }
+}
+
+pub(crate) fn pod(namespace: &str, pod: &TestPod) -> Event {
+    Event::Set(Object::Pod(key(namespace, pod.name), pod_facts(pod)))
+}
+
+pub(crate) fn pod_facts(pod: &TestPod) -> Pod {
+    Pod {
+        uid: Uid::of(pod.name),
+        addresses: vec![ip(pod.ip)],
+        service_account: "runner".into(),
+        is_injected: pod.is_injected,
+        is_on_host_network: false,
+        created: 0,
+    }
+}
+
+pub(crate) fn endpoint(pod: &TestPod) -> SliceEndpoint {
+    SliceEndpoint {
+        address: ip(pod.ip),
+        pod: Some(PodRef { name: pod.name.into(), uid: Uid::of(pod.name) }),
+        host: None,
+        zone: Name::default(),
+        is_ready: true,
+        is_serving: true,
+        is_terminating: false,
+    }
+}
+
+/// The slice `NAME-1` of a Service with one unnamed port.
+pub(crate) fn slice(namespace: &str, service: &str, port: u16, pods: &[TestPod]) -> Event {
+    slice_of(namespace, service, &[("", port)], pods.iter().map(endpoint).collect())
+}
+
+pub(crate) fn slice_of(
+    namespace: &str,
+    service: &str,
+    ports: &[(&str, u16)],
+    endpoints: Vec<SliceEndpoint>,
+) -> Event {
+    let ports = ports.iter().map(|(name, port)| SlicePort { name: (*name).into(), port: *port }).collect();
+    let slice = Slice { service: service.into(), ports, endpoints };
+    Event::Set(Object::Slice(key(namespace, &format!("{service}-1")), slice))
+}
+
+pub(crate) fn gone(kind: Kind, namespace: &str, name: &str) -> Event {
+    Event::Gone(kind, key(namespace, name))
+}

@@ -1,0 +1,348 @@
+//! Who asks for what, and who is to be told when something changes. Pure: no I/O, no clock.
+//!
+//! ```text
+//!   subscriber ──wants──▶ question (a key, in a namespace) ──▶ target ──▶ value (with its generation)
+//!        ▲                        │ made of                       │ made of
+//!        └──── dirty ◀── hub ◀── parts of the cluster that were touched
+//! ```
+//! Questions and values are shared: however many sidecars ask, each is answered once. For a subscriber only *what* changed
+//! is noted, never the change: who is slow gets the newest state, and nothing waits in a queue.
+//!
+//! # Invariants
+//! - A value is kept for as long as somebody's question leads to it, and no longer.
+//! - A generation is used once in an epoch: two values with the same one are the same.
+
+mod answers;
+#[cfg(test)]
+mod tests;
+pub mod told;
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
+
+use indexmap::IndexSet;
+
+use self::answers::leave;
+use super::model::{
+    cluster::{Cluster, Part, Touched},
+    objects::{Event, Name, ObjectKey},
+    resolve::{Answer, Target, resolve},
+    value::{Facts, World},
+    workload::{NOTHING, inbound},
+};
+
+/// What one stream may want at most.
+pub const MAX_WANTS: usize = 4096;
+
+/// A subscriber's number; never used twice.
+pub type SubscriberId = u64;
+
+/// What is told of a target, as of one moment.
+#[derive(Debug)]
+pub struct Value {
+    /// Of these facts, and of no others in this epoch.
+    pub generation: u64,
+    /// What is told.
+    pub facts: Facts,
+}
+
+/// Something a subscriber is to be told.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// What holds for its own workload.
+    Workload {
+        /// Of this epoch.
+        generation: u64,
+        /// As `Workload.inbound`.
+        inbound: String,
+    },
+    /// What a key leads to; `None`: to nothing in the cluster.
+    Destination(Name, Option<Arc<Value>>),
+    /// A value that it has been told before, and that is another now.
+    Value(Arc<Value>),
+}
+
+/// Why a wish is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Not an `IP:port` or `host:port`.
+    #[error("the key is neither IP:port nor host:port")]
+    Key,
+    /// The stream wants too much.
+    #[error("a stream may want {MAX_WANTS} destinations")]
+    TooManyOfOne,
+    /// All streams together want too much.
+    #[error("too many destinations are wanted by all streams together")]
+    TooManyOfAll,
+}
+
+/// A key, asked in a namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Question {
+    namespace: Name,
+    key: Name,
+}
+
+/// A target, as callers of its own namespace (`true`) or of others see it.
+type Seen = (Target, bool);
+
+#[derive(Debug)]
+struct Asked {
+    answer: Answer,
+    by: BTreeSet<SubscriberId>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    value: Arc<Value>,
+    /// The questions that lead here.
+    questions: BTreeSet<Question>,
+}
+
+#[derive(Debug)]
+struct Subscriber {
+    namespace: Name,
+    service_account: Name,
+    pod: Option<ObjectKey>,
+    wants: HashSet<Name>,
+    /// Keys and values of which something is to be told, oldest first.
+    keys: IndexSet<Name>,
+    values: IndexSet<Seen>,
+    is_workload_due: bool,
+    /// What was told last of its workload.
+    inbound: Option<String>,
+}
+
+/// Everything that is asked and answered.
+#[derive(Debug)]
+pub struct Hub {
+    cluster: Cluster,
+    world: World,
+    epoch: u64,
+    generation: u64,
+    max_wants: usize,
+    wants: usize,
+    questions: HashMap<Question, Asked>,
+    asked_of: HashMap<Part, HashSet<Question>>,
+    values: HashMap<Seen, Kept>,
+    made_of: HashMap<Part, HashSet<Seen>>,
+    subscribers: HashMap<SubscriberId, Subscriber>,
+    of_pod: HashMap<ObjectKey, BTreeSet<SubscriberId>>,
+    next: SubscriberId,
+    woken: BTreeSet<SubscriberId>,
+}
+
+impl Hub {
+    /// Knows nothing yet. `epoch` is random and not 0; all streams together may want `max_wants`.
+    #[must_use]
+    pub fn new(world: World, epoch: u64, max_wants: usize) -> Self {
+        Self {
+            cluster: Cluster::default(),
+            world,
+            epoch,
+            generation: 0,
+            max_wants,
+            wants: 0,
+            questions: HashMap::new(),
+            asked_of: HashMap::new(),
+            values: HashMap::new(),
+            made_of: HashMap::new(),
+            subscribers: HashMap::new(),
+            of_pod: HashMap::new(),
+            next: 0,
+            woken: BTreeSet::new(),
+        }
+    }
+
+    /// The cluster as it is known.
+    #[must_use]
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// Generations are of this epoch.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// How many subscribers there are, what they want together, and how many values that takes.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize, usize) {
+        (self.subscribers.len(), self.wants, self.values.len())
+    }
+
+    /// Takes changes of the cluster in, in their order. What they touch is looked at once, after the last.
+    pub fn apply(&mut self, events: impl IntoIterator<Item = Event>) {
+        let mut touched = Touched::new();
+        for event in events {
+            self.cluster.apply(event, &mut touched);
+        }
+        let questions: BTreeSet<Question> =
+            touched.iter().filter_map(|part| self.asked_of.get(part)).flatten().cloned().collect();
+        for question in questions {
+            self.look_again(&question);
+        }
+        let values: BTreeSet<Seen> =
+            touched.iter().filter_map(|part| self.made_of.get(part)).flatten().cloned().collect();
+        for seen in values {
+            self.make_again(&seen);
+        }
+        for part in &touched {
+            let Part::Pod(pod) = part else { continue };
+            for id in self.of_pod.get(pod).into_iter().flatten() {
+                if let Some(subscriber) = self.subscribers.get_mut(id) {
+                    subscriber.is_workload_due = true;
+                    self.woken.insert(*id);
+                }
+            }
+        }
+    }
+
+    /// A new subscriber: a workload of `namespace` with `service_account`, in the pod of this name.
+    pub fn subscribe(&mut self, namespace: &str, service_account: &str, pod: &str) -> SubscriberId {
+        self.next += 1;
+        let id = self.next;
+        let namespace = Name::from(namespace);
+        let pod = (!pod.is_empty())
+            .then(|| ObjectKey { namespace: Name::clone(&namespace), name: Name::from(pod) });
+        if let Some(pod) = &pod {
+            self.of_pod.entry(pod.clone()).or_default().insert(id);
+        }
+        let subscriber = Subscriber {
+            namespace,
+            service_account: Name::from(service_account),
+            pod,
+            wants: HashSet::new(),
+            keys: IndexSet::new(),
+            values: IndexSet::new(),
+            is_workload_due: true,
+            inbound: None,
+        };
+        self.subscribers.insert(id, subscriber);
+        self.woken.insert(id);
+        id
+    }
+
+    /// The subscriber is gone, with all that it wanted.
+    pub fn unsubscribe(&mut self, id: SubscriberId) {
+        let Some(subscriber) = self.subscribers.remove(&id) else { return };
+        self.woken.remove(&id);
+        if let Some(pod) = &subscriber.pod {
+            leave(&mut self.of_pod, pod, &id);
+        }
+        for key in subscriber.wants {
+            self.wants = self.wants.saturating_sub(1);
+            self.ask_no_more(id, &Question { namespace: Name::clone(&subscriber.namespace), key });
+        }
+    }
+
+    /// The subscriber wants to know what `key` leads to; asked again, it is told again.
+    ///
+    /// # Errors
+    /// If it is no key, or too many are wanted.
+    pub fn want(&mut self, id: SubscriberId, key: &str) -> Result<(), Refused> {
+        let Some(subscriber) = self.subscribers.get_mut(&id) else { return Ok(()) };
+        let question = Question { namespace: Name::clone(&subscriber.namespace), key: key.into() };
+        if !subscriber.wants.contains(key) {
+            if subscriber.wants.len() >= MAX_WANTS {
+                return Err(Refused::TooManyOfOne);
+            }
+            if self.wants >= self.max_wants {
+                return Err(Refused::TooManyOfAll);
+            }
+        }
+        if !self.questions.contains_key(&question) {
+            let answer = resolve(&self.cluster, &self.world.domain, &question.namespace, key);
+            let answer = answer.ok_or(Refused::Key)?;
+            self.questions.insert(
+                question.clone(),
+                Asked { answer: Answer { target: None, parts: Vec::new() }, by: BTreeSet::new() },
+            );
+            self.adopt(&question, answer);
+        }
+        if let Some(asked) = self.questions.get_mut(&question) {
+            asked.by.insert(id);
+        }
+        if let Some(subscriber) = self.subscribers.get_mut(&id) {
+            self.wants += usize::from(subscriber.wants.insert(Name::clone(&question.key)));
+            subscriber.keys.insert(question.key);
+            self.woken.insert(id);
+        }
+        Ok(())
+    }
+
+    /// The subscriber wants to hear no more of `key`.
+    pub fn forget(&mut self, id: SubscriberId, key: &str) {
+        let Some(subscriber) = self.subscribers.get_mut(&id) else { return };
+        let Some(key) = subscriber.wants.take(key) else { return };
+        subscriber.keys.shift_remove(&key);
+        self.wants = self.wants.saturating_sub(1);
+        let question = Question { namespace: Name::clone(&subscriber.namespace), key };
+        self.ask_no_more(id, &question);
+    }
+
+    /// Who has something to be told since this was asked last.
+    pub fn take_woken(&mut self) -> BTreeSet<SubscriberId> {
+        std::mem::take(&mut self.woken)
+    }
+
+    /// The next thing that the subscriber is to be told, as it is now.
+    pub fn next_change(&mut self, id: SubscriberId) -> Option<Change> {
+        if let Some(change) = self.workload(id) {
+            return Some(change);
+        }
+        let subscriber = self.subscribers.get_mut(&id)?;
+        if let Some(key) = subscriber.keys.shift_remove_index(0) {
+            let question = Question { namespace: Name::clone(&subscriber.namespace), key };
+            let target = self.questions.get(&question).and_then(|asked| asked.answer.target.clone());
+            let seen = target.map(|target| question.sees(target));
+            let value = seen.and_then(|seen| self.values.get(&seen)).map(|kept| Arc::clone(&kept.value));
+            return Some(Change::Destination(question.key, value));
+        }
+        while let Some(seen) = subscriber.values.shift_remove_index(0) {
+            if let Some(kept) = self.values.get(&seen) {
+                return Some(Change::Value(Arc::clone(&kept.value)));
+            }
+        }
+        None
+    }
+
+    /// What holds for the subscriber's own pod, if that is to be told and is known: the pod must be one that its
+    /// certificate can be of.
+    fn workload(&mut self, id: SubscriberId) -> Option<Change> {
+        let subscriber = self.subscribers.get_mut(&id)?;
+        if !std::mem::take(&mut subscriber.is_workload_due) {
+            return None;
+        }
+        let pod = subscriber.pod.as_ref()?;
+        self.cluster.pod(pod).filter(|found| found.service_account == subscriber.service_account)?;
+        // A pod that leaves its Services is about to end, or its Services are: what holds for its ports is what held.
+        let inbound = inbound(&self.cluster, pod).or_else(|| subscriber.inbound.clone());
+        let inbound = inbound.unwrap_or_else(|| NOTHING.to_owned());
+        if subscriber.inbound.as_ref() == Some(&inbound) {
+            return None;
+        }
+        subscriber.inbound = Some(inbound.clone());
+        self.generation += 1;
+        Some(Change::Workload { generation: self.generation, inbound })
+    }
+
+    fn ask_no_more(&mut self, id: SubscriberId, question: &Question) {
+        let Some(asked) = self.questions.get_mut(question) else { return };
+        asked.by.remove(&id);
+        if asked.by.is_empty() {
+            self.adopt(question, Answer { target: None, parts: Vec::new() });
+            self.questions.remove(question);
+        }
+    }
+}
+
+impl Question {
+    fn sees(&self, target: Target) -> Seen {
+        let is_same = *target.namespace() == self.namespace;
+        (target, is_same)
+    }
+}

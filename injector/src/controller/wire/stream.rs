@@ -1,0 +1,215 @@
+//! One conversation with a sidecar: what it wants, and what it is told, always the newest.
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use outrider::{
+    clock::Clock,
+    discovery::controller::api::outrider_discovery_v1::{
+        Heartbeat, Hello, WatchRequest, WatchResponse, watch_request, watch_response,
+    },
+};
+use outrider_certs::SpiffeId;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming};
+
+use super::desk::{Desk, Subscription};
+use crate::controller::{
+    metrics::{End, Metrics},
+    model::names::MAX_KEY_BYTES,
+    subscriptions::{Refused, told::Told, told::message},
+};
+
+/// Largest message of a sidecar, in bytes.
+pub const MAX_REQUEST_BYTES: usize = 16 * 1024;
+/// A message that is not taken for this long ends the stream: who is told nothing must know it.
+pub const WRITE_DEADLINE: Duration = Duration::from_secs(10);
+/// Time between two heartbeats.
+pub const HEARTBEAT: Duration = Duration::from_secs(10);
+/// Time for the first message.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest texts of a Hello, in bytes: a pod's name has at most 253.
+const MAX_TEXT_BYTES: usize = 256;
+
+/// What a stream's messages go to.
+pub type Out = mpsc::Sender<Result<WatchResponse, Status>>;
+
+/// One stream.
+#[derive(Debug)]
+pub struct Conversation {
+    /// What is known, and who else asks.
+    pub desk: Arc<Desk>,
+    /// Who is at the other end.
+    pub id: SpiffeId,
+    /// Cancelled when the controller stops.
+    pub stop: CancellationToken,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// Deadlines go by it.
+    pub clock: Clock,
+}
+
+/// Why a conversation ends, and what is still said.
+type Ended = (End, Option<Status>);
+
+impl Conversation {
+    /// Talks until either side ends it. Returns why.
+    pub async fn run(self, mut inbound: Streaming<WatchRequest>, out: Out) -> End {
+        let (end, status) = self.talk(&mut inbound, &out).await;
+        self.metrics.ended(end);
+        tracing::debug!(id = %self.id, reason = end.as_str(), "a stream ended");
+        if let Some(status) = status {
+            // Without room for it, the connection's end has to say it.
+            drop(out.try_send(Err(status)));
+        }
+        end
+    }
+
+    async fn talk(&self, inbound: &mut Streaming<WatchRequest>, out: &Out) -> Ended {
+        let hello = tokio::select! {
+            () = self.stop.cancelled() => return stopping(),
+            hello = tokio::time::timeout(HELLO_TIMEOUT, inbound.message()) => hello,
+        };
+        let hello = match hello {
+            Ok(Ok(Some(WatchRequest { message: Some(watch_request::Message::Hello(hello)) }))) => hello,
+            Ok(Ok(Some(_))) => return invalid("the first message must be a Hello"),
+            Ok(Ok(None) | Err(_)) => return (End::Peer, None),
+            Err(_elapsed) => return invalid("no Hello in time"),
+        };
+        let subscription = match self.greet(&hello) {
+            Ok(subscription) => subscription,
+            Err(ended) => return ended,
+        };
+        tracing::debug!(id = %self.id, pod = hello.pod, version = hello.version, "a sidecar watches");
+        let mut saying = Saying::new(Told::new(self.desk.epoch()), self.clock.now());
+        loop {
+            saying.refill(&subscription, self.clock.now());
+            let step = self.step(&mut saying, &subscription, inbound, out).await;
+            if let Err(ended) = step {
+                return ended;
+            }
+        }
+    }
+
+    fn greet(&self, hello: &Hello) -> Result<Subscription, Ended> {
+        if hello.pod.len() > MAX_TEXT_BYTES || hello.version.len() > MAX_TEXT_BYTES {
+            return Err(invalid("a text of the Hello is too long"));
+        }
+        self.desk.subscribe(&self.id, &hello.pod).map_err(|end| {
+            let status = match end {
+                End::Starting => Status::unavailable("the controller does not know the cluster yet"),
+                End::Denied => Status::permission_denied("not the ID of a workload of Kubernetes"),
+                End::Peer | End::Slow | End::Invalid | End::Limit | End::Stopping => {
+                    Status::resource_exhausted("too many streams, of this identity or in all")
+                }
+            };
+            (end, Some(status))
+        })
+    }
+
+    /// Waits for whatever comes first, and does it.
+    async fn step(
+        &self,
+        saying: &mut Saying,
+        subscription: &Subscription,
+        inbound: &mut Streaming<WatchRequest>,
+        out: &Out,
+    ) -> Result<(), Ended> {
+        let has_more = !saying.next.is_empty();
+        tokio::select! {
+            () = self.stop.cancelled() => Err(stopping()),
+            permit = out.reserve(), if has_more => {
+                let permit = permit.map_err(|_closed| (End::Peer, None))?;
+                if let Some(next) = saying.next.pop_front() {
+                    permit.send(Ok(next));
+                    self.metrics.messages.inc();
+                }
+                saying.progress = self.clock.now();
+                Ok(())
+            }
+            () = until(saying.progress + WRITE_DEADLINE), if has_more => Err((End::Slow, None)),
+            request = inbound.message() => match request {
+                Ok(Some(request)) => hear(request, saying, subscription),
+                // Half closed: it wants nothing more, and may still listen.
+                Ok(None) | Err(_) => Err((End::Peer, None)),
+            },
+            () = subscription.woken(), if !has_more => Ok(()),
+            () = out.closed() => Err((End::Peer, None)),
+            () = until(saying.progress + HEARTBEAT), if !has_more => {
+                saying.say(message(watch_response::Message::Heartbeat(Heartbeat {})), self.clock.now());
+                Ok(())
+            }
+        }
+    }
+}
+
+/// What is being said.
+struct Saying {
+    told: Told,
+    /// What one change takes to say; the next is looked at when this is gone.
+    next: VecDeque<WatchResponse>,
+    /// When the last message was taken, or the first of `next` began to wait.
+    progress: Instant,
+}
+
+impl Saying {
+    /// Begins with a heartbeat, so that the other end knows at once that it is heard.
+    fn new(told: Told, now: Instant) -> Self {
+        let next = VecDeque::from([message(watch_response::Message::Heartbeat(Heartbeat {}))]);
+        Self { told, next, progress: now }
+    }
+
+    fn say(&mut self, response: WatchResponse, now: Instant) {
+        self.next.push_back(response);
+        self.progress = now;
+    }
+
+    fn refill(&mut self, subscription: &Subscription, now: Instant) {
+        while self.next.is_empty() {
+            let Some(change) = subscription.next_change() else { return };
+            self.next.extend(self.told.say(change));
+            self.progress = now;
+        }
+    }
+}
+
+fn hear(request: WatchRequest, saying: &mut Saying, subscription: &Subscription) -> Result<(), Ended> {
+    match request.message {
+        Some(watch_request::Message::Want(want)) => {
+            if want.key.len() > MAX_KEY_BYTES {
+                return Err(invalid("a key is too long"));
+            }
+            saying.told.resume(&want.key, want.epoch, want.generation);
+            subscription.want(&want.key).map_err(|refused| match refused {
+                Refused::Key => invalid("a key is neither IP:port nor host:port"),
+                Refused::TooManyOfOne | Refused::TooManyOfAll => {
+                    (End::Limit, Some(Status::resource_exhausted(refused.to_string())))
+                }
+            })
+        }
+        Some(watch_request::Message::Forget(forget)) => {
+            subscription.forget(&forget.key);
+            saying.told.forget(&forget.key);
+            Ok(())
+        }
+        Some(watch_request::Message::Hello(_)) => Err(invalid("one Hello is enough")),
+        // Of a newer sidecar: what is not known is not answered.
+        None => Ok(()),
+    }
+}
+
+fn invalid(why: &'static str) -> Ended {
+    (End::Invalid, Some(Status::invalid_argument(why)))
+}
+
+fn stopping() -> Ended {
+    (End::Stopping, Some(Status::unavailable("this controller stops: ask another")))
+}
+
+async fn until(deadline: Instant) {
+    tokio::time::sleep_until(tokio::time::Instant::from_std(deadline)).await;
+}

@@ -1,0 +1,102 @@
+//! The sidecar's configuration file, made of what the pod and the installation say.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value, json};
+
+use super::probes::Performed;
+use crate::{
+    documents::yaml,
+    installation::Installation,
+    json::set,
+    names::{
+        ADMIN_PORT, BUNDLE_FILE, BUNDLE_FOLDER, INBOUND_PORT, OUTBOUND_PORT, RUN_FOLDER, TOKEN_FOLDER, UID,
+    },
+    settings::{Except, Settings},
+};
+
+/// Seconds that are left when the app has ended: what is under way then is under way to nobody.
+pub(super) const LAST_SECONDS: u64 = 5;
+
+/// The file as YAML.
+pub(super) fn text(
+    service: &str,
+    settings: &Settings,
+    installation: &Installation,
+    probes: Performed,
+) -> String {
+    let mut file = json!({
+        "service": service,
+        "trust_domain": installation.trust_domain,
+        "state_dir": format!("{RUN_FOLDER}/state"),
+        "identity": {"ca": {
+            "address": installation.ca_address(),
+            "service_account_token_file": format!("{TOKEN_FOLDER}/token"),
+            "bundle_file": format!("{BUNDLE_FOLDER}/{BUNDLE_FILE}"),
+        }},
+        "controller": {
+            "address": installation.controller_address(),
+            "spiffe_id": installation.controller_id(),
+        },
+        "intercept": intercept(settings),
+        "admin": {"socket": format!("{RUN_FOLDER}/admin.sock"), "listen": format!("[::]:{ADMIN_PORT}")},
+        "drain": {"deadline": format!("{LAST_SECONDS}s")},
+    });
+    if !probes.is_empty() {
+        set(&mut file, "probes", Value::Array(probes));
+    }
+    yaml(&file)
+}
+
+fn intercept(settings: &Settings) -> Value {
+    let mut outbound = json!({"port": OUTBOUND_PORT, "unknown": settings.outbound_unknown});
+    except(&mut outbound, &settings.outbound_except);
+    let mut inbound = json!({"port": INBOUND_PORT});
+    except(&mut inbound, &settings.inbound_except);
+    let ports = ports(settings);
+    if !ports.is_empty() {
+        set(&mut inbound, "ports", Value::Array(ports));
+    }
+    let mut section = Map::new();
+    if settings.uid != UID {
+        section.insert("uid".to_owned(), json!(settings.uid));
+    }
+    section.insert("outbound".to_owned(), outbound);
+    section.insert("inbound".to_owned(), inbound);
+    Value::Object(section)
+}
+
+fn except(section: &mut Value, except: &Except) {
+    if !except.ports.is_empty() {
+        set(section, "except_ports", json!(except.ports));
+    }
+    if !except.cidrs.is_empty() {
+        set(section, "except_cidrs", json!(except.cidrs));
+    }
+}
+
+/// Rules of the ports that have any.
+fn ports(settings: &Settings) -> Vec<Value> {
+    let plaintext = settings.plaintext.as_ref();
+    let mut all: BTreeSet<u16> =
+        settings.protocols.keys().chain(settings.app_protocols.keys()).copied().collect();
+    all.extend(plaintext.iter().flat_map(|plaintext| &plaintext.ports));
+    let rules = |port: u16| {
+        let mut rules = json!({"port": port});
+        if let Some(protocol) = settings.protocols.get(&port) {
+            set(&mut rules, "protocol", json!(protocol));
+        }
+        if let Some(protocol) = settings.app_protocols.get(&port) {
+            set(&mut rules, "app_protocol", json!(protocol));
+        }
+        if let Some(plaintext) = plaintext.filter(|plaintext| plaintext.ports.contains(&port)) {
+            set(&mut rules, "plaintext", json!("permissive"));
+            set(&mut rules, "plaintext_until", json!(plaintext.until));
+            if !plaintext.from.is_empty() {
+                set(&mut rules, "plaintext_from", json!(plaintext.from));
+            }
+        }
+        rules
+    };
+    all.into_iter().map(rules).collect()
+}

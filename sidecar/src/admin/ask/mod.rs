@@ -1,0 +1,20 @@
+//! What operators ask of requests: who calls whom, what goes on now, why something failed.
+
+mod edges;
+mod explain;
+mod now;
+mod tap;
+
+use std::sync::Arc;
+
+use axum::{Router, routing::get};
+
+use super::State;
+
+/// `/edges`, `/tap` and `/explain`.
+pub(super) fn routes() -> Router<Arc<State>> {
+    Router::new()
+        .route("/edges", get(edges::edges))
+        .route("/tap", get(tap::tap))
+        .route("/explain", get(explain::explain))
+}
