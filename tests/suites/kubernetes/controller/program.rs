@@ -20,20 +20,16 @@ pub(super) struct Program {
     pub(super) process: Process,
     pub(super) address: SocketAddr,
     pub(super) status: SocketAddr,
-    _folder: TempDir,
+    pub(super) folder: TempDir,
 }
 
 impl Program {
     /// One that knows the cluster.
     pub(super) async fn start(cluster: &Cluster) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let leaf = cluster.ca.leaf(&path("outrider", "outrider-controller"));
-        let place = |name: &str| folder.path().join(name);
-        fs::write(place("svid.pem"), leaf.pem()).unwrap();
-        fs::write(place("key.pem"), leaf.key_pem()).unwrap();
-        fs::write(place("bundle.pem"), cluster.ca.bundle().to_pem()).unwrap();
-        let files = [("--certificate", "svid.pem"), ("--key", "key.pem"), ("--bundle", "bundle.pem")];
-        let files = files.map(|(flag, name)| [flag.to_owned(), place(name).display().to_string()]);
+        let files = identity_files(cluster, "outrider", "outrider-controller", folder.path());
+        let files = ["--certificate", "--key", "--bundle"].into_iter().zip(files);
+        let files: Vec<_> = files.map(|(flag, path)| [flag.to_owned(), path]).collect();
         Self::start_in(cluster, folder, "test.outrider", files.concat()).await
     }
 
@@ -53,8 +49,22 @@ impl Program {
             }
         })
         .await;
-        Self { process, address, status, _folder: folder }
+        Self { process, address, status, folder }
     }
+}
+
+/// Certificate, key and roots of a workload, as files in `folder`.
+pub(super) fn identity_files(cluster: &Cluster, namespace: &str, account: &str, folder: &Path) -> [String; 3] {
+    let leaf = cluster.ca.leaf(&path(namespace, account));
+    let texts = [leaf.pem(), leaf.key_pem(), cluster.ca.bundle().to_pem()];
+    let write = |(end, text): (&str, String)| {
+        let place = folder.join(format!("{account}.{end}"));
+        fs::write(&place, text).unwrap();
+        place.display().to_string()
+    };
+    let ends = ["svid.pem", "key.pem", "bundle.pem"];
+    let mut pairs = ends.into_iter().zip(texts).map(write);
+    std::array::from_fn(|_| pairs.next().unwrap())
 }
 
 /// `/usr/bin/env` and what it needs to run a program that finds the cluster.
@@ -64,12 +74,13 @@ fn of_cluster(cluster: &Cluster, folder: &Path, name: &str) -> Vec<String> {
 }
 
 /// An address that a process has put into a line of its log.
-async fn listening(process: &Process, line: &str, field: &str) -> SocketAddr {
+pub(super) async fn listening(process: &Process, line: &str, field: &str) -> SocketAddr {
     let find = || {
         let log = process.log();
         let line = log.lines().find(|found| found.contains(line))?;
         let line: serde_json::Value = serde_json::from_str(line).ok()?;
-        line["fields"][field].as_str()?.parse().ok()
+        // The sidecar's lines are flat.
+        line["fields"][field].as_str().or_else(|| line[field].as_str())?.parse().ok()
     };
     eventually(line, || find().is_some()).await;
     find().unwrap()

@@ -1,0 +1,77 @@
+//! The manifests of `examples/kubernetes`: what a new user applies first has to be taken, by all who look at it.
+
+use std::{collections::BTreeSet, fs, path::PathBuf};
+
+use outrider::config;
+use outrider_injector::{
+    documents,
+    installation::{Installation, NAMESPACE, TRUST_DOMAIN},
+    names,
+    pod::{self, Context, Existing, Outcome},
+    workload,
+};
+use serde_json::Value;
+
+pub(super) fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../examples/kubernetes")
+}
+
+/// The manifests, by file.
+pub(super) fn files() -> Vec<(String, Vec<Value>)> {
+    let names = fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.filter(|name| name.ends_with(".yaml")).collect();
+    names.sort();
+    let read = |name: String| {
+        let text = fs::read_to_string(folder().join(&name)).unwrap();
+        (name, documents::read(&text).unwrap().0)
+    };
+    names.into_iter().map(read).collect()
+}
+
+/// All objects of the manifests.
+pub(super) fn objects() -> Vec<Value> {
+    files().into_iter().flat_map(|(_, objects)| objects).collect()
+}
+
+#[test]
+fn every_pod_of_theirs_is_injected_without_a_word_and_its_sidecar_takes_the_configuration() {
+    let installation = Installation::new(NAMESPACE, TRUST_DOMAIN.parse().unwrap(), "registry.example/mesh");
+    let mut injected = 0;
+    for (name, objects) in files() {
+        for mut object in objects {
+            workload::each(&mut object, &mut |found| {
+                let context =
+                    Context { owner: found.owner, existing: Existing::Replace, installation: &installation };
+                let Outcome::Injected { pod, warnings } = pod::inject(found.pod, &context).unwrap() else {
+                    panic!("{name}: {} is left", found.place)
+                };
+                assert_eq!(warnings, [""; 0], "{name}");
+                let text = pod.pointer("/metadata/annotations/outrider.io~1config").unwrap();
+                config::parse(text.as_str().unwrap(), std::path::Path::new(names::CONFIG_FOLDER)).unwrap();
+                injected += 1;
+            });
+        }
+    }
+    assert_eq!(injected, 5);
+}
+
+#[test]
+fn the_page_names_every_file_and_no_other_and_the_dockerfile_makes_every_image() {
+    let page = fs::read_to_string(folder().join("README.md")).unwrap();
+    let named: BTreeSet<&str> =
+        page.split(['(', ')', ' ', '\n']).filter(|word| word.ends_with(".yaml")).collect();
+    let named: BTreeSet<&str> =
+        named.into_iter().map(|word| word.rsplit_once('/').map_or(word, |(_, name)| name)).collect();
+    let files = files();
+    assert_eq!(named, files.iter().map(|(name, _)| name.as_str()).collect());
+    let dockerfile =
+        fs::read_to_string(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../deploy/docker/Dockerfile")).unwrap();
+    for (name, objects) in files {
+        let text = Value::from(objects).to_string();
+        for image in text.split(r#""image":""#).skip(1) {
+            let image = image.split(['"', ':']).next().unwrap().rsplit('/').next().unwrap();
+            assert!(dockerfile.contains(&format!("AS {image}\n")), "{name}: {image}");
+            assert!(page.contains(image), "{name}: {image}");
+        }
+    }
+}
