@@ -6,6 +6,7 @@ mod discovery;
 mod identity;
 mod inject;
 mod install;
+mod policies;
 mod probes;
 mod webhook;
 
