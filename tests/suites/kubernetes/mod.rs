@@ -7,6 +7,7 @@ mod identity;
 mod inject;
 mod install;
 mod probes;
+mod rehearsal;
 mod webhook;
 
 use outrider_injector::{
