@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
     path::PathBuf,
     sync::{
         Arc, Mutex,
@@ -79,11 +79,11 @@ impl Cluster {
             match text(&stored, "/kind") {
                 "Service" => self.write_hosts(),
                 "Deployment" => {
-                    for number in 0..number(&stored, "/spec/replicas").unwrap_or(1) {
-                        pods.push(self.pod_of(&stored, "ReplicaSet", number).await);
+                    for _ in 0..number(&stored, "/spec/replicas").unwrap_or(1) {
+                        pods.push(self.pod_of(&stored, "ReplicaSet").await);
                     }
                 }
-                "Job" => pods.push(self.pod_of(&stored, "Job", 0).await),
+                "Job" => pods.push(self.pod_of(&stored, "Job").await),
                 _ => {}
             }
         }
@@ -92,13 +92,15 @@ impl Cluster {
     }
 
     /// One more pod of a workload, which runs.
-    async fn pod_of(self: &Arc<Self>, workload: &Value, owner: &str, number: u32) -> Arc<Pod> {
+    async fn pod_of(self: &Arc<Self>, workload: &Value, owner: &str) -> Arc<Pod> {
         let name = text(workload, "/metadata/name");
         let owner_name = if owner == "Job" { name.to_owned() } else { format!("{name}-{HASH}") };
         let mut pod = workload["spec"]["template"].clone();
         (pod["apiVersion"], pod["kind"]) = (json!("v1"), json!("Pod"));
         let metadata = &mut pod["metadata"];
-        metadata["name"] = json!(format!("{owner_name}-{number}"));
+        let [a, b, c] = PODS;
+        let address = Ipv4Addr::new(a, b, c, self.taken.fetch_add(1, Ordering::SeqCst) + 1);
+        metadata["name"] = json!(format!("{owner_name}-{}", address.octets()[3]));
         metadata["namespace"] = workload["metadata"]["namespace"].clone();
         if owner == "ReplicaSet" {
             metadata["labels"]["pod-template-hash"] = json!(HASH);
@@ -112,11 +114,11 @@ impl Cluster {
                 pod["spec"][key] = json!(value);
             }
         }
-        self.run(pod).await
+        self.run(pod, address).await
     }
 
     /// Has the API server, and its webhooks, make a pod, and runs it.
-    async fn run(self: &Arc<Self>, pod: Value) -> Arc<Pod> {
+    async fn run(self: &Arc<Self>, pod: Value, address: Ipv4Addr) -> Arc<Pod> {
         let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("", "v1", "Pod"));
         let namespace = text(&pod, "/metadata/namespace");
         let pods: Api<DynamicObject> = Api::namespaced_with(self.api.client().await, namespace, &kind);
@@ -124,8 +126,6 @@ impl Cluster {
             pods.create(&PostParams::default(), &serde_json::from_value(pod).expect("an object")).await;
         let mut object =
             serde_json::to_value(made.unwrap_or_else(|error| panic!("no pod: {error}"))).expect("JSON");
-        let [a, b, c] = PODS;
-        let address = Ipv4Addr::new(a, b, c, self.taken.fetch_add(1, Ordering::SeqCst) + 1);
         let host = network::join(address).await;
         object["status"] = json!({"phase": "Pending", "podIP": address, "podIPs": [{"ip": address}], "hostIP": network::ADDRESS});
         let place = Place {
@@ -143,6 +143,14 @@ impl Cluster {
         let pod = Arc::new(Pod::new(Arc::clone(self), (object, address, host), containers));
         kubelet::run(&pod);
         pod
+    }
+
+    /// The address of a Service in `shop`.
+    pub(super) fn service(&self, name: &str) -> SocketAddr {
+        let service = self.api.object("services", "shop", name).expect("there is such a Service");
+        let port = number(&service, "/spec/ports/0/port").and_then(|port| port.try_into().ok());
+        let address = text(&service, "/spec/clusterIP").parse::<Ipv4Addr>();
+        (address.expect("an address"), port.expect("a port")).into()
     }
 
     /// What every container finds in its environment.

@@ -3,9 +3,8 @@
 use std::{
     fmt::Write as _,
     fs::{self, File},
-    os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
-    process::{ExitStatus, Output, Stdio},
+    process::{Output, Stdio},
     time::Duration,
 };
 
@@ -81,15 +80,11 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Its exit code, as the kubelet tells it.
+    /// Its exit code: 128 and the signal, if a signal ended it.
     pub(super) async fn ended(&mut self) -> i32 {
-        code(self.child.wait().await.expect("it can be waited for"))
+        let status = self.child.wait().await.expect("it can be waited for");
+        status.code().expect("nobody kills who waits for it")
     }
-}
-
-/// 128 and the signal, for what a signal ended.
-fn code(status: ExitStatus) -> i32 {
-    status.code().or(status.signal().map(|signal| 128 + signal)).expect("it ended")
 }
 
 impl Container {
@@ -127,7 +122,9 @@ impl Container {
         let log = File::options().create(true).append(true).open(self.log_file()).expect("a log file");
         let mut child = Command::new("nsenter")
             .arg(format!("--net={}", self.place.network))
-            .args(["unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "sh", "-e"])
+            .args(["unshare", "--mount", "--uts", "--ipc", "--pid"])
+            // It waits for the first process of the new namespace, and ends as that does.
+            .args(["sh", "-c", "\"$@\"; exit $?", "sh", "sh", "-e"])
             .arg(&script)
             .args(&self.entry)
             .args(&self.command)
@@ -137,15 +134,21 @@ impl Container {
             .kill_on_drop(true)
             .spawn()
             .expect("nsenter starts");
+        let is_program = |pid: i32| {
+            let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            words
+                == self.command.iter().flat_map(|word| [word.as_bytes(), b"\0"]).collect::<Vec<_>>().concat()
+        };
         let mut number = None;
-        eventually(&format!("{} has a process", self.name), || {
-            let ended = child.try_wait().expect("it can be waited for");
+        eventually(&format!("{} has become its program", self.name), || {
             number = fs::read_to_string(&pid).ok().and_then(|text| text.trim().parse().ok());
-            assert!(ended.is_none() || number.is_some(), "{} did not start: {}", self.name, self.log());
-            number.is_some()
+            number.is_some_and(is_program) || child.try_wait().expect("it can be waited for").is_some()
         })
         .await;
-        Running { child, pid: number.expect("it was written") }
+        Running {
+            child,
+            pid: number.unwrap_or_else(|| panic!("{} did not start: {}", self.name, self.log())),
+        }
     }
 
     /// What the first process does before it becomes the program: says its number, makes its root, goes there. It runs as

@@ -2,13 +2,27 @@
 
 use std::sync::Arc;
 
-use outrider_injector::install::{Settings, manifests};
+use outrider_injector::{
+    documents,
+    install::{Settings, manifests},
+};
+use serde_json::Value;
 
 use super::{cluster::Cluster, pod::Pod};
 use crate::processes::until;
 
 /// Where the webhook's Service leads.
 const WEBHOOK: u16 = 4380;
+
+/// Its manifests, with one replica of each part.
+fn control_plane() -> String {
+    let settings = Settings {
+        namespace: "outrider".to_owned(),
+        set: vec!["replicas=1".to_owned()],
+        ..Settings::default()
+    };
+    manifests(&settings).expect("manifests")
+}
 
 /// A cluster with the mesh, and the namespace `shop`, whose pods get sidecars.
 pub(super) struct Mesh {
@@ -47,6 +61,18 @@ impl Mesh {
         mesh.apply("{apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {outrider.io/inject: enabled}}}")
             .await;
         mesh
+    }
+
+    /// A controller in place of one that was deleted.
+    pub(super) async fn start_controller(&self) {
+        let all = documents::read(&control_plane()).expect("manifests").0;
+        let is_it = |object: &&Value| {
+            object["kind"] == "Deployment" && object["metadata"]["name"] == "outrider-controller"
+        };
+        let deployment = all.iter().find(is_it).expect("it is there");
+        for pod in self.apply(&deployment.to_string()).await {
+            pod.ready().await;
+        }
     }
 
     /// Applies manifests; returns the pods that come of them.

@@ -19,6 +19,7 @@ mod container;
 mod fields;
 mod image;
 mod kubelet;
+mod load;
 mod mesh;
 mod network;
 mod pod;
@@ -26,6 +27,10 @@ mod probes;
 mod volumes;
 
 mod calls;
+mod ending;
+mod killed;
+mod probed;
+mod starting;
 
 use crate::{
     foreign::programs::say,
