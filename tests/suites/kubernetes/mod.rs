@@ -8,6 +8,7 @@ mod inject;
 mod install;
 mod policies;
 mod probes;
+mod rehearsal;
 mod webhook;
 
 use outrider_injector::{
