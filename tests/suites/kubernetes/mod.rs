@@ -8,6 +8,7 @@ mod identity;
 mod inject;
 mod install;
 mod probes;
+mod rehearsal;
 mod webhook;
 
 use outrider_injector::{

@@ -28,6 +28,15 @@ pub enum Left {
     TooMany,
 }
 
+/// The sound routes of a namespace that name a port of a Service.
+#[derive(Debug, Default)]
+pub struct Sorted<'a> {
+    /// Those that hold, the oldest first.
+    pub taken: Vec<(&'a RouteKey, &'a Route)>,
+    /// Those that do not.
+    pub left: Vec<(&'a RouteKey, Left)>,
+}
+
 /// Whether a parent stands for this port.
 #[must_use]
 pub fn is_for(parent: &Parent, port: &ServicePort) -> bool {
@@ -36,15 +45,9 @@ pub fn is_for(parent: &Parent, port: &ServicePort) -> bool {
         && port.protocol != Protocol::Tcp
 }
 
-/// The routes of `namespace` that name this port of a Service, and are sound: those that hold, the oldest first, and those that do
-/// not.
+/// The routes of `namespace` for this port of a Service.
 #[must_use]
-pub fn sorted<'a>(
-    book: &'a Book,
-    service: &ObjectKey,
-    port: &ServicePort,
-    namespace: &Name,
-) -> (Vec<(&'a RouteKey, &'a Route)>, Vec<(&'a RouteKey, Left)>) {
+pub fn sorted<'a>(book: &'a Book, service: &ObjectKey, port: &ServicePort, namespace: &Name) -> Sorted<'a> {
     let names =
         |route: &Route| route.parents.iter().any(|parent| parent.service == *service && is_for(parent, port));
     let mut found: Vec<(&RouteKey, &Route)> = book
@@ -53,19 +56,19 @@ pub fn sorted<'a>(
         .collect();
     found.sort_by_key(|(key, route)| (route.created, *key));
     let winner = found.iter().map(|(key, _)| key.kind).min().unwrap_or(RouteKind::Http);
-    let (mut taken, mut left, mut matches, mut bytes) = (Vec::new(), Vec::new(), 0, 0);
+    let (mut sorted, mut matches, mut bytes) = (Sorted::default(), 0, 0);
     for (key, route) in found {
         let (more, size) = route.size();
         if key.kind != winner {
-            left.push((key, Left::Conflicted));
+            sorted.left.push((key, Left::Conflicted));
         } else if matches + more > MAX_MATCHES || size > MAX_ROUTE_BYTES || bytes + size > MAX_SERVICE_BYTES {
-            left.push((key, Left::TooMany));
+            sorted.left.push((key, Left::TooMany));
         } else {
             (matches, bytes) = (matches + more, bytes + size);
-            taken.push((key, route));
+            sorted.taken.push((key, route));
         }
     }
-    (taken, left)
+    sorted
 }
 
 /// The namespace whose routes hold for callers in `caller` that call this port of a Service; `None`: there are none.
@@ -75,6 +78,6 @@ pub fn whose(cluster: &Cluster, service: &ObjectKey, port: u16, caller: &Name) -
     book.of_parent(service).next()?;
     let found = cluster.service(service).filter(|found| !matches!(found.reach, Reach::Name(_)))?;
     let port = found.ports.iter().find(|found| found.port == port)?;
-    let has = |namespace: &Name| !sorted(book, service, port, namespace).0.is_empty();
+    let has = |namespace: &Name| !sorted(book, service, port, namespace).taken.is_empty();
     [caller, &service.namespace].into_iter().find(|namespace| has(namespace)).cloned()
 }

@@ -47,6 +47,9 @@ pub fn parents(
         // What is known of the object is older than what was last written to it.
         return None;
     }
+    let make = |parent: &Parent, before: &[Json]| {
+        entry(parent, conditions(cluster, key, route, parent), before, (record.generation, now))
+    };
     let mut left: Vec<&Parent> = Vec::new();
     for parent in &route.parents {
         if !left.iter().any(|known| is_same(known, &parent.reference, key)) {
@@ -64,12 +67,12 @@ pub fn parents(
         if let Some(place) = left.iter().position(|parent| is_same(parent, &reference, key)) {
             let parent = left.remove(place);
             let before = known.get("conditions").and_then(Json::as_array).map(Vec::as_slice);
-            entries.push(entry(cluster, key, (route, record), parent, before.unwrap_or_default(), now));
+            entries.push(make(parent, before.unwrap_or_default()));
         }
     }
     for parent in left {
         if entries.len() < MAX_ENTRIES {
-            entries.push(entry(cluster, key, (route, record), parent, &[], now));
+            entries.push(make(parent, &[]));
         }
     }
     (entries != record.parents).then_some(entries)
@@ -99,15 +102,8 @@ fn is_same(parent: &Parent, reference: &Map<String, Json>, key: &RouteKey) -> bo
         && reference.get("port").and_then(Json::as_u64) == parent.port.map(u64::from)
 }
 
-fn entry(
-    cluster: &Cluster,
-    key: &RouteKey,
-    (route, record): (&Route, &Record),
-    parent: &Parent,
-    before: &[Json],
-    now: &str,
-) -> Json {
-    let wanted = conditions(cluster, key, route, parent);
+/// An entry as it is to be, by its conditions, the conditions `before`, the object's generation and the time.
+fn entry(parent: &Parent, wanted: Vec<Condition>, before: &[Json], (generation, now): (i64, &str)) -> Json {
     let is_ours = |condition: &Json| {
         condition.get("type").and_then(Json::as_str).is_some_and(|kind| OURS.contains(&kind))
     };
@@ -116,7 +112,7 @@ fn entry(
         let wanted =
             wanted.iter().find(|wanted| condition.get("type").is_some_and(|kind| kind == wanted.kind));
         match wanted {
-            Some(wanted) => conditions.push(said(wanted, Some(condition), record.generation, now)),
+            Some(wanted) => conditions.push(said(wanted, Some(condition), generation, now)),
             None if is_ours(condition) => {}
             None => conditions.push(condition.clone()),
         }
@@ -124,7 +120,7 @@ fn entry(
     for wanted in wanted {
         let is_there = |condition: &Json| condition.get("type").is_some_and(|kind| kind == wanted.kind);
         if !conditions.iter().any(is_there) {
-            conditions.push(said(&wanted, None, record.generation, now));
+            conditions.push(said(&wanted, None, generation, now));
         }
     }
     json!({"parentRef": parent.reference, "controllerName": CONTROLLER, "conditions": conditions})
@@ -215,11 +211,11 @@ fn accepted(cluster: &Cluster, key: &RouteKey, route: &Route, parent: &Parent) -
     }
     let mut why = None;
     for port in ports {
-        let (taken, left) = attached::sorted(cluster.book(), service, port, &key.key.namespace);
-        if taken.iter().any(|(known, _)| *known == key) {
+        let sorted = attached::sorted(cluster.book(), service, port, &key.key.namespace);
+        if sorted.taken.iter().any(|(known, _)| *known == key) {
             return None;
         }
-        why = why.or_else(|| left.iter().find(|(known, _)| *known == key).map(|(_, why)| *why));
+        why = why.or_else(|| sorted.left.iter().find(|(known, _)| *known == key).map(|(_, why)| *why));
     }
     Some(match why {
         Some(Left::Conflicted) => Problem::new(

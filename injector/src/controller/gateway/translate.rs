@@ -37,8 +37,7 @@ pub fn routing(cluster: &Cluster, service: &ObjectKey, port: u16, namespace: &Na
         cluster.service(service).and_then(|found| found.ports.iter().find(|known| known.port == port));
     let Some(known) = found else { return routing };
     let own = Target::Service(service.clone(), port);
-    let (taken, _left) = attached::sorted(cluster.book(), service, known, namespace);
-    for (key, route) in taken {
+    for (key, route) in attached::sorted(cluster.book(), service, known, namespace).taken {
         let rules: Vec<Json> = route
             .rules
             .iter()
