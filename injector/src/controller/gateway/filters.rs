@@ -5,7 +5,11 @@ use std::collections::HashSet;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value as Json, json};
 
-use super::{matches::spelled, route::Problem, settings::shown};
+use super::{
+    matches::spelled,
+    route::{Problem, RouteKind},
+    settings::shown,
+};
 
 /// What the filters of a rule come to.
 #[derive(Debug, Default)]
@@ -64,10 +68,10 @@ struct PathModifier {
 }
 
 /// All of them, or why one of them cannot be: then none may be left out.
-pub(super) fn read(list: &[Json]) -> Result<Filters, Problem> {
+pub(super) fn read(kind: RouteKind, list: &[Json]) -> Result<Filters, Problem> {
     let mut filters = Filters::default();
     for (index, raw) in list.iter().enumerate() {
-        add(raw, &mut filters).map_err(|problem| problem.at(&format!("filters[{index}]")))?;
+        add(kind, raw, &mut filters).map_err(|problem| problem.at(&format!("filters[{index}]")))?;
     }
     if filters.is_redirect() {
         if filters.words.contains_key("rewrite") {
@@ -79,13 +83,16 @@ pub(super) fn read(list: &[Json]) -> Result<Filters, Problem> {
     Ok(filters)
 }
 
-fn add(raw: &Json, to: &mut Filters) -> Result<(), Problem> {
+fn add(route: RouteKind, raw: &Json, to: &mut Filters) -> Result<(), Problem> {
     let kind = raw.get("type").and_then(Json::as_str).unwrap_or_default();
     let (key, words) = match kind {
         "RequestHeaderModifier" => ("request_headers", fields(&section(raw, "requestHeaderModifier")?)),
         "ResponseHeaderModifier" => ("response_headers", fields(&section(raw, "responseHeaderModifier")?)),
-        "RequestRedirect" => ("redirect", redirect(&section(raw, "requestRedirect")?, to)?),
-        "URLRewrite" => ("rewrite", rewrite(&section(raw, "urlRewrite")?, to)?),
+        // Calls of gRPC cannot be sent elsewhere, and their paths are methods.
+        "RequestRedirect" if route == RouteKind::Http => {
+            ("redirect", redirect(&section(raw, "requestRedirect")?, to)?)
+        }
+        "URLRewrite" if route == RouteKind::Http => ("rewrite", rewrite(&section(raw, "urlRewrite")?, to)?),
         other => {
             let message = format!("a filter of type {:?} is not supported", shown(other));
             return Err(Problem::value(message));

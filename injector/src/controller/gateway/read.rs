@@ -119,15 +119,20 @@ struct Reading<'a> {
 impl Reading<'_> {
     fn rule(&mut self, index: usize, raw: &Json) -> Rule {
         let mut faults = Vec::new();
-        let raw = match RawRule::deserialize(raw) {
-            Ok(raw) => raw,
-            Err(error) => {
-                faults.push(Problem::value(error.to_string()));
-                return dropped(self.name(index, None), faults);
-            }
+        let (raw, odd) = match RawRule::deserialize(raw) {
+            Ok(raw) => (raw, None),
+            // What it matches may be clear all the same: these requests are not another rule's.
+            Err(error) => match matches_only(raw) {
+                Some(raw) => (raw, Some(Problem::value(error.to_string()))),
+                None => {
+                    faults.push(Problem::value(error.to_string()));
+                    return dropped(self.name(index, None), faults);
+                }
+            },
         };
         let name = self.name(index, raw.name.as_deref());
-        let filters = filters::read(raw.filters.as_deref().unwrap_or_default());
+        let filters = filters::read(self.kind, raw.filters.as_deref().unwrap_or_default());
+        let filters = odd.map_or(filters, Err);
         let keeps_prefix = filters.as_ref().is_ok_and(|filters| filters.replaces_prefix);
         let mut found = self.matches(&raw, keeps_prefix, &mut faults);
         let asked = filters.and_then(|filters| self.asked(&raw, filters));
@@ -242,6 +247,15 @@ impl Reading<'_> {
         };
         Ok(Backend { weight, service })
     }
+}
+
+/// Of a rule that cannot be read as a whole what it matches; `None`: nor that.
+fn matches_only(raw: &Json) -> Option<RawRule> {
+    let matches = match raw.as_object()?.get("matches") {
+        None | Some(Json::Null) => None,
+        Some(matches) => Some(matches.as_array()?.clone()),
+    };
+    Some(RawRule { matches, ..RawRule::default() })
 }
 
 /// A rule of which nothing is told: no request is its.

@@ -244,6 +244,7 @@ fn without_its_filters_no_request_of_a_rule_passes() {
         ),
         (json!([redirect, rewrite]), "IncompatibleFilters"),
         (json!([{}]), "UnsupportedValue"),
+        (json!("nonsense"), "UnsupportedValue"),
     ] {
         let rule = json!({"matches": [{"path": {"value": "/a"}}], "filters": filters, "backendRefs": [{"name": "orders", "port": 80}]});
         let cluster = with_rules(&json!([rule]));

@@ -14,7 +14,7 @@ use super::routes::{ApiGrpcRoute, ApiHttpRoute};
 use crate::controller::{
     gateway::route::RouteKind,
     metrics::Metrics,
-    wire::desk::{Desk, StatusWrite},
+    wire::desk::{Desk, Due, StatusWrite},
 };
 
 /// Pause after each write: at most 20 a second, however many routes a change of a Service concerns.
@@ -52,9 +52,16 @@ pub async fn run(client: Client, mut inputs: Inputs) {
         was_leader = leads;
         if leads && inputs.desk.is_synced() {
             let now = humantime::format_rfc3339_seconds(inputs.clock.wall()).to_string();
-            if let Some(write) = inputs.desk.next_status(&now) {
-                tokio::time::sleep(write_one(&client, &write, &inputs).await).await;
-                continue;
+            match inputs.desk.next_status(&now) {
+                Due::Write(write) => {
+                    tokio::time::sleep(write_one(&client, &write, &inputs).await).await;
+                    continue;
+                }
+                Due::More => {
+                    tokio::task::yield_now().await;
+                    continue;
+                }
+                Due::Nothing => {}
             }
         }
         tokio::select! {

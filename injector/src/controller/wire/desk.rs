@@ -37,6 +37,20 @@ struct Inner {
     of_identity: HashMap<SpiffeId, usize>,
 }
 
+/// Statuses that are looked at in one go.
+const LOOKS: usize = 50;
+
+/// What there is to be written.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Due {
+    /// This one.
+    Write(StatusWrite),
+    /// Perhaps: there are more to be looked at.
+    More,
+    /// Nothing: all are as they should be.
+    Nothing,
+}
+
 /// A status that differs from what an object says.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StatusWrite {
@@ -99,17 +113,20 @@ impl Desk {
         at(inner.hub.cluster(), inner.hub.counts())
     }
 
-    /// The next status that is to be written; `None`: all are as they should be. `now` as [`parents`] has it.
+    /// The next status that is to be written. `now` as [`parents`] has it.
     #[must_use]
-    pub fn next_status(&self, now: &str) -> Option<StatusWrite> {
-        // The lock is given back between two: streams wait for it.
-        loop {
+    pub fn next_status(&self, now: &str) -> Due {
+        for _ in 0..LOOKS {
+            // The lock is given back between two: streams wait for it.
             let mut inner = self.lock();
-            let (key, route, record) = inner.hub.book_mut().take_unsettled()?;
+            let Some((key, route, record)) = inner.hub.book_mut().take_unsettled() else {
+                return Due::Nothing;
+            };
             if let Some(parents) = parents(inner.hub.cluster(), &key, (&route, &record), now) {
-                return Some(StatusWrite { route: key, version: record.version, parents });
+                return Due::Write(StatusWrite { route: key, version: record.version, parents });
             }
         }
+        Due::More
     }
 
     /// This status could not be written.

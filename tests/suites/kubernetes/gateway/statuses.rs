@@ -106,3 +106,27 @@ async fn a_status_that_somebody_else_wrote_meanwhile_is_written_anew() {
     until(&cluster, "good", "Accepted", "True", "Accepted").await;
     assert!(replica.metric("outrider_controller_status_errors_total").await < 1.0, "that is no error");
 }
+
+#[tokio::test]
+async fn the_rights_that_are_installed_are_enough() {
+    let cluster = canary().await;
+    crate::kubernetes::grant(&cluster.server);
+    let token = cluster.server.service_account_token("outrider", "outrider-controller");
+    let replica = Replica::begin_as(&cluster, "one", &token, |_| {}).await;
+    replica.until_ready().await;
+    split(&cluster, "shop", "good", &[("shop", "orders", 1)]);
+    until(&cluster, "good", "Accepted", "True", "Accepted").await;
+    cluster.server.put(json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "GRPCRoute",
+        "metadata": {"namespace": "shop", "name": "calls"},
+        "spec": {
+            "parentRefs": [{"group": "", "kind": "Service", "name": "orders"}],
+            "rules": [{"backendRefs": [{"name": "orders", "port": 80}]}],
+        },
+    }));
+    until(&cluster, "good", "Accepted", "False", "Conflicted").await;
+    let calls = ("gateway.networking.k8s.io/grpcroutes", "shop", "calls");
+    let is_accepted =
+        |route: &Value| condition(route, "Accepted").is_some_and(|(status, _)| status == "True");
+    stored(&cluster, "the GRPCRoute is accepted", calls, is_accepted).await;
+}
