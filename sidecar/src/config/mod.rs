@@ -23,6 +23,8 @@ mod raw;
 mod route_rows;
 mod row;
 mod rows;
+mod services;
+mod taken;
 mod telemetry_rows;
 mod told;
 mod units;

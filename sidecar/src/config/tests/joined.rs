@@ -34,7 +34,14 @@ fn file() -> Settings {
 }
 
 fn fragment(name: &str, revision: u64, cluster: &str) -> Fragment {
-    Fragment { name: name.into(), revision, cluster: cluster.into(), has_routes: false, names: Vec::new() }
+    Fragment {
+        name: name.into(),
+        revision,
+        cluster: cluster.into(),
+        routes: Some(Arc::default()),
+        is_asked_for: true,
+        names: Vec::new(),
+    }
 }
 
 fn of(services: &[Fragment]) -> Fragments {
@@ -142,7 +149,7 @@ fn what_is_for_the_file_alone_is_refused() {
         let joined = Joiner::default().join(&file(), &of(&[fragment("x", 1, json)]));
         assert_eq!((names(&joined), joined.rejected.len()), (vec!["billing"], 1), "{json}");
     }
-    let routes = Fragment { has_routes: true, ..fragment("orders", 1, ORDERS) };
+    let routes = Fragment { routes: Some(Arc::new(["{}".into()])), ..fragment("orders", 1, ORDERS) };
     assert_eq!(
         names(&Joiner::default().join(&file(), &of(&[routes]))),
         ["billing"],

@@ -26,6 +26,7 @@ mod retry;
 mod routes;
 mod tcp_routes;
 mod telemetry;
+mod told_routes;
 mod transport;
 mod weighted;
 mod workload;
@@ -40,6 +41,7 @@ use crate::model::{
 
 pub(super) use fragments::fragment;
 pub(super) use telemetry::{MAX_ATTRIBUTES, MAX_HEADERS, export_field, is_attribute};
+pub(super) use told_routes::{ToldRoutes, lead, told_routes};
 pub(super) use workload::{inbound, rules};
 
 /// Clusters of one file.

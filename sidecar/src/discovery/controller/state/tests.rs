@@ -260,19 +260,26 @@ fn what_is_idle_is_forgotten_and_what_is_used_is_not() {
         bench.now += MINUTE;
         // Some requests to the service end, and the address outside is dialled.
         assert!(outside.has(&key("1.1.1.1:53")));
-        assert_eq!(bench.look(Usage { is_busy: false, ended: minute }), Changes::default());
+        assert_eq!(
+            bench.look(Usage { is_busy: false, ended: minute, is_rejected: false }),
+            Changes::default()
+        );
     }
     for _ in 0..59 {
         bench.now += MINUTE;
         assert!(outside.has(&key("1.1.1.1:53")));
-        assert_eq!(bench.look(Usage { is_busy: true, ended: 89 }), Changes::default(), "a long stream");
+        assert_eq!(
+            bench.look(Usage { is_busy: true, ended: 89, is_rejected: false }),
+            Changes::default(),
+            "a long stream"
+        );
     }
     for _ in 0..59 {
         bench.now += MINUTE;
-        assert_eq!(bench.look(Usage { is_busy: false, ended: 89 }), Changes::default());
+        assert_eq!(bench.look(Usage { is_busy: false, ended: 89, is_rejected: false }), Changes::default());
     }
     bench.now += MINUTE;
-    let changes = bench.look(Usage { is_busy: false, ended: 89 });
+    let changes = bench.look(Usage { is_busy: false, ended: 89, is_rejected: false });
     assert!(changes.fragments && changes.outside);
     assert_eq!((changes.settled.len(), changes.gone.len()), (2, 1));
     assert_eq!(bench.asked(), ["forget 10.96.0.1:80", "forget 1.1.1.1:53"]);
@@ -370,7 +377,7 @@ proptest! {
                 Step::Say => { bench.asked(); None }
                 Step::Break => { bench.state.end(); bench.state.begin(); None }
                 Step::Pass(seconds) => { bench.now += Duration::from_secs(seconds.into()); None }
-                Step::Look(is_busy) => { bench.look(Usage { is_busy, ended: 0 }); None }
+                Step::Look(is_busy) => { bench.look(Usage { is_busy, ended: 0, is_rejected: false }); None }
             };
             if let Some(message) = message {
                 drop(bench.state.hear(said(message), bench.now));
@@ -392,7 +399,7 @@ proptest! {
                 let (revision, _) = bench.state.list(&fragment.name).unwrap();
                 prop_assert_eq!(revision, fragment.revision);
             }
-            prop_assert!(bench.state.services.iter().all(|(name, known)| !known.is_led || in_force.contains(&&**name)));
+            prop_assert!(bench.state.services.iter().all(|(name, known)| !known.is_used || in_force.contains(&&**name)));
         }
     }
 }
