@@ -29,11 +29,11 @@ clusters:
 const ORDERS: &str =
     r#"{"name":"orders","authorities":["orders.shop:80"],"addresses":["10.96.0.7:80"],"max_requests":7}"#;
 
-fn file() -> Settings {
+pub(super) fn file() -> Settings {
     parse(FILE, Path::new("")).unwrap()
 }
 
-fn fragment(name: &str, revision: u64, cluster: &str) -> Fragment {
+pub(super) fn fragment(name: &str, revision: u64, cluster: &str) -> Fragment {
     Fragment {
         name: name.into(),
         revision,
@@ -44,17 +44,17 @@ fn fragment(name: &str, revision: u64, cluster: &str) -> Fragment {
     }
 }
 
-fn of(services: &[Fragment]) -> Fragments {
+pub(super) fn of(services: &[Fragment]) -> Fragments {
     Fragments { services: services.to_vec(), inbound: None }
 }
 
-fn names(joined: &Joined) -> Vec<&str> {
+pub(super) fn names(joined: &Joined) -> Vec<&str> {
     let all = joined.settings.clusters.iter().map(|cluster| cluster.name.as_str());
     all.filter(|name| !name.starts_with("inbound/") && *name != "passthrough").collect()
 }
 
 /// Services that are not in force as they were said, and why.
-fn rejected(joined: &Joined) -> Vec<(&str, String)> {
+pub(super) fn rejected(joined: &Joined) -> Vec<(&str, String)> {
     joined.rejected.iter().map(|rejected| (&*rejected.service, rejected.faults[0].to_string())).collect()
 }
 

@@ -15,6 +15,7 @@ mod routes;
 mod streams;
 mod telemetry;
 mod told;
+mod told_routes;
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 

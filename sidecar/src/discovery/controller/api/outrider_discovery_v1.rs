@@ -97,7 +97,7 @@ pub struct Service {
     /// JSON: one entry of clusters\[\] of the sidecar's file (authorities, addresses, protocol, tls), without endpoints.
     #[prost(string, tag = "4")]
     pub cluster: ::prost::alloc::string::String,
-    /// JSON: entries of the top-level routes\[\]; none yet.
+    /// JSON: entries of the top-level routes\[\], each for this service alone; docs/routes.md. A cluster that their rules name is that of a Service that came before.
     #[prost(string, repeated, tag = "5")]
     pub routes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
