@@ -600,8 +600,13 @@ proptest! {
         for (index, rules) in lists.iter().enumerate() {
             events.push(http_route("shop", &format!("r{index}"), &for_orders(&json!(rules))));
         }
-        let told = told(&cluster(events), "shop", "shop", "orders");
+        let cluster = cluster(events);
+        let told = told(&cluster, "shop", "shop", "orders");
         prop_assert_eq!(is_taken(&told), Ok(()));
+        let bytes: usize = told.routes.iter().map(|text| text.len()).sum();
+        let orders = key("shop", "orders");
+        let bound: usize = cluster.book().of_parent(&orders).map(|(_, route)| route.size().1).sum();
+        prop_assert!(bytes <= bound, "{} bytes of {}", bytes, bound);
         for name in told.routes.iter().flat_map(|text| named(text)) {
             let is_need = told.needs.iter().any(|target| match target {
                 Target::Service(key, port) => name == format!("{}.{}.svc:{port}", key.name, key.namespace),
