@@ -29,6 +29,7 @@ mod volumes;
 mod calls;
 mod ending;
 mod killed;
+mod policies;
 mod probed;
 mod starting;
 
