@@ -68,12 +68,7 @@ impl Cluster {
         let mut pods = Vec::new();
         for mut object in documents::read(manifests).expect("manifests").0 {
             if object["kind"] == "Service" {
-                let number = self.services.fetch_add(1, Ordering::SeqCst) + 1;
-                let [a, b, c] = SERVICES;
-                let address = Ipv4Addr::new(a, b, c, number);
-                object["spec"]["clusterIP"] = json!(address);
-                object["spec"]["clusterIPs"] = json!([address]);
-                object["spec"]["type"] = json!("ClusterIP");
+                self.give_address(&mut object);
             }
             let stored = self.api.put(object);
             match text(&stored, "/kind") {
@@ -89,6 +84,27 @@ impl Cluster {
         }
         self.update_endpoints();
         pods
+    }
+
+    /// A Service keeps the address that it had.
+    fn give_address(&self, service: &mut Value) {
+        let (namespace, name) = (text(service, "/metadata/namespace"), text(service, "/metadata/name"));
+        let before = self.api.object("services", namespace, name);
+        let address = before.map(|before| before["spec"]["clusterIP"].clone());
+        let address = address.unwrap_or_else(|| {
+            let [a, b, c] = SERVICES;
+            json!(Ipv4Addr::new(a, b, c, self.services.fetch_add(1, Ordering::SeqCst) + 1))
+        });
+        service["spec"]["clusterIPs"] = json!([address]);
+        service["spec"]["clusterIP"] = address;
+        service["spec"]["type"] = json!("ClusterIP");
+    }
+
+    /// One more pod of a Deployment in `shop`.
+    pub(super) async fn replica(self: &Arc<Self>, deployment: &str) -> Arc<Pod> {
+        let stored =
+            self.api.object("apps/deployments", "shop", deployment).expect("there is such a Deployment");
+        self.pod_of(&stored, "ReplicaSet").await
     }
 
     /// One more pod of a workload, which runs.

@@ -3,6 +3,9 @@
 use super::{calls::service, load::Load, mesh::Mesh, pod::Pod, rehearse};
 use crate::processes::until;
 
+/// Who call at the same time.
+const CALLERS: usize = 4;
+
 /// Where an event stands among those of a pod.
 fn place(pod: &Pod, event: &str) -> usize {
     let events = pod.events();
@@ -10,27 +13,36 @@ fn place(pod: &Pod, event: &str) -> usize {
 }
 
 #[test]
-fn a_pod_that_is_deleted_under_load_loses_no_request() {
+fn a_rolling_restart_under_load_loses_no_request() {
     rehearse(async || {
         let mesh = Mesh::start().await;
-        let orders = mesh.apply(&service("orders", 2)).await;
+        // Calls take their time, so that some are under way whenever something ends.
+        let slow = service("orders", 2).replace("--listen", "--work-ms, '40', --listen");
+        let orders = mesh.apply(&slow).await;
         let web = mesh.apply(&service("web", 1)).await;
         for pod in orders.iter().chain(&web) {
             pod.ready().await;
         }
-        let load = Load::begin(&web[0], mesh.cluster.service("orders"));
-        load.goes_on(200).await;
-        let served = |pod: &Pod| pod.log("app").len();
-        orders[0].delete().await;
-        load.goes_on(200).await;
-        let failures = load.end().await;
-        assert_eq!(failures, Vec::<String>::new(), "{:?} {}", orders[0].events(), served(&orders[0]));
-        let gone = &orders[0];
-        assert!(place(gone, "outrider preStop 0") < place(gone, "outrider told to end"));
-        assert!(place(gone, "app told to end") < place(gone, "app ended 0"));
-        assert!(place(gone, "app ended 0") < place(gone, "outrider told to end"));
-        assert!(place(gone, "outrider told to end") < place(gone, "outrider ended 0"));
-        assert!(!gone.events().iter().any(|event| event.contains("in time")), "{:?}", gone.events());
+        let address = mesh.cluster.service("orders");
+        let loads: Vec<_> = (0..CALLERS).map(|_| Load::begin(&web[0], address)).collect();
+        for old in &orders {
+            mesh.cluster.replica("orders").await.ready().await;
+            for load in &loads {
+                load.goes_on(20).await;
+            }
+            old.delete().await;
+        }
+        for load in loads {
+            load.goes_on(20).await;
+            assert_eq!(load.end().await, Vec::<String>::new(), "{:?}", orders[0].events());
+        }
+        for old in &orders {
+            assert!(place(old, "outrider preStop 0") < place(old, "outrider told to end"));
+            assert!(place(old, "app told to end") < place(old, "app ended 0"));
+            assert!(place(old, "app ended 0") < place(old, "outrider told to end"));
+            assert!(place(old, "outrider told to end") < place(old, "outrider ended 0"));
+            assert!(!old.events().iter().any(|event| event.contains("in time")), "{:?}", old.events());
+        }
     });
 }
 
