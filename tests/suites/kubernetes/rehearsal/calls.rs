@@ -34,11 +34,17 @@ spec:
       containers:
         - name: app
           image: registry.example/app:1
-          command: [service, --name, {name}, --listen, '0.0.0.0:8080']
+          command: [service, --name, {name}, --replica, $(POD_NAME), --listen, '0.0.0.0:8080']
+          env: [{{name: POD_NAME, valueFrom: {{fieldRef: {{fieldPath: metadata.name}}}}}}]
           ports: [{{name: http, containerPort: 8080}}]
           readinessProbe: {{httpGet: {{path: /, port: http}}, periodSeconds: 1}}
 "
     )
+}
+
+/// The same, whose calls take their time, so that some are under way whenever something ends.
+pub(super) fn slow_service(name: &str, replicas: u32) -> String {
+    service(name, replicas).replace("--listen", "--work-ms, '40', --listen")
 }
 
 #[test]
@@ -81,12 +87,12 @@ fn pods_of_plain_manifests_start_in_order_and_call_each_other_by_mutual_tls() {
     });
 }
 
-/// What the service that `web` called with these words for `curl` says.
-async fn called(web: &Pod, arguments: &str) -> Value {
+/// What the service that a pod called with these words for `curl` says.
+pub(super) async fn called(pod: &Pod, arguments: &str) -> Value {
     let mut answer = Value::Null;
     let words: Vec<_> = "curl -sS --fail --max-time 10".split(' ').chain(arguments.split(' ')).collect();
     until(&format!("curl {arguments}"), async || {
-        let ran = web.exec("app", &words).await;
+        let ran = pod.exec("app", &words).await;
         answer = serde_json::from_slice(&ran.stdout).unwrap_or_default();
         ran.status.success() && answer.is_object()
     })
@@ -143,7 +149,7 @@ fn calls_of_every_kind_arrive() {
 
 /// A server that speaks first.
 fn greeter() -> String {
-    let own = "command: [service, --name, greeter, --listen, '0.0.0.0:8080']";
+    let own = "command: [service, --name, greeter, --replica, $(POD_NAME), --listen, '0.0.0.0:8080']";
     let manifest = service("greeter", 1);
     let probe = "          readinessProbe: {httpGet: {path: /, port: http}, periodSeconds: 1}\n";
     assert!(manifest.contains(own) && manifest.contains(probe), "{manifest}");

@@ -1,10 +1,15 @@
 //! How pods end: nothing is lost, and the sidecar goes last.
 
-use super::{calls::service, load::Load, mesh::Mesh, pod::Pod, rehearse};
-use crate::processes::until;
+use futures_util::future::join_all;
 
-/// Who call at the same time.
-const CALLERS: usize = 4;
+use super::{
+    calls::{service, slow_service},
+    load::Load,
+    mesh::Mesh,
+    pod::Pod,
+    rehearse,
+};
+use crate::processes::until;
 
 /// Where an event stands among those of a pod.
 fn place(pod: &Pod, event: &str) -> usize {
@@ -16,24 +21,20 @@ fn place(pod: &Pod, event: &str) -> usize {
 fn a_rolling_restart_under_load_loses_no_request() {
     rehearse(async || {
         let mesh = Mesh::start().await;
-        // Calls take their time, so that some are under way whenever something ends.
-        let slow = service("orders", 2).replace("--listen", "--work-ms, '40', --listen");
-        let orders = mesh.apply(&slow).await;
+        let orders = mesh.apply(&slow_service("orders", 2)).await;
         let web = mesh.apply(&service("web", 1)).await;
         for pod in orders.iter().chain(&web) {
             pod.ready().await;
         }
         let address = mesh.cluster.service("orders");
-        let loads: Vec<_> = (0..CALLERS).map(|_| Load::begin(&web[0], address)).collect();
+        let loads = Load::several(&web[0], address);
         for old in &orders {
             mesh.cluster.replica("orders").await.ready().await;
-            for load in &loads {
-                load.goes_on(20).await;
-            }
+            join_all(loads.iter().map(|load| load.goes_on(20))).await;
             old.delete().await;
         }
+        join_all(loads.iter().map(|load| load.goes_on(20))).await;
         for load in loads {
-            load.goes_on(20).await;
             assert_eq!(load.end().await, Vec::<String>::new(), "{:?}", orders[0].events());
         }
         for old in &orders {

@@ -1,4 +1,5 @@
-//! Calls from within a pod, one after the other, without rest.
+//! Calls from within a pod, one after the other, without rest. They are of the kind that may not be repeated once it was
+//! begun.
 
 use std::{
     net::SocketAddr,
@@ -20,6 +21,8 @@ use crate::{
 
 /// Calls over one connection: neither a connection for each, nor one for all.
 const CALLS: usize = 20;
+/// Who call at the same time.
+pub(super) const CALLERS: usize = 4;
 /// Longest call.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -51,10 +54,19 @@ impl Load {
         Self { shared, ended }
     }
 
+    /// Several, at the same time.
+    pub(super) fn several(pod: &Pod, to: SocketAddr) -> Vec<Self> {
+        (0..CALLERS).map(|_| Self::begin(pod, to)).collect()
+    }
+
     /// Waits for so many more good calls.
     pub(super) async fn goes_on(&self, calls: u64) {
         let enough = self.shared.good.load(Ordering::SeqCst) + calls;
         until("calls go on", async || self.shared.good.load(Ordering::SeqCst) >= enough).await;
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        !self.shared.failures.lock().unwrap().is_empty()
     }
 
     /// Ends it; what failed.
@@ -70,7 +82,7 @@ impl Shared {
     async fn calls(&self, to: SocketAddr) -> Result<(), BoxError> {
         let mut client = Client::over(TcpStream::connect(to).await?, http::Version::HTTP_11).await;
         for _ in 0..CALLS {
-            let answer = client.get("/").await?;
+            let answer = client.post("/", "once").await?;
             let status = answer.status();
             let text = body::text(answer.into_body()).await;
             if status != StatusCode::OK {
