@@ -3,6 +3,7 @@
 mod check;
 mod controller;
 mod discovery;
+mod gateway;
 mod identity;
 mod inject;
 mod install;

@@ -42,6 +42,9 @@ pub trait Watched:
 /// Where objects of a type are found.
 macro_rules! resource {
     ($type:ident, $scope:ident, $group:literal, $plural:literal, $kind:literal) => {
+        resource!($type, $scope, $group, "v1", $plural, $kind);
+    };
+    ($type:ident, $scope:ident, $group:literal, $version:literal, $plural:literal, $kind:literal) => {
         impl kube::Resource for $type {
             type DynamicType = ();
             type Scope = $scope;
@@ -55,7 +58,7 @@ macro_rules! resource {
             }
 
             fn version((): &()) -> Cow<'_, str> {
-                "v1".into()
+                $version.into()
             }
 
             fn plural((): &()) -> Cow<'_, str> {
@@ -72,6 +75,8 @@ macro_rules! resource {
         }
     };
 }
+
+pub(super) use resource;
 
 resource!(ApiNamespace, ClusterResourceScope, "", "namespaces", "Namespace");
 resource!(ApiService, NamespaceResourceScope, "", "services", "Service");

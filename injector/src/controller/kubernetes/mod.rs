@@ -3,11 +3,15 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`api`] | objects as the API server sends them, as far as they are read |
+//! | [`routes`] | those of the Gateway API |
 //! | [`watch`] | keeps watching, whatever happens |
 //! | [`lease`] | who of the replicas writes |
 //! | [`bundle`] | the ConfigMap with the trust bundle in every namespace with the mesh |
+//! | [`statuses`] | statuses of routes |
 
 pub mod api;
 pub mod bundle;
 pub mod lease;
+pub mod routes;
+pub mod statuses;
 pub mod watch;

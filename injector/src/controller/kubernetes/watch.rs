@@ -42,6 +42,18 @@ pub struct WatchStatus {
     /// Lists and watches that failed.
     pub errors: AtomicU64,
     is_failing: AtomicBool,
+    /// Nobody has defined the kind.
+    is_absent: AtomicBool,
+}
+
+/// Why following a kind ends.
+enum Left {
+    /// Nobody wants events any more.
+    Unwanted,
+    /// A list from the beginning is needed.
+    Gone,
+    /// The API server does not know the kind.
+    Absent,
 }
 
 impl WatchStatus {
@@ -55,6 +67,7 @@ impl WatchStatus {
             events: AtomicU64::new(0),
             errors: AtomicU64::new(0),
             is_failing: AtomicBool::new(false),
+            is_absent: AtomicBool::new(false),
         }
     }
 
@@ -91,10 +104,27 @@ pub async fn watch<K: Watched>(
         }
     };
     loop {
-        if follow::<K>(client.clone(), &status, &clock, &events, seconds).await {
-            return;
-        }
-        tokio::time::sleep(RELIST_PAUSE).await;
+        let pause = match follow::<K>(client.clone(), &status, &clock, &events, seconds).await {
+            Left::Unwanted => return,
+            Left::Gone => RELIST_PAUSE,
+            Left::Absent => {
+                if !status.is_absent.swap(true, Ordering::Relaxed) {
+                    tracing::info!(
+                        kind = K::KIND.as_str(),
+                        "not installed in this cluster; it is asked for again"
+                    );
+                }
+                // That is an answer, too: there are none.
+                status.answered(clock.now());
+                for event in [Event::ListBegins(K::KIND), Event::ListEnds(K::KIND)] {
+                    if events.send(event).await.is_err() {
+                        return;
+                    }
+                }
+                Duration::from_secs(seconds.into())
+            }
+        };
+        tokio::time::sleep(pause).await;
     }
 }
 
@@ -110,28 +140,32 @@ fn client(config: kube::Config, status: &Arc<WatchStatus>, clock: &Clock) -> kub
     Ok(ClientBuilder::try_from(config)?.with_layer(&MapResponseLayer::new(note)).build())
 }
 
-/// Until nobody wants events any more (`true`), or a list from the beginning is needed (`false`).
+/// Until it has to end.
 async fn follow<K: Watched>(
     client: Client,
     status: &WatchStatus,
     clock: &Clock,
     events: &mpsc::Sender<Event>,
     seconds: u32,
-) -> bool {
+) -> Left {
     let config = watcher::Config::default().timeout(seconds).page_size(PAGE);
     let mut told = Box::pin(watcher(Api::<K>::all(client), config).default_backoff());
     while let Some(next) = told.next().await {
         let event = match next {
             Ok(event) => event,
             Err(error) => {
+                if K::KIND.is_optional() && is_unknown(&error) {
+                    return Left::Absent;
+                }
                 note_failure(status, K::KIND.as_str(), &error);
                 if is_gone(&error) {
-                    return false;
+                    return Left::Gone;
                 }
                 continue;
             }
         };
         status.answered(clock.now());
+        status.is_absent.store(false, Ordering::Relaxed);
         if status.is_failing.swap(false, Ordering::Relaxed) {
             tracing::info!(kind = K::KIND.as_str(), "the API server answers again");
         }
@@ -152,10 +186,10 @@ async fn follow<K: Watched>(
             }
         };
         if events.send(event).await.is_err() {
-            return true;
+            return Left::Unwanted;
         }
     }
-    true
+    Left::Unwanted
 }
 
 fn note_failure(status: &WatchStatus, kind: &'static str, error: &watcher::Error) {
@@ -171,4 +205,11 @@ fn note_failure(status: &WatchStatus, kind: &'static str, error: &watcher::Error
 /// the answer's status it would ask for ever.
 fn is_gone(error: &watcher::Error) -> bool {
     matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 410)
+}
+
+/// Whether there is no such kind: no object of that path, of any name.
+fn is_unknown(error: &watcher::Error) -> bool {
+    matches!(error,
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 404)
 }

@@ -2,6 +2,11 @@
 
 use std::{net::IpAddr, sync::Arc};
 
+use crate::controller::gateway::{
+    grant::Grant,
+    route::{RouteKey, Routed},
+};
+
 /// A name, shared by all that mention it.
 pub type Name = Arc<str>;
 
@@ -44,11 +49,31 @@ pub enum Kind {
     Slice,
     /// Pods.
     Pod,
+    /// HTTPRoutes of the Gateway API.
+    HttpRoute,
+    /// GRPCRoutes of the Gateway API.
+    GrpcRoute,
+    /// ReferenceGrants of the Gateway API.
+    Grant,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Namespace, Self::Service, Self::Slice, Self::Pod];
+    pub const ALL: [Self; 7] = [
+        Self::Namespace,
+        Self::Service,
+        Self::Slice,
+        Self::Pod,
+        Self::HttpRoute,
+        Self::GrpcRoute,
+        Self::Grant,
+    ];
+
+    /// Whether a cluster may do without it: where nobody defined it, there are none.
+    #[must_use]
+    pub fn is_optional(self) -> bool {
+        matches!(self, Self::HttpRoute | Self::GrpcRoute | Self::Grant)
+    }
 
     /// The kind's name in metrics and logs: the resource's.
     #[must_use]
@@ -58,6 +83,9 @@ impl Kind {
             Self::Service => "services",
             Self::Slice => "endpointslices",
             Self::Pod => "pods",
+            Self::HttpRoute => "httproutes",
+            Self::GrpcRoute => "grpcroutes",
+            Self::Grant => "referencegrants",
         }
     }
 }
@@ -73,6 +101,10 @@ pub enum Object {
     Slice(ObjectKey, Slice),
     /// A Pod.
     Pod(ObjectKey, Pod),
+    /// An HTTPRoute or a GRPCRoute.
+    Route(RouteKey, Box<Routed>),
+    /// A ReferenceGrant.
+    Grant(ObjectKey, Grant),
     /// One that is of no use here, such as a finished pod: as if it were not there.
     Nothing(Kind, ObjectKey),
 }

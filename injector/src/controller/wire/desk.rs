@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 use crate::controller::{
     Limits,
+    gateway::{route::RouteKey, status::parents},
     metrics::End,
     model::{
         cluster::Cluster,
@@ -34,6 +35,31 @@ struct Inner {
     hub: Hub,
     bells: HashMap<SubscriberId, Arc<Notify>>,
     of_identity: HashMap<SpiffeId, usize>,
+}
+
+/// Statuses that are looked at in one go.
+const LOOKS: usize = 50;
+
+/// What there is to be written.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Due {
+    /// This one.
+    Write(StatusWrite),
+    /// Perhaps: there are more to be looked at.
+    More,
+    /// Nothing: all are as they should be.
+    Nothing,
+}
+
+/// A status that differs from what an object says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StatusWrite {
+    /// Of this route.
+    pub route: RouteKey,
+    /// In this version.
+    pub version: String,
+    /// `status.parents` as it is to be.
+    pub parents: Vec<serde_json::Value>,
 }
 
 /// The namespace and the service account of a workload of Kubernetes; `None` if the ID is of another form.
@@ -85,6 +111,32 @@ impl Desk {
     pub fn look<T>(&self, at: impl FnOnce(&Cluster, (usize, usize, usize)) -> T) -> T {
         let inner = self.lock();
         at(inner.hub.cluster(), inner.hub.counts())
+    }
+
+    /// The next status that is to be written. `now` as [`parents`] has it.
+    #[must_use]
+    pub fn next_status(&self, now: &str) -> Due {
+        for _ in 0..LOOKS {
+            // The lock is given back between two: streams wait for it.
+            let mut inner = self.lock();
+            let Some((key, route, record)) = inner.hub.book_mut().take_unsettled() else {
+                return Due::Nothing;
+            };
+            if let Some(parents) = parents(inner.hub.cluster(), &key, (&route, &record), now) {
+                return Due::Write(StatusWrite { route: key, version: record.version, parents });
+            }
+        }
+        Due::More
+    }
+
+    /// This status could not be written.
+    pub fn unsettle(&self, route: &RouteKey) {
+        self.lock().hub.book_mut().unsettle(route);
+    }
+
+    /// All statuses are to be looked at.
+    pub fn unsettle_all(&self) {
+        self.lock().hub.book_mut().unsettle_all();
     }
 
     /// The epoch of all generations.
