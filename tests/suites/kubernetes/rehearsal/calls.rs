@@ -42,9 +42,9 @@ spec:
     )
 }
 
-/// The same, whose calls take their time, so that some are under way whenever something ends.
-pub(super) fn slow_service(name: &str, replicas: u32) -> String {
-    service(name, replicas).replace("--listen", "--work-ms, '40', --listen")
+/// The same, whose calls take so many milliseconds, so that some are under way whenever something ends.
+pub(super) fn slow_service(name: &str, replicas: u32, time: u32) -> String {
+    service(name, replicas).replace("--listen", &format!("--work-ms, '{time}', --listen"))
 }
 
 #[test]

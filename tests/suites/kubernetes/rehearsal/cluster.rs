@@ -223,6 +223,19 @@ impl Cluster {
         fs::write(self.hosts(), text).expect("written");
     }
 
+    /// Shows the end of every container's log.
+    pub(super) fn show_logs(&self) {
+        let pods = fs::read_dir(self.folder.path()).into_iter().flatten().flatten();
+        let files = pods.filter_map(|pod| fs::read_dir(pod.path()).ok()).flatten().flatten();
+        let is_log = |path: &PathBuf| path.extension().is_some_and(|end| end == "log");
+        for path in files.map(|file| file.path()).filter(is_log) {
+            let text = fs::read_to_string(&path).unwrap_or_default();
+            let lines: Vec<_> = text.lines().collect();
+            let shown = &lines[lines.len().saturating_sub(SHOWN_LINES)..];
+            eprintln!("--- the end of {} ---\n{}", path.display(), shown.join("\n"));
+        }
+    }
+
     /// Changes a pod's object, if it is still there, and what follows of it.
     pub(super) fn change(&self, pod: &Pod, change: impl FnOnce(&mut Value)) {
         {
@@ -269,24 +282,6 @@ impl Cluster {
         if *proxied != all {
             network::proxy(&all);
             *proxied = all;
-        }
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            return;
-        }
-        let pods = fs::read_dir(self.folder.path()).into_iter().flatten().flatten();
-        let files = pods.filter_map(|pod| fs::read_dir(pod.path()).ok()).flatten().flatten();
-        for file in
-            files.map(|file| file.path()).filter(|path| path.extension().is_some_and(|end| end == "log"))
-        {
-            let text = fs::read_to_string(&file).unwrap_or_default();
-            let lines: Vec<_> = text.lines().collect();
-            let shown = &lines[lines.len().saturating_sub(SHOWN_LINES)..];
-            eprintln!("--- the end of {} ---\n{}", file.display(), shown.join("\n"));
         }
     }
 }

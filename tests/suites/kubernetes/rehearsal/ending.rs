@@ -21,7 +21,7 @@ fn place(pod: &Pod, event: &str) -> usize {
 fn a_rolling_restart_under_load_loses_no_request() {
     rehearse(async || {
         let mesh = Mesh::start().await;
-        let orders = mesh.apply(&slow_service("orders", 2)).await;
+        let orders = mesh.apply(&slow_service("orders", 2, 40)).await;
         let web = mesh.apply(&service("web", 1)).await;
         for pod in orders.iter().chain(&web) {
             pod.ready().await;

@@ -65,10 +65,6 @@ impl Load {
         until("calls go on", async || self.shared.good.load(Ordering::SeqCst) >= enough).await;
     }
 
-    pub(super) fn has_failed(&self) -> bool {
-        !self.shared.failures.lock().unwrap().is_empty()
-    }
-
     /// Ends it; what failed.
     pub(super) async fn end(self) -> Vec<String> {
         self.shared.is_over.store(true, Ordering::SeqCst);

@@ -82,3 +82,11 @@ impl Mesh {
         self.cluster.apply(manifests).await
     }
 }
+
+impl Drop for Mesh {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.cluster.show_logs();
+        }
+    }
+}

@@ -59,6 +59,10 @@ async fn connects(pod: &Pod, to: SocketAddr) -> bool {
 fn nothing_leaves_and_no_app_starts_before_the_sidecar_is_ready() {
     rehearse(async || {
         let mesh = Mesh::start().await;
+        until("the roots are where pods start", async || {
+            mesh.cluster.api.object("configmaps", "shop", "outrider-trust-bundle").is_some()
+        })
+        .await;
         // Without the controller a sidecar does not know the cluster.
         mesh.stop("outrider-controller").await;
         let web = mesh.apply(&service("web", 1)).await;
