@@ -15,7 +15,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Fault, Settings, validate};
+use super::{Fault, Settings, told::ToldRules, validate};
 use crate::model::{
     ClusterName, ClusterSettings, Listener, ListenerKind,
     cluster::{AppProtocol, ServiceAddress},
@@ -41,6 +41,7 @@ pub struct Joined {
 pub struct Joiner {
     services: HashMap<Arc<str>, Read<Arc<ClusterSettings>>>,
     inbound: Option<Read<Ports>>,
+    rules: ToldRules,
     /// What `dns` of services was read with.
     resolver: Option<Arc<ResolverSettings>>,
 }
@@ -103,6 +104,7 @@ impl Joiner {
             }
             add_ports(&mut settings, read.good.as_deref().unwrap_or_default());
         }
+        settings.authorization = self.rules.join(file, fragments.inbound.as_ref(), &mut rejected);
         Joined { settings, rejected }
     }
 

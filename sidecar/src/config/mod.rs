@@ -24,6 +24,7 @@ mod route_rows;
 mod row;
 mod rows;
 mod telemetry_rows;
+mod told;
 mod units;
 mod url;
 mod validate;
@@ -39,6 +40,7 @@ pub use joined::{Joined, Joiner};
 pub use load::{Error, Text, Unreadable, load, parse, parse_in, read};
 pub use row::Row;
 pub use rows::rows;
+pub use told::{faults_of_service, faults_of_workload};
 pub use watch::Watch;
 
 pub use crate::model::{Settings, file::Fault};

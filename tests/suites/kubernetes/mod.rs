@@ -7,6 +7,7 @@ mod gateway;
 mod identity;
 mod inject;
 mod install;
+mod policies;
 mod probes;
 mod rehearsal;
 mod webhook;

@@ -29,6 +29,10 @@ const PAGE: u32 = 500;
 /// Pause before a list that was asked for with 410.
 const RELIST_PAUSE: Duration = Duration::from_secs(1);
 
+/// How often in a row a kind that was there must be unknown to be believed gone: an API server that has just started may not
+/// know all of its kinds.
+const PATIENCE: u32 = 3;
+
 /// How watching one kind goes.
 #[derive(Debug)]
 pub struct WatchStatus {
@@ -103,20 +107,22 @@ pub async fn watch<K: Watched>(
             }
         }
     };
+    let mut missing = 0;
     loop {
         let pause = match follow::<K>(client.clone(), &status, &clock, &events, seconds).await {
             Left::Unwanted => return,
             Left::Gone => RELIST_PAUSE,
             Left::Absent => {
-                if !status.is_absent.swap(true, Ordering::Relaxed) {
-                    tracing::info!(
-                        kind = K::KIND.as_str(),
-                        "not installed in this cluster; it is asked for again"
-                    );
+                missing = if status.is_absent.swap(true, Ordering::Relaxed) { missing + 1 } else { 1 };
+                if missing == 1 {
+                    let kind = K::KIND.as_str();
+                    tracing::info!(kind, "the API server does not know this kind; it is asked for again");
                 }
                 // That is an answer, too: there are none.
                 status.answered(clock.now());
-                for event in [Event::ListBegins(K::KIND), Event::ListEnds(K::KIND)] {
+                let is_believed = missing > PATIENCE || status.lists.load(Ordering::Relaxed) == 0;
+                let nothing = [Event::ListBegins(K::KIND), Event::ListEnds(K::KIND)];
+                for event in nothing.into_iter().filter(|_| is_believed) {
                     if events.send(event).await.is_err() {
                         return;
                     }
@@ -164,10 +170,13 @@ async fn follow<K: Watched>(
                 continue;
             }
         };
-        status.answered(clock.now());
-        status.is_absent.store(false, Ordering::Relaxed);
-        if status.is_failing.swap(false, Ordering::Relaxed) {
-            tracing::info!(kind = K::KIND.as_str(), "the API server answers again");
+        // A list that begins is a question, and no answer yet.
+        if !matches!(event, watcher::Event::Init) {
+            status.answered(clock.now());
+            status.is_absent.store(false, Ordering::Relaxed);
+            if status.is_failing.swap(false, Ordering::Relaxed) {
+                tracing::info!(kind = K::KIND.as_str(), "the API server answers again");
+            }
         }
         let event = match event {
             watcher::Event::Init => Event::ListBegins(K::KIND),

@@ -14,6 +14,7 @@ mod probes;
 mod routes;
 mod streams;
 mod telemetry;
+mod told;
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 

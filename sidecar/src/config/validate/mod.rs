@@ -28,14 +28,19 @@ mod tcp_routes;
 mod telemetry;
 mod transport;
 mod weighted;
+mod workload;
 
 use std::{path::Path, sync::Arc};
 
 use super::{Environment, Fault, Settings, otel::Otel, raw};
-use crate::model::file::{Faults, Place, report_odd_keys, validate_zone};
+use crate::model::{
+    dns::ResolverSettings,
+    file::{Faults, Place, report_odd_keys, validate_zone},
+};
 
-pub(super) use fragments::{fragment, inbound};
+pub(super) use fragments::fragment;
 pub(super) use telemetry::{MAX_ATTRIBUTES, MAX_HEADERS, export_field, is_attribute};
+pub(super) use workload::{inbound, rules};
 
 /// Clusters of one file.
 const MAX_CLUSTERS: usize = 10_000;
@@ -113,6 +118,11 @@ pub(super) fn settings(
         }
         Some(_) | None => Err(faults.into_vec()),
     }
+}
+
+/// Whom to ask for names where nothing is said of it.
+pub(super) fn resolver_by_default() -> Arc<ResolverSettings> {
+    dns::resolver(None, None, &mut Faults::default())
 }
 
 /// Something must come in.

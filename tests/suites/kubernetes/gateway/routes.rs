@@ -3,13 +3,17 @@
 use serde_json::{Value, json};
 
 use super::{canary, http_route, install, split};
-use crate::kubernetes::controller::{
-    cluster::{Cluster, meshed},
-    replica::Replica,
-    sidecar::Sidecar,
+use crate::{
+    harness::eventually,
+    kubernetes::controller::{
+        cluster::{Cluster, meshed},
+        replica::Replica,
+        sidecar::Sidecar,
+    },
 };
 
 const KEY: &str = "orders.shop:80";
+const RESOURCE: &str = "gateway.networking.k8s.io/httproutes";
 
 /// Clusters and weights of the first rule that holds for `orders`.
 fn shares(sidecar: &Sidecar) -> Vec<(String, u64)> {
@@ -115,4 +119,22 @@ async fn without_the_gateway_api_all_else_goes_on_and_it_is_found_when_it_comes(
     install(&cluster);
     http_route(&cluster, "shop", "late", json!([{"backendRefs": [{"name": "orders", "port": 80}]}]));
     until_shares_are(&mut sidecar, &[("orders.shop.svc:80", 1)]).await;
+}
+
+#[tokio::test]
+async fn an_api_server_that_forgets_its_kinds_for_a_moment_takes_no_route_away() {
+    let cluster = canary().await;
+    split(&cluster, "shop", "canary", &[("shop", "orders-v2", 1)]);
+    let replica = Replica::start(&cluster, "one").await;
+    let lists = cluster.server.count("list", RESOURCE);
+    cluster.server.refuse_if(|call| (call.resource == RESOURCE).then_some(404));
+    cluster.server.drop_watches();
+    eventually("it is asked twice", || cluster.server.count("list", RESOURCE) >= lists + 2).await;
+    let mut sidecar = Sidecar::connect(&cluster, replica.address).await;
+    sidecar.ask(KEY).await.unwrap();
+    assert_eq!(shares(&sidecar), [("orders-v2.shop.svc:80".to_owned(), 1)]);
+    let is_gone = |sidecar: &Sidecar| shares(sidecar).is_empty();
+    sidecar.until("what stays unknown is gone", is_gone).await;
+    cluster.server.refuse(None);
+    until_shares_are(&mut sidecar, &[("orders-v2.shop.svc:80", 1)]).await;
 }

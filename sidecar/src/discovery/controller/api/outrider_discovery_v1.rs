@@ -145,7 +145,8 @@ pub struct Workload {
     /// Grows with each change; of the Service messages' epoch.
     #[prost(uint64, tag = "1")]
     pub generation: u64,
-    /// JSON, in the words of the sidecar's file: {"ports":\[{"port":8080,"protocol":"http"}\]}, protocols as the Services that select the pod say by appProtocol.
+    /// JSON, in the words of the sidecar's file: {"ports":\[{"port":8080,"protocol":"http"}\]}, protocols as the Services that select the pod say by appProtocol;
+    /// beside "ports" "authorization", the section of the file, where a policy selects the pod: {"authorization":{"mode":"enforce","rules":\[…\]}}.
     #[prost(string, tag = "2")]
     pub inbound: ::prost::alloc::string::String,
 }

@@ -1,0 +1,3 @@
+//! Policies as objects of the cluster, and what becomes of them at sidecars.
+
+mod allowed;
