@@ -1,5 +1,7 @@
 //! What becomes of pods while the control plane is away.
 
+use http::Method;
+
 use super::{
     calls::{called, service},
     load::Load,
@@ -16,7 +18,7 @@ fn calls_go_on_while_the_control_plane_is_away_and_no_pod_is_made_without_it() {
         let [orders, web] = &pods[..] else { panic!("two pods") };
         orders.ready().await;
         web.ready().await;
-        let load = Load::begin(web, mesh.cluster.service("orders"));
+        let load = Load::begin(web, mesh.cluster.service("orders"), Method::GET);
         load.goes_on(100).await;
         for part in PARTS {
             mesh.stop(part).await;

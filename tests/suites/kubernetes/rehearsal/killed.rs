@@ -1,6 +1,7 @@
 //! A sidecar that dies is started anew; meanwhile nothing goes past it.
 
 use futures_util::future::join_all;
+use http::Method;
 use rustix::process::Signal;
 
 use super::{
@@ -20,7 +21,7 @@ fn calls_that_are_under_way_in_an_app_that_is_killed_fail_and_no_others() {
         for pod in orders.iter().chain(&web) {
             pod.ready().await;
         }
-        let loads = Load::several(&web[0], mesh.cluster.service("orders"));
+        let loads = Load::several(&web[0], mesh.cluster.service("orders"), &Method::POST);
         join_all(loads.iter().map(|load| load.goes_on(2))).await;
         orders[0].signal("app", Signal::KILL);
         join_all(loads.iter().map(|load| load.goes_on(3))).await;
