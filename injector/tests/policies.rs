@@ -148,12 +148,9 @@ fn the_docs_examples_are_taken_by_the_schema_and_by_the_controller() {
         wrong(&schema_of(kind), &object, "", &mut told);
         assert_eq!(told, Vec::<String>::new(), "{object}");
         let name = object["metadata"]["name"].as_str().unwrap();
-        let domain = "cluster.local".parse().unwrap();
         match kind {
             "TrafficPolicy" => drop(read::traffic(read::Age::default(), &object["spec"]).settings.unwrap()),
-            _ => drop(
-                read::authorization(read::Age::default(), name, &object["spec"], &domain).section.unwrap(),
-            ),
+            _ => drop(read::authorization(read::Age::default(), name, &object["spec"]).section.unwrap()),
         }
     }
 }

@@ -55,6 +55,7 @@ use self::{
     kubernetes::{
         api::{ApiNamespace, ApiPod, ApiService, ApiSlice, Watched},
         bundle, lease,
+        policies::{ApiAuthorizationPolicy, ApiTrafficPolicy},
         routes::{ApiGrant, ApiGrpcRoute, ApiHttpRoute},
         statuses,
         watch::watch,
@@ -197,6 +198,8 @@ fn feed(
     start::<ApiHttpRoute>(options, metrics, clock, &events);
     start::<ApiGrpcRoute>(options, metrics, clock, &events);
     start::<ApiGrant>(options, metrics, clock, &events);
+    start::<ApiTrafficPolicy>(options, metrics, clock, &events);
+    start::<ApiAuthorizationPolicy>(options, metrics, clock, &events);
     let (to, namespaces) = watch::channel(None);
     let own = Name::from(options.namespace.as_str());
     drain::spawn_background(take(taken, Arc::clone(desk), Arc::clone(due), (to, own)));
@@ -236,7 +239,7 @@ async fn take(
             desk.set_synced();
             tracing::info!("the cluster is known");
         }
-        if desk.look(|cluster, _| cluster.book().is_unsettled()) {
+        if desk.is_unsettled() {
             due.notify_one();
         }
         let newest = desk.look(|cluster, _| cluster.meshes());

@@ -12,7 +12,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::{
     keys::{MAX_BYTES_OF_NAMESPACE, MAX_RULES_OF_NAMESPACE},
-    read::{Age, Authorization, Labels, Section, Traffic},
+    read::{Age, Authorization, Section, Traffic},
     status::{Reason, Verdict},
 };
 use crate::controller::model::objects::{Name, ObjectKey};
@@ -67,9 +67,12 @@ impl Book {
 
     /// What holds for who may call a pod with these labels: the section `authorization`. `None`: no policy selects it.
     #[must_use]
-    pub fn authorization_of(&self, namespace: &Name, labels: &Labels) -> Option<Json> {
+    pub fn authorization_of(&self, namespace: &Name, labels: &[(Name, Name)]) -> Option<Json> {
         let selects = |policy: &Authorization| {
-            policy.selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+            policy
+                .selector
+                .iter()
+                .all(|(key, value)| labels.iter().any(|label| (&label.0, &label.1) == (key, value)))
         };
         let selecting: Vec<_> =
             self.usable(namespace).into_iter().filter(|(_, policy, _)| selects(policy)).collect();
@@ -106,14 +109,12 @@ impl Book {
         fitting.collect()
     }
 
-    /// `TrafficPolicies` that there are, in all namespaces.
-    pub fn traffic(&self) -> impl Iterator<Item = ObjectKey> {
-        keys(&self.traffic)
-    }
-
-    /// `AuthorizationPolicies` that there are.
-    pub fn authorizations(&self) -> impl Iterator<Item = ObjectKey> {
-        keys(&self.authorization)
+    /// Whether a `TrafficPolicy` is for that Service.
+    #[must_use]
+    pub fn is_for(&self, policy: &ObjectKey, service: &ObjectKey) -> bool {
+        let found = self.traffic.get(&policy.namespace).and_then(|policies| policies.get(&policy.name));
+        policy.namespace == service.namespace
+            && found.is_some_and(|policy| policy.targets.contains(&service.name))
     }
 
     /// How it is with a `TrafficPolicy` and each Service that it is for. `is_there`: whether there is such a Service.
@@ -196,12 +197,4 @@ fn put<T>(all: &mut BTreeMap<Name, BTreeMap<Name, T>>, key: &ObjectKey, new: Opt
         return before;
     };
     all.entry(Name::clone(&key.namespace)).or_default().insert(Name::clone(&key.name), new)
-}
-
-fn keys<T>(all: &BTreeMap<Name, BTreeMap<Name, T>>) -> impl Iterator<Item = ObjectKey> {
-    all.iter().flat_map(|(namespace, policies)| {
-        policies
-            .keys()
-            .map(move |name| ObjectKey { namespace: Name::clone(namespace), name: Name::clone(name) })
-    })
 }

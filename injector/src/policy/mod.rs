@@ -12,6 +12,7 @@
 //! | [`keys`] | which keys of a sidecar's file a policy has |
 //! | [`read`] | one object, as it is meant; or why it cannot be used |
 //! | [`book`] | all of them, and what they come to together |
+//! | [`kept`] | the objects themselves, and whose status is to be looked at |
 //! | [`status`] | what an object is told of itself |
 //! | [`schema`] | the CustomResourceDefinitions |
 //!
@@ -21,6 +22,7 @@
 //! - Rules only allow: an `AuthorizationPolicy` that cannot be used still selects its pods, and allows nobody.
 
 pub mod book;
+pub mod kept;
 pub mod keys;
 pub mod read;
 pub mod schema;

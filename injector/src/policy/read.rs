@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 
 use outrider::config::{Fault, faults_of_service, faults_of_workload};
-use outrider_certs::TrustDomain;
 use serde_json::{Map, Value as Json, json};
 
 use super::keys::{
@@ -18,7 +17,10 @@ use crate::controller::model::objects::Name;
 /// Faults that a message names; who corrects these sees the next.
 const MAX_FAULTS: usize = 5;
 
-/// Labels, or those that are asked for.
+/// Stands for the mesh's own: which it is makes no difference to whether rules make sense.
+const TRUST_DOMAIN: &str = "cluster.local";
+
+/// Labels that are asked for.
 pub type Labels = BTreeMap<Name, Name>;
 
 /// Which of two policies is the older, and what of it was judged.
@@ -128,12 +130,12 @@ fn settings(spec: &Json) -> Result<Map<String, Json>, Unusable> {
     Ok(settings)
 }
 
-/// Reads an `AuthorizationPolicy` of that name, for workloads of that trust domain.
+/// Reads an `AuthorizationPolicy` of that name.
 #[must_use]
-pub fn authorization(age: Age, name: &str, spec: &Json, trust_domain: &TrustDomain) -> Authorization {
+pub fn authorization(age: Age, name: &str, spec: &Json) -> Authorization {
     match selector(spec) {
         Err(why) => Authorization { age, selector: Labels::new(), section: Err(why) },
-        Ok(selector) => Authorization { age, selector, section: section(name, spec, trust_domain) },
+        Ok(selector) => Authorization { age, selector, section: section(name, spec) },
     }
 }
 
@@ -155,7 +157,7 @@ fn selector(spec: &Json) -> Result<Labels, Unusable> {
     labels.iter().map(label).collect::<Option<Labels>>().ok_or_else(unreadable)
 }
 
-fn section(name: &str, spec: &Json, trust_domain: &TrustDomain) -> Result<Section, Unusable> {
+fn section(name: &str, spec: &Json) -> Result<Section, Unusable> {
     let spec = spec.as_object().ok_or("spec: is no object")?;
     let is_known = |key: &&String| *key == SELECTOR || AUTHORIZATION.contains(&key.as_str());
     if let Some(key) = spec.keys().find(|key| !is_known(key)) {
@@ -176,7 +178,7 @@ fn section(name: &str, spec: &Json, trust_domain: &TrustDomain) -> Result<Sectio
         section.insert("mode".to_owned(), mode.clone());
     }
     section.insert("rules".to_owned(), Json::Array(rules.clone()));
-    let faults = faults_of_workload(&json!({ "authorization": section }).to_string(), trust_domain.as_str());
+    let faults = faults_of_workload(&json!({ "authorization": section }).to_string(), TRUST_DOMAIN);
     if !faults.is_empty() {
         return Err(message(&faults, "controller.authorization"));
     }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
-use super::{CONTROLLER, GROUP, VERSION};
+use super::CONTROLLER;
 use crate::controller::model::objects::ObjectKey;
 
 /// Why a policy is, or is not, in force.
@@ -82,15 +82,8 @@ pub fn of_traffic(verdicts: &[(ObjectKey, Verdict)], before: &Json, now: &str) -
 /// The status of an `AuthorizationPolicy`.
 #[must_use]
 pub fn of_authorization(verdict: &Verdict, before: &Json, now: &str) -> Json {
-    json!({ "conditions": [verdict.condition(before.get("conditions"), now)] })
-}
-
-/// What is written: the object's status and what finds it.
-#[must_use]
-pub fn patch(kind: &str, key: &ObjectKey, status: &Json) -> Json {
-    json!({
-        "apiVersion": format!("{GROUP}/{VERSION}"), "kind": kind,
-        "metadata": {"namespace": &*key.namespace, "name": &*key.name},
-        "status": status,
-    })
+    let list = before.get("conditions").and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default();
+    let others = list.iter().filter(|condition| condition.get("type").is_none_or(|kind| kind != "Accepted"));
+    let ours = verdict.condition(before.get("conditions"), now);
+    json!({ "conditions": others.cloned().chain([ours]).collect::<Vec<_>>() })
 }

@@ -24,8 +24,9 @@ const MAX_MATCHES: usize = 64;
 const MAX_BACKENDS: usize = 16;
 /// Largest weight.
 const MAX_WEIGHT: u64 = 1_000_000;
-/// Bytes of a cluster's entry in a rule, at most.
+/// Bytes of a cluster's entry in a rule, at most, and of what is around them.
 const CLUSTER_BYTES: usize = 160;
+const AROUND_BYTES: usize = 16;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -160,7 +161,7 @@ impl Reading<'_> {
         });
         let words = entry(&name, &found, &words);
         let clusters = if let To::Backends(list) = &to { list.len() } else { 1 };
-        let bytes = Json::Object(words.clone()).to_string().len() + clusters * CLUSTER_BYTES;
+        let bytes = Json::Object(words.clone()).to_string().len() + clusters * CLUSTER_BYTES + AROUND_BYTES;
         Rule { name, words: Some(words), matches: found.len(), bytes, to, faults }
     }
 

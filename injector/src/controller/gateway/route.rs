@@ -6,6 +6,9 @@ use serde_json::{Map, Value as Json};
 
 use crate::controller::model::objects::{Kind, Name, ObjectKey};
 
+/// Bytes of a route's text without its rules, at most: its name, and that of a cluster.
+const ROUTE_BYTES: usize = 320;
+
 /// The kinds of routes, the one that wins first: a port of a Service has routes of one kind only (GEP-1294, "Route types").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum RouteKind {
@@ -84,11 +87,11 @@ impl Route {
         self.faults.is_empty() && self.rules.iter().any(|rule| rule.words.is_some())
     }
 
-    /// How many matches a sidecar compares for it, and bytes of its text, roughly.
+    /// How many matches a sidecar compares for it, and bytes of its text, at most.
     #[must_use]
     pub fn size(&self) -> (usize, usize) {
         let told = self.rules.iter().filter(|rule| rule.words.is_some());
-        told.fold((0, 0), |(matches, bytes), rule| (matches + rule.matches, bytes + rule.bytes))
+        told.fold((0, ROUTE_BYTES), |(matches, bytes), rule| (matches + rule.matches, bytes + rule.bytes))
     }
 }
 
@@ -114,7 +117,7 @@ pub struct Rule {
     pub words: Option<Map<String, Json>>,
     /// Matches in it.
     pub matches: usize,
-    /// Bytes of it, roughly, with its clusters.
+    /// Bytes of it, at most, with its clusters.
     pub bytes: usize,
     /// Where its requests go.
     pub to: To,

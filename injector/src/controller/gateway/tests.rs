@@ -8,13 +8,13 @@ use serde_json::{Value as Json, json};
 
 use super::{
     CONTROLLER, attached,
-    route::{Record, Route, RouteKey, RouteKind},
+    route::{Record, Route, RouteKey, RouteKind, Routed},
     status,
     translate::{Routing, routing},
 };
 use crate::controller::model::{
     cluster::{Cluster, Part, Touched},
-    objects::{Event, Kind, Protocol},
+    objects::{Event, Kind, Object, Protocol},
     resolve::Target,
     testing::*,
     value::REFUSAL,
@@ -600,8 +600,13 @@ proptest! {
         for (index, rules) in lists.iter().enumerate() {
             events.push(http_route("shop", &format!("r{index}"), &for_orders(&json!(rules))));
         }
-        let told = told(&cluster(events), "shop", "shop", "orders");
+        let cluster = cluster(events);
+        let told = told(&cluster, "shop", "shop", "orders");
         prop_assert_eq!(is_taken(&told), Ok(()));
+        let bytes: usize = told.routes.iter().map(|text| text.len()).sum();
+        let orders = key("shop", "orders");
+        let bound: usize = cluster.book().of_parent(&orders).map(|(_, route)| route.size().1).sum();
+        prop_assert!(bytes <= bound, "{} bytes of {}", bytes, bound);
         for name in told.routes.iter().flat_map(|text| named(text)) {
             let is_need = told.needs.iter().any(|target| match target {
                 Target::Service(key, port) => name == format!("{}.{}.svc:{port}", key.name, key.namespace),
@@ -639,15 +644,51 @@ fn any_act(of: &'static str) -> impl Strategy<Value = Event> {
         }),
     );
     prop_oneof![
-        4 => (name.clone(), spec).prop_map(move |(name, spec)| http_route(of, name, &spec)),
+        4 => (name.clone(), spec, prop::bool::weighted(0.2)).prop_map(move |(name, spec, is_grpc)| {
+            route(if is_grpc { RouteKind::Grpc } else { RouteKind::Http }, of, name, &spec)
+        }),
+        1 => name.clone().prop_map(move |name| gone(Kind::GrpcRoute, of, name)),
+        1 => name.clone().prop_map(move |name| gone(Kind::Service, of, name)),
+        1 => prop::sample::select(vec!["ann", "bob", "cid"]).prop_map(move |from| gone(Kind::Grant, of, from)),
         1 => name.clone().prop_map(move |name| gone(Kind::HttpRoute, of, name)),
         1 => anywhere.prop_map(move |from| grant(of, from)),
         1 => name.prop_map(move |name| service(of, name, "10.96.1.1", 80)),
     ]
 }
 
+/// Has every status written that is due.
+fn settle(cluster: &mut Cluster) {
+    while let Some((key, route, record)) = cluster.book_mut().take_unsettled() {
+        let Some(parents) = status::parents(cluster, &key, (&route, &record), NOW) else { continue };
+        let routed = Routed { route, record: Record { parents, ..record } };
+        cluster.apply(Event::Set(Object::Route(key, Box::new(routed))), &mut Touched::new());
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Whatever changes, a status that has to be another is looked at; and who has settled all has nothing left to write.
+    #[test]
+    fn no_status_is_forgotten(
+        acts in prop::collection::vec((prop_oneof![any_act("ann"), any_act("bob")], any::<bool>()), 1..40),
+    ) {
+        let mut cluster = Cluster::default();
+        for (act, is_settled) in acts {
+            cluster.apply(act, &mut Touched::new());
+            if is_settled {
+                settle(&mut cluster);
+            }
+        }
+        settle(&mut cluster);
+        for kind in [RouteKind::Http, RouteKind::Grpc] {
+            for known in cluster.book().keys(kind) {
+                let (key, route, record) = found(&cluster, kind, &known.namespace, &known.name);
+                prop_assert_eq!(status::parents(&cluster, &key, (&route, &record), NOW), None, "{:?}", key);
+            }
+        }
+    }
+
 
     /// What a namespace does with its own objects changes what others are told of its own Services, and what its own callers
     /// are told; and of a third's Services nothing, unless that one's routes refer to it.

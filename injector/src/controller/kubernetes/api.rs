@@ -299,11 +299,14 @@ impl Watched for ApiPod {
         addresses.sort_unstable();
         addresses.dedup();
         let account = self.spec.service_account_name;
+        let is_injected = label(&self.metadata, names::INJECTED) == Some("true");
+        let labels = self.metadata.labels.iter().flatten().filter(|_| is_injected);
         let pod = Pod {
             uid: Uid::of(self.metadata.uid.as_deref().unwrap_or_default()),
             addresses,
             service_account: if account.is_empty() { "default".into() } else { account.into() },
-            is_injected: label(&self.metadata, names::INJECTED) == Some("true"),
+            labels: labels.map(|(name, value)| (name.as_str().into(), value.as_str().into())).collect(),
+            is_injected,
             is_on_host_network: self.spec.host_network,
             created: self.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
         };

@@ -1,20 +1,28 @@
-//! Statuses of routes: the leader writes what differs, each to the version of the object that it was made of.
+//! Statuses of routes and policies: the leader writes what differs, each to the version of the object that it was made of.
 
 use std::{sync::Arc, time::Duration};
 
 use kube::{
     Api, Client,
     api::{Patch, PatchParams},
+    core::NamespaceResourceScope,
 };
 use outrider::clock::Clock;
-use serde_json::json;
+use serde_json::{Value as Json, json};
 use tokio::sync::{Notify, watch};
 
-use super::routes::{ApiGrpcRoute, ApiHttpRoute};
-use crate::controller::{
-    gateway::route::RouteKind,
-    metrics::Metrics,
-    wire::desk::{Desk, Due, StatusWrite},
+use super::{
+    api::Watched,
+    policies::{ApiAuthorizationPolicy, ApiTrafficPolicy},
+    routes::{ApiGrpcRoute, ApiHttpRoute},
+};
+use crate::{
+    controller::{
+        gateway::route::{RouteKey, RouteKind},
+        metrics::Metrics,
+        wire::desk::{Desk, Due, StatusWrite, Subject},
+    },
+    policy::kept::{PolicyKey, PolicyKind},
 };
 
 /// Pause after each write: at most 20 a second, however many routes a change of a Service concerns.
@@ -73,21 +81,28 @@ pub async fn run(client: Client, mut inputs: Inputs) {
 
 /// Writes one; how long to wait before the next.
 async fn write_one(client: &Client, write: &StatusWrite, inputs: &Inputs) -> Duration {
-    let (namespace, name) = (&*write.route.key.namespace, &*write.route.key.name);
+    let (kind, key) = match &write.subject {
+        Subject::Route(route) => (route.kind.kind(), &route.key),
+        Subject::Policy(policy) => (policy.kind.kind(), &policy.key),
+    };
+    let (namespace, name) = (&*key.namespace, &*key.name);
     // The version makes it a conflict if the object is another by now: entries of others are never written over.
     let change = json!({
-        "metadata": {"resourceVersion": write.version}, "status": {"parents": write.parents},
+        "metadata": {"resourceVersion": write.version}, "status": write.status,
     });
-    let (patch, params) = (Patch::Merge(change), PatchParams::default());
     let wrote = async {
-        match write.route.kind {
-            RouteKind::Http => {
-                let api: Api<ApiHttpRoute> = Api::namespaced(client.clone(), namespace);
-                api.patch_status(name, &params, &patch).await.map(drop)
+        match &write.subject {
+            Subject::Route(RouteKey { kind: RouteKind::Http, .. }) => {
+                patch::<ApiHttpRoute>(client, (namespace, name), change).await
             }
-            RouteKind::Grpc => {
-                let api: Api<ApiGrpcRoute> = Api::namespaced(client.clone(), namespace);
-                api.patch_status(name, &params, &patch).await.map(drop)
+            Subject::Route(RouteKey { kind: RouteKind::Grpc, .. }) => {
+                patch::<ApiGrpcRoute>(client, (namespace, name), change).await
+            }
+            Subject::Policy(PolicyKey { kind: PolicyKind::Traffic, .. }) => {
+                patch::<ApiTrafficPolicy>(client, (namespace, name), change).await
+            }
+            Subject::Policy(PolicyKey { kind: PolicyKind::Authorization, .. }) => {
+                patch::<ApiAuthorizationPolicy>(client, (namespace, name), change).await
             }
         }
     };
@@ -99,7 +114,7 @@ async fn write_one(client: &Client, write: &StatusWrite, inputs: &Inputs) -> Dur
         // It is gone.
         Ok(Err(kube::Error::Api(status))) if status.code == 404 => return PAUSE,
         Ok(Err(kube::Error::Api(status))) if status.code == 409 => {
-            inputs.desk.unsettle(&write.route);
+            inputs.desk.unsettle(&write.subject);
             return CONFLICT;
         }
         Ok(Err(error)) => error.to_string(),
@@ -109,10 +124,19 @@ async fn write_one(client: &Client, write: &StatusWrite, inputs: &Inputs) -> Dur
     tracing::warn!(
         namespace,
         name,
-        kind = write.route.kind.as_str(),
+        kind = kind.as_str(),
         error = failed,
-        "the status of a route could not be written; it is tried again"
+        "a status could not be written; it is tried again"
     );
-    inputs.desk.unsettle(&write.route);
+    inputs.desk.unsettle(&write.subject);
     RETRY
+}
+
+async fn patch<K: Watched<Scope = NamespaceResourceScope>>(
+    client: &Client,
+    (namespace, name): (&str, &str),
+    change: Json,
+) -> kube::Result<()> {
+    let api: Api<K> = Api::namespaced(client.clone(), namespace);
+    api.patch_status(name, &PatchParams::default(), &Patch::Merge(change)).await.map(drop)
 }

@@ -2,9 +2,12 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use crate::controller::gateway::{
-    grant::Grant,
-    route::{RouteKey, Routed},
+use crate::{
+    controller::gateway::{
+        grant::Grant,
+        route::{RouteKey, Routed},
+    },
+    policy::kept::{Policy, PolicyKey, Record},
 };
 
 /// A name, shared by all that mention it.
@@ -55,11 +58,15 @@ pub enum Kind {
     GrpcRoute,
     /// ReferenceGrants of the Gateway API.
     Grant,
+    /// Our own TrafficPolicies.
+    TrafficPolicy,
+    /// Our own AuthorizationPolicies.
+    AuthorizationPolicy,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Namespace,
         Self::Service,
         Self::Slice,
@@ -67,12 +74,18 @@ impl Kind {
         Self::HttpRoute,
         Self::GrpcRoute,
         Self::Grant,
+        Self::TrafficPolicy,
+        Self::AuthorizationPolicy,
     ];
 
     /// Whether a cluster may do without it: where nobody defined it, there are none.
     #[must_use]
     pub fn is_optional(self) -> bool {
-        matches!(self, Self::HttpRoute | Self::GrpcRoute | Self::Grant)
+        match self {
+            Self::HttpRoute | Self::GrpcRoute | Self::Grant => true,
+            Self::TrafficPolicy | Self::AuthorizationPolicy => true,
+            Self::Namespace | Self::Service | Self::Slice | Self::Pod => false,
+        }
     }
 
     /// The kind's name in metrics and logs: the resource's.
@@ -86,6 +99,8 @@ impl Kind {
             Self::HttpRoute => "httproutes",
             Self::GrpcRoute => "grpcroutes",
             Self::Grant => "referencegrants",
+            Self::TrafficPolicy => "trafficpolicies",
+            Self::AuthorizationPolicy => "authorizationpolicies",
         }
     }
 }
@@ -105,6 +120,8 @@ pub enum Object {
     Route(RouteKey, Box<Routed>),
     /// A ReferenceGrant.
     Grant(ObjectKey, Grant),
+    /// A policy of our own, and what its object says beside what it means.
+    Policy(PolicyKey, Box<(Policy, Record)>),
     /// One that is of no use here, such as a finished pod: as if it were not there.
     Nothing(Kind, ObjectKey),
 }
@@ -283,6 +300,8 @@ pub struct Pod {
     pub addresses: Vec<IpAddr>,
     /// Its service account.
     pub service_account: Name,
+    /// Its labels, if it has a sidecar: policies select it by them.
+    pub labels: Box<[(Name, Name)]>,
     /// It has a sidecar.
     pub is_injected: bool,
     /// Its addresses are the node's.

@@ -88,6 +88,7 @@ pub(crate) fn pod_facts(pod: &TestPod) -> Pod {
         uid: Uid::of(pod.name),
         addresses: vec![ip(pod.ip)],
         service_account: "runner".into(),
+        labels: Box::default(),
         is_injected: pod.is_injected,
         is_on_host_network: false,
         created: 0,

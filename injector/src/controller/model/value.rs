@@ -153,6 +153,7 @@ impl Make<'_> {
             addresses: addresses.iter().map(|ip| SocketAddr::new(*ip, number)).collect(),
             protocol: port.protocol,
             is_mesh,
+            settings: self.settings(key),
         };
         Some(head.facts(None, endpoints))
     }
@@ -236,6 +237,7 @@ impl Make<'_> {
             addresses: Vec::new(),
             protocol: named.map_or(Protocol::Detect, |port| port.protocol),
             is_mesh,
+            settings: self.settings(key),
         };
         (!with_host.is_empty()).then(|| head.facts(None, endpoints))
     }
@@ -255,6 +257,7 @@ impl Make<'_> {
             addresses: Vec::new(),
             protocol: Protocol::Detect,
             is_mesh,
+            settings: None,
         };
         Some(head.facts(None, endpoints))
     }
@@ -270,9 +273,15 @@ impl Make<'_> {
             addresses: Vec::new(),
             protocol: port.map_or(Protocol::Detect, |port| port.protocol),
             is_mesh: false,
+            settings: self.settings(key),
         };
         // Absolute: its own search list is not what the cluster's DNS follows.
         Some(head.facts(Some(json!({"name": format!("{name}."), "port": number})), Endpoints::new()))
+    }
+
+    /// How a Service is called, as a policy says.
+    fn settings(&self, key: &ObjectKey) -> Option<&Map<String, Json>> {
+        self.cluster.policies().book().settings_of(key)
     }
 
     fn id(&self, key: &ObjectKey, pod: &Pod) -> Name {
@@ -282,15 +291,17 @@ impl Make<'_> {
 }
 
 /// What is told of a cluster beside its endpoints.
-struct Head {
+struct Head<'a> {
     name: String,
     authorities: Vec<String>,
     addresses: Vec<SocketAddr>,
     protocol: Protocol,
     is_mesh: bool,
+    /// How it is called, as a policy says.
+    settings: Option<&'a Map<String, Json>>,
 }
 
-impl Head {
+impl Head<'_> {
     fn facts(self, dns: Option<Json>, endpoints: Endpoints) -> Facts {
         let name = fitting(self.name);
         let mut cluster = Map::new();
@@ -307,6 +318,8 @@ impl Head {
         if let Some(dns) = dns {
             cluster.insert("dns".to_owned(), dns);
         }
+        let settings = self.settings.into_iter().flatten();
+        cluster.extend(settings.map(|(key, value)| (key.clone(), value.clone())));
         let cluster = Json::Object(cluster).to_string().into();
         Facts { name: name.into(), cluster, endpoints: Arc::new(endpoints), routing: Routing::default() }
     }

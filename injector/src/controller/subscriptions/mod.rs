@@ -34,8 +34,9 @@ use super::model::{
     objects::{Event, Name, ObjectKey},
     resolve::{Answer, Seen, Side, resolve},
     value::{Facts, World},
-    workload::{NOTHING, inbound},
+    workload::{NOTHING, inbound, with_callers},
 };
+use crate::policy::kept::Policies;
 
 /// What one stream may want at most.
 pub const MAX_WANTS: usize = 4096;
@@ -130,7 +131,8 @@ struct Subscriber {
     keys: IndexSet<Name>,
     values: IndexSet<Seen>,
     is_workload_due: bool,
-    /// What was told last of its workload.
+    /// What was told last of its workload's ports, and of the workload.
+    ports: Option<String>,
     inbound: Option<String>,
 }
 
@@ -186,6 +188,11 @@ impl Hub {
         self.cluster.book_mut()
     }
 
+    /// Our own policies, to settle statuses.
+    pub fn policies_mut(&mut self) -> &mut Policies {
+        self.cluster.policies_mut()
+    }
+
     /// Generations are of this epoch.
     #[must_use]
     pub fn epoch(&self) -> u64 {
@@ -215,11 +222,20 @@ impl Hub {
             self.make_again(&seen);
         }
         for part in &touched {
-            let Part::Pod(pod) = part else { continue };
-            for id in self.of_pod.get(pod).into_iter().flatten() {
-                if let Some(subscriber) = self.subscribers.get_mut(id) {
+            let due: Vec<SubscriberId> = match part {
+                Part::Pod(pod) => self.of_pod.get(pod).into_iter().flatten().copied().collect(),
+                // Policies change rarely.
+                Part::Callers(namespace) => {
+                    let is_there =
+                        |(_, subscriber): &(&SubscriberId, &Subscriber)| subscriber.namespace == *namespace;
+                    self.subscribers.iter().filter(is_there).map(|(id, _)| *id).collect()
+                }
+                Part::Service(_) | Part::Address(_) | Part::Ports(_) | Part::Routes(_) => continue,
+            };
+            for id in due {
+                if let Some(subscriber) = self.subscribers.get_mut(&id) {
                     subscriber.is_workload_due = true;
-                    self.woken.insert(*id);
+                    self.woken.insert(id);
                 }
             }
         }
@@ -243,6 +259,7 @@ impl Hub {
             keys: IndexSet::new(),
             values: IndexSet::new(),
             is_workload_due: true,
+            ports: None,
             inbound: None,
         };
         self.subscribers.insert(id, subscriber);
@@ -347,8 +364,9 @@ impl Hub {
         let pod = subscriber.pod.as_ref()?;
         self.cluster.pod(pod).filter(|found| found.service_account == subscriber.service_account)?;
         // A pod that leaves its Services is about to end, or its Services are: what holds for its ports is what held.
-        let inbound = inbound(&self.cluster, pod).or_else(|| subscriber.inbound.clone());
-        let inbound = inbound.unwrap_or_else(|| NOTHING.to_owned());
+        let ports = inbound(&self.cluster, pod).or_else(|| subscriber.ports.take());
+        let inbound = with_callers(&self.cluster, pod, ports.as_deref().unwrap_or(NOTHING));
+        subscriber.ports = ports;
         if subscriber.inbound.as_ref() == Some(&inbound) {
             return None;
         }

@@ -30,6 +30,7 @@ mod calls;
 mod control_plane;
 mod ending;
 mod killed;
+mod policies;
 mod probed;
 mod starting;
 

@@ -6,11 +6,14 @@ use std::{
 };
 
 use super::{Cluster, Part, Touched};
-use crate::controller::{
-    gateway::route::{RouteKey, RouteKind},
-    model::objects::{
-        Event, Kind, Name, Namespace, Object, ObjectKey, Pod, Reach, Service, Slice, SliceEndpoint,
+use crate::{
+    controller::{
+        gateway::route::{RouteKey, RouteKind},
+        model::objects::{
+            Event, Kind, Name, Namespace, Object, ObjectKey, Pod, Reach, Service, Slice, SliceEndpoint,
+        },
     },
+    policy::kept::{Effect, Policy, PolicyKey, PolicyKind, Record},
 };
 
 impl Cluster {
@@ -44,6 +47,8 @@ impl Cluster {
             Kind::HttpRoute => self.book.keys(RouteKind::Http).cloned().collect(),
             Kind::GrpcRoute => self.book.keys(RouteKind::Grpc).cloned().collect(),
             Kind::Grant => self.book.grants().cloned().collect(),
+            Kind::TrafficPolicy => self.policies.keys(PolicyKind::Traffic).cloned().collect(),
+            Kind::AuthorizationPolicy => self.policies.keys(PolicyKind::Authorization).cloned().collect(),
         }
     }
 
@@ -55,6 +60,7 @@ impl Cluster {
             Object::Pod(key, _) => (Kind::Pod, key.clone()),
             Object::Route(route, _) => (route.kind.kind(), route.key.clone()),
             Object::Grant(key, _) => (Kind::Grant, key.clone()),
+            Object::Policy(policy, _) => (policy.kind.kind(), policy.key.clone()),
             Object::Nothing(kind, key) => return self.remove(*kind, key, touched),
         };
         if let Some(listed) = self.listing.get_mut(&kind) {
@@ -72,18 +78,25 @@ impl Cluster {
             }
             Object::Pod(_, mut new) => {
                 new.service_account = self.shared(new.service_account);
+                for (name, value) in &mut new.labels {
+                    (*name, *value) = (self.shared(Name::clone(name)), self.shared(Name::clone(value)));
+                }
                 self.set_pod(key, Some(new), touched);
             }
             Object::Route(route, new) => {
                 self.book.set_route(RouteKey { key, ..route }, Some(*new), touched);
             }
             Object::Grant(_, new) => self.book.set_grant(key, Some(new), touched),
+            Object::Policy(policy, new) => {
+                self.set_policy(&PolicyKey { key, ..policy }, Some(*new), touched);
+            }
             Object::Nothing(..) => {}
         }
     }
 
     fn remove(&mut self, kind: Kind, key: &ObjectKey, touched: &mut Touched) {
         let route = |kind| RouteKey { kind, key: key.clone() };
+        let policy = |kind| PolicyKey { kind, key: key.clone() };
         match kind {
             Kind::Namespace => self.set_namespace(&key.name, None, touched),
             Kind::Service => self.set_service(key.clone(), None, touched),
@@ -92,6 +105,16 @@ impl Cluster {
             Kind::HttpRoute => self.book.set_route(route(RouteKind::Http), None, touched),
             Kind::GrpcRoute => self.book.set_route(route(RouteKind::Grpc), None, touched),
             Kind::Grant => self.book.set_grant(key.clone(), None, touched),
+            Kind::TrafficPolicy => self.set_policy(&policy(PolicyKind::Traffic), None, touched),
+            Kind::AuthorizationPolicy => self.set_policy(&policy(PolicyKind::Authorization), None, touched),
+        }
+    }
+
+    fn set_policy(&mut self, key: &PolicyKey, new: Option<(Policy, Record)>, touched: &mut Touched) {
+        match self.policies.set(key, new) {
+            Effect::None => {}
+            Effect::Services(services) => touched.extend(services.into_iter().map(Part::Service)),
+            Effect::Pods(namespace) => drop(touched.insert(Part::Callers(namespace))),
         }
     }
 
@@ -143,6 +166,7 @@ impl Cluster {
         // Ports decide which Service an address of a pod is of, and what the pod's ports carry.
         self.touch_listed(&key, touched);
         self.book.service_changed(&key);
+        self.policies.service_changed(&key);
         touched.insert(Part::Ports(key.clone()));
         touched.insert(Part::Service(key));
     }

@@ -10,7 +10,10 @@ use std::{
 };
 
 use super::objects::{Kind, Name, Namespace, ObjectKey, Pod, Service, Slice, SliceEndpoint};
-use crate::controller::gateway::{book::Book, route::RouteKind};
+use crate::{
+    controller::gateway::{book::Book, route::RouteKind},
+    policy::kept::{Policies, PolicyKind},
+};
 
 /// What an answer was made of: when it is touched, the answer is looked at again.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -25,6 +28,8 @@ pub enum Part {
     Ports(ObjectKey),
     /// The routes of a Service, and what they may refer to.
     Routes(ObjectKey),
+    /// Who may call pods of a namespace.
+    Callers(Name),
 }
 
 /// Parts that were touched.
@@ -61,6 +66,7 @@ pub struct Cluster {
     meshes: u64,
     /// Routes and grants of the Gateway API.
     book: Book,
+    policies: Policies,
     /// What was in the list that is under way, by kind.
     listing: HashMap<Kind, HashSet<ObjectKey>>,
     /// One copy of each name that many objects mention.
@@ -163,7 +169,20 @@ impl Cluster {
             Kind::HttpRoute => self.book.keys(RouteKind::Http).count(),
             Kind::GrpcRoute => self.book.keys(RouteKind::Grpc).count(),
             Kind::Grant => self.book.grants().count(),
+            Kind::TrafficPolicy => self.policies.keys(PolicyKind::Traffic).count(),
+            Kind::AuthorizationPolicy => self.policies.keys(PolicyKind::Authorization).count(),
         }
+    }
+
+    /// Our own policies.
+    #[must_use]
+    pub fn policies(&self) -> &Policies {
+        &self.policies
+    }
+
+    /// The same, to settle statuses.
+    pub fn policies_mut(&mut self) -> &mut Policies {
+        &mut self.policies
     }
 
     /// Routes and grants of the Gateway API.
