@@ -9,7 +9,10 @@ use super::{
     read::{Authorization, Traffic},
     status,
 };
-use crate::controller::model::objects::{Kind, Name, ObjectKey};
+use crate::controller::model::{
+    objects::{Kind, Name, ObjectKey},
+    rounds::Rounds,
+};
 
 /// Which kind of policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -74,7 +77,7 @@ pub enum Effect {
 pub struct Policies {
     book: Book,
     records: BTreeMap<PolicyKey, Record>,
-    unsettled: BTreeSet<PolicyKey>,
+    unsettled: Rounds<PolicyKey>,
 }
 
 impl Policies {
@@ -152,7 +155,7 @@ impl Policies {
 
     /// The next policy whose status is to be looked at.
     pub fn take_unsettled(&mut self) -> Option<(PolicyKey, Record)> {
-        while let Some(key) = self.unsettled.pop_first() {
+        while let Some(key) = self.unsettled.take() {
             if let Some(record) = self.records.get(&key).cloned() {
                 return Some((key, record));
             }

@@ -16,6 +16,7 @@ use super::{
 use crate::controller::model::{
     cluster::{Part, Touched},
     objects::{Name, ObjectKey},
+    rounds::Rounds,
 };
 
 type Routes = BTreeSet<RouteKey>;
@@ -29,7 +30,7 @@ pub struct Book {
     /// Routes with this Service as a backend.
     of_backend: HashMap<ObjectKey, Routes>,
     grants: HashMap<ObjectKey, Grant>,
-    unsettled: Routes,
+    unsettled: Rounds<RouteKey>,
 }
 
 impl Book {
@@ -56,7 +57,7 @@ impl Book {
                 self.list(&key, &new.route, touched);
                 self.routes.insert(key, new);
             }
-            None => drop(self.unsettled.remove(&key)),
+            None => self.unsettled.remove(&key),
         }
     }
 
@@ -169,7 +170,7 @@ impl Book {
 
     /// The next route whose status is to be looked at.
     pub fn take_unsettled(&mut self) -> Option<(RouteKey, Arc<Route>, Record)> {
-        while let Some(key) = self.unsettled.pop_first() {
+        while let Some(key) = self.unsettled.take() {
             if let Some(found) = self.routes.get(&key) {
                 let (route, record) = (Arc::clone(&found.route), found.record.clone());
                 return Some((key, route, record));

@@ -108,6 +108,22 @@ async fn a_status_that_somebody_else_wrote_meanwhile_is_written_anew() {
 }
 
 #[tokio::test]
+async fn a_status_that_is_refused_holds_up_no_other() {
+    let cluster = canary().await;
+    let is_bad =
+        |call: &crate::harness::api_server::Call| (call.verb == "patch" && call.name == "bad").then_some(422);
+    cluster.server.refuse_if(is_bad);
+    for name in ["bad", "good"] {
+        split(&cluster, "shop", name, &[("shop", "orders", 1)]);
+    }
+    let replica = Replica::start(&cluster, "one").await;
+    until(&cluster, "good", "Accepted", "True", "Accepted").await;
+    assert!(replica.metric("outrider_controller_status_errors_total").await >= 1.0);
+    cluster.server.refuse(None);
+    until(&cluster, "bad", "Accepted", "True", "Accepted").await;
+}
+
+#[tokio::test]
 async fn the_rights_that_are_installed_are_enough() {
     let cluster = canary().await;
     crate::kubernetes::grant(&cluster.server);
