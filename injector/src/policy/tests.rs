@@ -1,5 +1,6 @@
 //! Policies as the controller takes them.
 
+use outrider::config::faults_of_service;
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
@@ -78,6 +79,32 @@ fn a_traffic_policy_that_a_sidecar_would_refuse_is_told_why() {
         assert!(told_us.starts_with(told), "{told_us}");
     }
     assert!(why(&json!([])).starts_with("spec.targetRefs"));
+}
+
+#[test]
+fn what_is_taken_fits_every_service_however_it_is_reached() {
+    let dns = json!({"name": "mail.example.", "port": 25});
+    let services = [
+        json!({"tls": "mesh", "authorities": ["orders.shop:80"], "addresses": ["10.96.0.1:80"], "protocol": "http"}),
+        json!({"tls": "mesh", "authorities": [], "protocol": "tcp"}),
+        json!({"tls": "none", "authorities": ["orders.shop:80"], "protocol": "http", "plain_protocol": "http2"}),
+        json!({"tls": "none", "authorities": ["mail.shop:25"], "protocol": "detect", "dns": dns}),
+    ];
+    for said in [
+        json!({"balance": "maglev", "affinity": {"by": "spiffe_id", "max_load_percent": 125}, "slow_start": "10s"}),
+        json!({"health_check": {"protocol": "grpc", "service": "a.B"}, "panic_percent": 0, "zones": "ignore"}),
+        json!({"health_check": {"path": "/ready", "host": "a:1"}, "retry": {"hedge": "p95", "statuses": [429, "5xx"]}}),
+        json!({"health_check": {"protocol": "tcp"}, "outlier_detection": {"slow_factor": "1.5", "failure_percent": "none"}}),
+        json!({"rate_limits": [{"requests": 1, "burst": 5}], "max_connection_age": "none", "queue_timeout": "0s"}),
+    ] {
+        let taken = traffic(age(0), &for_service("orders", &said)).settings.unwrap();
+        for service in &services {
+            let mut cluster = service.clone();
+            cluster["name"] = json!("orders");
+            cluster.as_object_mut().unwrap().extend(taken.clone());
+            assert_eq!(faults_of_service("orders", &cluster.to_string()), Vec::new(), "{cluster}");
+        }
+    }
 }
 
 #[test]

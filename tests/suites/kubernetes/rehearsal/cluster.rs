@@ -9,6 +9,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU8, Ordering},
     },
+    time::Duration,
 };
 
 use kube::{
@@ -19,6 +20,7 @@ use kube::{
 use outrider_injector::documents;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::sync::Notify;
 
 use super::{
     container::{Container, Place, Role},
@@ -33,6 +35,8 @@ const PODS: [u8; 3] = [10, 43, 0];
 const SERVICES: [u8; 3] = [10, 96, 0];
 /// Behind the names of pods' owners.
 const HASH: &str = "5d4f8c7b9";
+/// How late EndpointSlices say what pods say: whoever is told to end is called meanwhile.
+const LAG: Duration = Duration::from_millis(200);
 /// Lines of each log that a failed claim shows.
 const SHOWN_LINES: usize = 25;
 
@@ -45,6 +49,8 @@ pub(super) struct Cluster {
     services: AtomicU8,
     /// One change of what is stored at a time; and what the node's proxy was told last.
     proxied: Mutex<Vec<(SocketAddrV4, SocketAddrV4)>>,
+    /// Something changed on which EndpointSlices depend.
+    changed: Notify,
 }
 
 impl Cluster {
@@ -58,9 +64,19 @@ impl Cluster {
             taken: AtomicU8::new(10),
             services: AtomicU8::new(0),
             proxied: Mutex::default(),
+            changed: Notify::new(),
         };
         cluster.write_hosts();
-        Arc::new(cluster)
+        let cluster = Arc::new(cluster);
+        let node = Arc::clone(&cluster);
+        tokio::spawn(async move {
+            loop {
+                node.changed.notified().await;
+                tokio::time::sleep(LAG).await;
+                node.update_endpoints();
+            }
+        });
+        cluster
     }
 
     /// Stores what manifests say; pods of their workloads come to be, and run. Returns these.
@@ -68,31 +84,52 @@ impl Cluster {
         let mut pods = Vec::new();
         for mut object in documents::read(manifests).expect("manifests").0 {
             if object["kind"] == "Service" {
-                let number = self.services.fetch_add(1, Ordering::SeqCst) + 1;
-                let [a, b, c] = SERVICES;
-                let address = Ipv4Addr::new(a, b, c, number);
-                object["spec"]["clusterIP"] = json!(address);
-                object["spec"]["clusterIPs"] = json!([address]);
-                object["spec"]["type"] = json!("ClusterIP");
+                self.give_address(&mut object);
             }
             let stored = self.api.put(object);
             match text(&stored, "/kind") {
                 "Service" => self.write_hosts(),
                 "Deployment" => {
                     for _ in 0..number(&stored, "/spec/replicas").unwrap_or(1) {
-                        pods.push(self.pod_of(&stored, "ReplicaSet").await);
+                        pods.push(self.pod_of(&stored, "ReplicaSet").await.expect("a pod"));
                     }
                 }
-                "Job" => pods.push(self.pod_of(&stored, "Job").await),
+                "Job" => pods.push(self.pod_of(&stored, "Job").await.expect("a pod")),
                 _ => {}
             }
         }
-        self.update_endpoints();
+        self.changed.notify_one();
         pods
     }
 
+    /// A Service keeps the address that it had.
+    fn give_address(&self, service: &mut Value) {
+        let (namespace, name) = (text(service, "/metadata/namespace"), text(service, "/metadata/name"));
+        let before = self.api.object("services", namespace, name);
+        let address = before.map(|before| before["spec"]["clusterIP"].clone());
+        let address = address.unwrap_or_else(|| {
+            let [a, b, c] = SERVICES;
+            json!(Ipv4Addr::new(a, b, c, self.services.fetch_add(1, Ordering::SeqCst) + 1))
+        });
+        service["spec"]["clusterIPs"] = json!([address]);
+        service["spec"]["clusterIP"] = address;
+        service["spec"]["type"] = json!("ClusterIP");
+    }
+
+    /// One more pod of a Deployment in `shop`.
+    pub(super) async fn replica(self: &Arc<Self>, deployment: &str) -> Arc<Pod> {
+        self.try_replica(deployment).await.unwrap_or_else(|refusal| panic!("no pod: {refusal}"))
+    }
+
+    /// The same, or why the API server made none.
+    pub(super) async fn try_replica(self: &Arc<Self>, deployment: &str) -> Result<Arc<Pod>, String> {
+        let stored =
+            self.api.object("apps/deployments", "shop", deployment).expect("there is such a Deployment");
+        self.pod_of(&stored, "ReplicaSet").await
+    }
+
     /// One more pod of a workload, which runs.
-    async fn pod_of(self: &Arc<Self>, workload: &Value, owner: &str) -> Arc<Pod> {
+    async fn pod_of(self: &Arc<Self>, workload: &Value, owner: &str) -> Result<Arc<Pod>, String> {
         let name = text(workload, "/metadata/name");
         let owner_name = if owner == "Job" { name.to_owned() } else { format!("{name}-{HASH}") };
         let mut pod = workload["spec"]["template"].clone();
@@ -118,14 +155,13 @@ impl Cluster {
     }
 
     /// Has the API server, and its webhooks, make a pod, and runs it.
-    async fn run(self: &Arc<Self>, pod: Value, address: Ipv4Addr) -> Arc<Pod> {
+    async fn run(self: &Arc<Self>, pod: Value, address: Ipv4Addr) -> Result<Arc<Pod>, String> {
         let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("", "v1", "Pod"));
         let namespace = text(&pod, "/metadata/namespace");
         let pods: Api<DynamicObject> = Api::namespaced_with(self.api.client().await, namespace, &kind);
         let made =
             pods.create(&PostParams::default(), &serde_json::from_value(pod).expect("an object")).await;
-        let mut object =
-            serde_json::to_value(made.unwrap_or_else(|error| panic!("no pod: {error}"))).expect("JSON");
+        let mut object = serde_json::to_value(made.map_err(|refusal| refusal.to_string())?).expect("JSON");
         let host = network::join(address).await;
         object["status"] = json!({"phase": "Pending", "podIP": address, "podIPs": [{"ip": address}], "hostIP": network::ADDRESS});
         let place = Place {
@@ -142,7 +178,7 @@ impl Cluster {
             inits.chain(apps).map(|(spec, role)| Container::new(spec, role, &object, &place)).collect();
         let pod = Arc::new(Pod::new(Arc::clone(self), (object, address, host), containers));
         kubelet::run(&pod);
-        pod
+        Ok(pod)
     }
 
     /// The address of a Service in `shop`.
@@ -187,6 +223,19 @@ impl Cluster {
         fs::write(self.hosts(), text).expect("written");
     }
 
+    /// Shows the end of every container's log.
+    pub(super) fn show_logs(&self) {
+        let pods = fs::read_dir(self.folder.path()).into_iter().flatten().flatten();
+        let files = pods.filter_map(|pod| fs::read_dir(pod.path()).ok()).flatten().flatten();
+        let is_log = |path: &PathBuf| path.extension().is_some_and(|end| end == "log");
+        for path in files.map(|file| file.path()).filter(is_log) {
+            let text = fs::read_to_string(&path).unwrap_or_default();
+            let lines: Vec<_> = text.lines().collect();
+            let shown = &lines[lines.len().saturating_sub(SHOWN_LINES)..];
+            eprintln!("--- the end of {} ---\n{}", path.display(), shown.join("\n"));
+        }
+    }
+
     /// Changes a pod's object, if it is still there, and what follows of it.
     pub(super) fn change(&self, pod: &Pod, change: impl FnOnce(&mut Value)) {
         {
@@ -195,7 +244,7 @@ impl Cluster {
             change(&mut object);
             self.api.put(object);
         }
-        self.update_endpoints();
+        self.changed.notify_one();
     }
 
     /// Forgets a pod that is over.
@@ -204,11 +253,11 @@ impl Cluster {
             let _one = self.proxied.lock().unwrap();
             self.api.remove("pods", &pod.namespace, &pod.name);
         }
-        self.update_endpoints();
+        self.changed.notify_one();
     }
 
     /// Writes down where each Service runs, and tells the node's proxy.
-    pub(super) fn update_endpoints(&self) {
+    fn update_endpoints(&self) {
         let mut proxied = self.proxied.lock().unwrap();
         let pods = self.api.objects("pods");
         let mut all = Vec::new();
@@ -233,24 +282,6 @@ impl Cluster {
         if *proxied != all {
             network::proxy(&all);
             *proxied = all;
-        }
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            return;
-        }
-        let pods = fs::read_dir(self.folder.path()).into_iter().flatten().flatten();
-        let files = pods.filter_map(|pod| fs::read_dir(pod.path()).ok()).flatten().flatten();
-        for file in
-            files.map(|file| file.path()).filter(|path| path.extension().is_some_and(|end| end == "log"))
-        {
-            let text = fs::read_to_string(&file).unwrap_or_default();
-            let lines: Vec<_> = text.lines().collect();
-            let shown = &lines[lines.len().saturating_sub(SHOWN_LINES)..];
-            eprintln!("--- the end of {} ---\n{}", file.display(), shown.join("\n"));
         }
     }
 }

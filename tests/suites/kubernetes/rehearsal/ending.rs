@@ -1,6 +1,15 @@
 //! How pods end: nothing is lost, and the sidecar goes last.
 
-use super::{calls::service, load::Load, mesh::Mesh, pod::Pod, rehearse};
+use futures_util::future::join_all;
+use http::Method;
+
+use super::{
+    calls::{service, slow_service},
+    load::Load,
+    mesh::Mesh,
+    pod::Pod,
+    rehearse,
+};
 use crate::processes::until;
 
 /// Where an event stands among those of a pod.
@@ -10,28 +19,43 @@ fn place(pod: &Pod, event: &str) -> usize {
 }
 
 #[test]
-fn a_pod_that_is_deleted_under_load_loses_no_request() {
+fn a_rolling_restart_under_load_loses_no_call_that_may_be_repeated() {
+    rehearse(async || rolling_restart(&slow_service("orders", 2, 40), &Method::GET).await);
+}
+
+#[test]
+fn a_rolling_restart_under_load_loses_no_call_at_all_if_apps_stay_until_all_have_heard() {
     rehearse(async || {
-        let mesh = Mesh::start().await;
-        let orders = mesh.apply(&service("orders", 2)).await;
-        let web = mesh.apply(&service("web", 1)).await;
-        for pod in orders.iter().chain(&web) {
-            pod.ready().await;
-        }
-        let load = Load::begin(&web[0], mesh.cluster.service("orders"));
-        load.goes_on(200).await;
-        let served = |pod: &Pod| pod.log("app").len();
-        orders[0].delete().await;
-        load.goes_on(200).await;
-        let failures = load.end().await;
-        assert_eq!(failures, Vec::<String>::new(), "{:?} {}", orders[0].events(), served(&orders[0]));
-        let gone = &orders[0];
-        assert!(place(gone, "outrider preStop 0") < place(gone, "outrider told to end"));
-        assert!(place(gone, "app told to end") < place(gone, "app ended 0"));
-        assert!(place(gone, "app ended 0") < place(gone, "outrider told to end"));
-        assert!(place(gone, "outrider told to end") < place(gone, "outrider ended 0"));
-        assert!(!gone.events().iter().any(|event| event.contains("in time")), "{:?}", gone.events());
+        let stays = "          lifecycle: {preStop: {exec: {command: [sleep, '1']}}}\n";
+        rolling_restart(&(slow_service("orders", 2, 40) + stays), &Method::POST).await;
     });
+}
+
+/// Two replicas give way to others, one after the other, under load.
+async fn rolling_restart(orders: &str, method: &Method) {
+    let mesh = Mesh::start().await;
+    let orders = mesh.apply(orders).await;
+    let web = mesh.apply(&service("web", 1)).await;
+    for pod in orders.iter().chain(&web) {
+        pod.ready().await;
+    }
+    let loads = Load::several(&web[0], mesh.cluster.service("orders"), method);
+    for old in &orders {
+        mesh.cluster.replica("orders").await.ready().await;
+        join_all(loads.iter().map(|load| load.goes_on(20))).await;
+        old.delete().await;
+    }
+    join_all(loads.iter().map(|load| load.goes_on(20))).await;
+    for load in loads {
+        assert_eq!(load.end().await, Vec::<String>::new(), "{:?}", orders[0].events());
+    }
+    for old in &orders {
+        assert!(place(old, "outrider preStop 0") < place(old, "outrider told to end"));
+        assert!(place(old, "app told to end") < place(old, "app ended 0"));
+        assert!(place(old, "app ended 0") < place(old, "outrider told to end"));
+        assert!(place(old, "outrider told to end") < place(old, "outrider ended 0"));
+        assert!(!old.events().iter().any(|event| event.contains("in time")), "{:?}", old.events());
+    }
 }
 
 /// A pod whose app has something to say when it is told to end.

@@ -1,9 +1,37 @@
 //! A sidecar that dies is started anew; meanwhile nothing goes past it.
 
+use futures_util::future::join_all;
+use http::Method;
 use rustix::process::Signal;
 
-use super::{calls::service, mesh::Mesh, rehearse};
+use super::{
+    calls::{service, slow_service},
+    load::{CALLERS, Load},
+    mesh::Mesh,
+    rehearse,
+};
 use crate::{kubernetes::webhook::caller::get, processes::until};
+
+#[test]
+fn calls_that_are_under_way_in_an_app_that_is_killed_fail_and_no_others() {
+    rehearse(async || {
+        let mesh = Mesh::start().await;
+        let orders = mesh.apply(&slow_service("orders", 2, 400)).await;
+        let web = mesh.apply(&service("web", 1)).await;
+        for pod in orders.iter().chain(&web) {
+            pod.ready().await;
+        }
+        let loads = Load::several(&web[0], mesh.cluster.service("orders"), &Method::POST);
+        join_all(loads.iter().map(|load| load.goes_on(2))).await;
+        orders[0].signal("app", Signal::KILL);
+        join_all(loads.iter().map(|load| load.goes_on(3))).await;
+        let mut failed = 0;
+        for load in loads {
+            failed += load.end().await.len();
+        }
+        assert!((1..=CALLERS).contains(&failed), "{failed}");
+    });
+}
 
 #[test]
 fn a_sidecar_that_is_killed_comes_back_and_calls_work_again() {

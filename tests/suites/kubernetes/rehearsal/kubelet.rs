@@ -66,7 +66,9 @@ async fn live(pod: Arc<Pod>) {
     }
     pod.becomes(|state| pod.all(state, Role::App, 0, |app| app.is_over)).await;
     // A Job's pod: its sidecars have nothing to do any more.
-    end(&pod).await;
+    if !pod.state.borrow().is_ending {
+        end(&pod).await;
+    }
 }
 
 /// Starts a container, and again when it ended, if that is its pod's policy.

@@ -9,17 +9,19 @@ use std::{
     time::Duration,
 };
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 use tokio::{net::TcpStream, sync::oneshot, time::timeout};
 
 use super::pod::Pod;
 use crate::{
-    harness::{BoxError, Client, body},
+    harness::{BoxError, Client, body, client::request},
     processes::until,
 };
 
 /// Calls over one connection: neither a connection for each, nor one for all.
 const CALLS: usize = 20;
+/// Who call at the same time.
+pub(super) const CALLERS: usize = 4;
 /// Longest call.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -37,18 +39,24 @@ struct Shared {
 }
 
 impl Load {
-    pub(super) fn begin(pod: &Pod, to: SocketAddr) -> Self {
+    /// `GET` may be repeated by sidecars, `POST` may not once it was begun.
+    pub(super) fn begin(pod: &Pod, to: SocketAddr, method: Method) -> Self {
         let shared = Arc::new(Shared::default());
         let caller = Arc::clone(&shared);
         let ended = pod.host.begin(move || async move {
             while !caller.is_over.load(Ordering::SeqCst) {
-                let called = timeout(PATIENCE, caller.calls(to)).await.map_err(BoxError::from);
+                let called = timeout(PATIENCE, caller.calls(to, &method)).await.map_err(BoxError::from);
                 if let Err(error) = called.and_then(|called| called) {
                     caller.failures.lock().unwrap().push(error.to_string());
                 }
             }
         });
         Self { shared, ended }
+    }
+
+    /// Several, at the same time.
+    pub(super) fn several(pod: &Pod, to: SocketAddr, method: &Method) -> Vec<Self> {
+        (0..CALLERS).map(|_| Self::begin(pod, to, method.clone())).collect()
     }
 
     /// Waits for so many more good calls.
@@ -67,10 +75,10 @@ impl Load {
 
 impl Shared {
     /// Calls over one connection.
-    async fn calls(&self, to: SocketAddr) -> Result<(), BoxError> {
+    async fn calls(&self, to: SocketAddr, method: &Method) -> Result<(), BoxError> {
         let mut client = Client::over(TcpStream::connect(to).await?, http::Version::HTTP_11).await;
         for _ in 0..CALLS {
-            let answer = client.get("/").await?;
+            let answer = client.send(request(method.clone(), "/", body::empty())).await?;
             let status = answer.status();
             let text = body::text(answer.into_body()).await;
             if status != StatusCode::OK {

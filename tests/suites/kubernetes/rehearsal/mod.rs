@@ -27,6 +27,7 @@ mod probes;
 mod volumes;
 
 mod calls;
+mod control_plane;
 mod ending;
 mod killed;
 mod policies;

@@ -59,8 +59,12 @@ async fn connects(pod: &Pod, to: SocketAddr) -> bool {
 fn nothing_leaves_and_no_app_starts_before_the_sidecar_is_ready() {
     rehearse(async || {
         let mesh = Mesh::start().await;
+        until("the roots are where pods start", async || {
+            mesh.cluster.api.object("configmaps", "shop", "outrider-trust-bundle").is_some()
+        })
+        .await;
         // Without the controller a sidecar does not know the cluster.
-        mesh.controller.delete().await;
+        mesh.stop("outrider-controller").await;
         let web = mesh.apply(&service("web", 1)).await;
         let web = &web[0];
         until("the sidecar waits for the controller alone", async || {
@@ -76,7 +80,7 @@ fn nothing_leaves_and_no_app_starts_before_the_sidecar_is_ready() {
         assert!(came.is_err(), "somebody came: {came:?}");
         assert!(!web.status("app").is_kept && !web.status("outrider").is_started, "{:?}", web.events());
 
-        mesh.start_controller().await;
+        mesh.start_again(&["outrider-controller"]).await;
         web.ready().await;
         assert_eq!(web.status("outrider").restarts, 0);
         assert!(connects(web, address).await);
