@@ -15,6 +15,7 @@
 //! | [`webhook`] | the mutating webhook: what the API server asks, over TLS |
 //! | [`cli`] | the command line of `outrider-injector` |
 //! | [`controller`] | `outrider-controller`: what sidecars are told of the cluster |
+//! | [`policy`] | the mesh's own policies as objects of the cluster; pure |
 //!
 //! # Invariants
 //! - Injection is a function of the pod, what it is a template of, and the installation, and of nothing else.
@@ -33,6 +34,7 @@ mod json;
 pub mod names;
 pub mod patch;
 pub mod pod;
+pub mod policy;
 pub mod settings;
 pub mod version;
 pub mod webhook;

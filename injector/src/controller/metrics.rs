@@ -111,6 +111,10 @@ pub struct Metrics {
     pub bundles_written: Counter,
     /// Those that could not be.
     pub bundle_errors: Counter,
+    /// Statuses of routes that were written.
+    pub statuses_written: Counter,
+    /// Those that could not be.
+    pub status_errors: Counter,
     identity_not_after: Number,
 }
 
@@ -154,6 +158,8 @@ impl Metrics {
             leader: Number::default(),
             bundles_written: Counter::default(),
             bundle_errors: Counter::default(),
+            statuses_written: Counter::default(),
+            status_errors: Counter::default(),
             identity_not_after: Number::default(),
         };
         for end in End::ALL {
@@ -185,6 +191,8 @@ impl Metrics {
         to.register("leader", "1 if this replica writes", self.leader.clone());
         to.register("bundles_written", "ConfigMaps written", self.bundles_written.clone());
         to.register("bundle_errors", "ConfigMaps that could not be written", self.bundle_errors.clone());
+        to.register("statuses_written", "Statuses of routes written", self.statuses_written.clone());
+        to.register("status_errors", "Statuses of routes that could not be", self.status_errors.clone());
         let identity = self.identity_not_after.clone();
         to.register("identity_not_after_timestamp_seconds", "When our certificate runs out", identity);
     }

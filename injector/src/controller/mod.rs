@@ -9,9 +9,10 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`model`] | the cluster as sidecars see it; pure |
+//! | [`gateway`] | routes of the Gateway API; pure |
 //! | [`subscriptions`] | who asks for what, what has been told, what is next; pure |
 //! | [`election`] | who of the replicas writes; pure |
-//! | [`kubernetes`] | watches, the Lease, the trust bundle's ConfigMaps |
+//! | [`kubernetes`] | watches, the Lease, the trust bundle's ConfigMaps, statuses of routes |
 //! | [`wire`] | connections and streams of sidecars; `/live`, `/ready`, `/metrics` |
 //! | [`identity`], [`metrics`], [`cli`] | our certificate, our numbers, our flags |
 //!
@@ -22,6 +23,7 @@
 
 pub mod cli;
 pub mod election;
+pub mod gateway;
 pub mod identity;
 pub mod kubernetes;
 pub mod metrics;
@@ -44,7 +46,7 @@ use outrider::{
 };
 use tokio::{
     net::TcpListener,
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -53,6 +55,9 @@ use self::{
     kubernetes::{
         api::{ApiNamespace, ApiPod, ApiService, ApiSlice, Watched},
         bundle, lease,
+        policies::{ApiAuthorizationPolicy, ApiTrafficPolicy},
+        routes::{ApiGrant, ApiGrpcRoute, ApiHttpRoute},
+        statuses,
         watch::watch,
     },
     metrics::Metrics,
@@ -135,7 +140,8 @@ pub async fn serve(
     let hub = Hub::new(options.world.clone(), epoch, options.limits.wants);
     let desk = Arc::new(Desk::new(hub, options.limits.clone()));
     let identity = identity::start(Arc::clone(&options.source), options.tls.clone());
-    let namespaces = feed(&options, &desk, &metrics, &clock);
+    let due = Arc::new(Notify::new());
+    let namespaces = feed(&options, (&desk, &due), &metrics, &clock);
     let client = Client::try_from(options.kube.clone())?;
     let (leads, leading) = watch::channel(false);
     let election = Election::new(options.name.clone());
@@ -147,7 +153,15 @@ pub async fn serve(
         namespaces,
         metrics: Arc::clone(&metrics),
     };
-    drain::spawn_background(bundle::run(client, inputs));
+    drain::spawn_background(bundle::run(client.clone(), inputs));
+    let inputs = statuses::Inputs {
+        leads: leading.clone(),
+        desk: Arc::clone(&desk),
+        due,
+        clock: clock.clone(),
+        metrics: Arc::clone(&metrics),
+    };
+    drain::spawn_background(statuses::run(client, inputs));
     drain::spawn_background(show_leader(leading, Arc::clone(&metrics)));
     let grace = options.limits.grace;
     let tasks = Tasks::new(stop);
@@ -172,7 +186,7 @@ pub async fn serve(
 /// Starts the watches and takes in what they learn. The namespaces with the mesh come out; `None` until all is known.
 fn feed(
     options: &Options,
-    desk: &Arc<Desk>,
+    (desk, due): (&Arc<Desk>, &Arc<Notify>),
     metrics: &Arc<Metrics>,
     clock: &Clock,
 ) -> watch::Receiver<Option<Arc<BTreeSet<Name>>>> {
@@ -181,9 +195,14 @@ fn feed(
     start::<ApiService>(options, metrics, clock, &events);
     start::<ApiSlice>(options, metrics, clock, &events);
     start::<ApiPod>(options, metrics, clock, &events);
+    start::<ApiHttpRoute>(options, metrics, clock, &events);
+    start::<ApiGrpcRoute>(options, metrics, clock, &events);
+    start::<ApiGrant>(options, metrics, clock, &events);
+    start::<ApiTrafficPolicy>(options, metrics, clock, &events);
+    start::<ApiAuthorizationPolicy>(options, metrics, clock, &events);
     let (to, namespaces) = watch::channel(None);
     let own = Name::from(options.namespace.as_str());
-    drain::spawn_background(take(taken, Arc::clone(desk), (to, own)));
+    drain::spawn_background(take(taken, Arc::clone(desk), Arc::clone(due), (to, own)));
     namespaces
 }
 
@@ -202,6 +221,7 @@ fn start<K: Watched>(options: &Options, metrics: &Metrics, clock: &Clock, events
 async fn take(
     mut events: mpsc::Receiver<Event>,
     desk: Arc<Desk>,
+    due: Arc<Notify>,
     (namespaces, own): (watch::Sender<Option<Arc<BTreeSet<Name>>>>, Name),
 ) {
     let (mut batch, mut listed, mut meshes) = (Vec::new(), HashSet::new(), None);
@@ -218,6 +238,9 @@ async fn take(
         if !desk.is_synced() {
             desk.set_synced();
             tracing::info!("the cluster is known");
+        }
+        if desk.is_unsettled() {
+            due.notify_one();
         }
         let newest = desk.look(|cluster, _| cluster.meshes());
         if meshes.replace(newest) != Some(newest) {

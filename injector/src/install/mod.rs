@@ -12,8 +12,9 @@ use serde_json::{Value, json};
 const DEFAULTS: &str = include_str!("../../../deploy/helm/outrider/values.yaml");
 
 /// In the order in which they are applied.
-const TEMPLATES: [(&str, &str); 5] = [
+const TEMPLATES: [(&str, &str); 6] = [
     ("namespace.yaml", include_str!("../../../deploy/helm/outrider/templates/namespace.yaml")),
+    ("crds.yaml", include_str!("../../../deploy/helm/outrider/templates/crds.yaml")),
     ("ca.yaml", include_str!("../../../deploy/helm/outrider/templates/ca.yaml")),
     ("controller.yaml", include_str!("../../../deploy/helm/outrider/templates/controller.yaml")),
     ("injector.yaml", include_str!("../../../deploy/helm/outrider/templates/injector.yaml")),

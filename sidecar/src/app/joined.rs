@@ -61,7 +61,7 @@ impl Halves {
                 if *is_conflict {
                     tracing::warn!(%service, %fault, "what the controller says of a service is left out");
                 } else {
-                    tracing::warn!(%service, %fault, "what the controller says of a service cannot be used; the last good stays");
+                    tracing::warn!(%service, %fault, "what the controller says cannot be used; of a service the last good stays");
                 }
             }
         }

@@ -167,9 +167,14 @@ impl App {
     /// # Errors
     /// [`Error::Tls`].
     pub fn start<N: Net>(settings: Settings, world: &World<N>, parts: Parts) -> Result<Self, Error> {
-        let config = watch::Sender::new(Arc::new(Generation::first(Arc::new(settings))));
-        let first = Arc::clone(&config.borrow());
         let (clock, readiness) = (world.clock.clone(), Readiness::default());
+        let (wanted, fragments) = (Arc::<Wanted>::default(), watch::Sender::default());
+        let status = Arc::new(ControllerStatus::new(clock.now()));
+        let file = Arc::new(settings);
+        let halves = Halves::new(Arc::clone(&file), fragments.subscribe(), Arc::clone(&status));
+        // Also before its first word the controller has a say: nobody may call before it.
+        let config = watch::Sender::new(Arc::new(Generation::first(Arc::new(halves.join(&file)))));
+        let first = Arc::clone(&config.borrow());
         let bootstrap = &first.settings.bootstrap;
         let identity = identity::start(parts.identity, config.subscribe(), &world.net, &clock, &readiness)?;
         let snapshots = Snapshots::new(Snapshot::empty(Arc::clone(&first)));
@@ -194,9 +199,6 @@ impl App {
         let weak = (Arc::downgrade(&insight), Arc::downgrade(&observer));
         drain::spawn_background(telemetry::ring::keep(weak.0, weak.1, snapshots.clone(), clock.clone()));
         telemetry::metrics::tidy(&observer, &clock);
-        let (wanted, fragments) = (Arc::<Wanted>::default(), watch::Sender::default());
-        let status = Arc::new(ControllerStatus::new(clock.now()));
-        let halves = Halves::new(Arc::clone(&first.settings), fragments.subscribe(), Arc::clone(&status));
         if let Some(settings) = bootstrap.controller.clone() {
             controller::start(controller::Inputs {
                 settings,

@@ -1,7 +1,7 @@
 //! Whether a call of a peer may go to the own app: a pure function of rules and of what is asked for.
 //!
 //! Rules allow and never deny. A call is allowed if any rule fits it; a rule fits if every key that it has fits; a key fits
-//! if any of its entries does. What is judged is canonical ([`crate::canonical`]) and is what the app gets: texts are
+//! if any of its entries does. Where several say rules (the file, and the controller), all of them must allow it. What is judged is canonical ([`crate::canonical`]) and is what the app gets: texts are
 //! compared by equality, paths by whole segments, identities by their parts. Nothing is a pattern.
 
 mod asked;
@@ -169,11 +169,20 @@ fn is_strange(settings: &Settings, inbound: &Inbound, caller: &SpiffeId) -> bool
 /// they are read. No allocation.
 #[must_use]
 pub fn judge<'a>(rules: &'a Authorization, caller: &SpiffeId, port: u16, asked: Asked<'_>) -> Verdict<'a> {
-    let fitting = rules.rules().iter().find(|rule| misfit(rule, caller, port, asked).is_none());
-    match (fitting, rules.mode()) {
-        (Some(rule), _) => Verdict::Allowed(rule),
-        (None, Mode::Enforce) => Verdict::Denied,
-        (None, Mode::Audit) => Verdict::Audited,
+    let mut allowed = None;
+    let mut is_audited = false;
+    for layer in rules.layers() {
+        let fitting = layer.rules.iter().find(|rule| misfit(rule, caller, port, asked).is_none());
+        match (fitting, layer.mode) {
+            (Some(rule), _) => allowed = allowed.or(Some(rule)),
+            (None, Mode::Enforce) => return Verdict::Denied,
+            (None, Mode::Audit) => is_audited = true,
+        }
+    }
+    match allowed {
+        _ if is_audited => Verdict::Audited,
+        Some(rule) => Verdict::Allowed(rule),
+        None => Verdict::Denied,
     }
 }
 

@@ -3,7 +3,10 @@ use outrider_certs::TrustDomain;
 use proptest::prelude::*;
 
 use super::*;
-use crate::canonical::{self, Care};
+use crate::{
+    canonical::{self, Care},
+    model::authorization::Whose,
+};
 
 fn id(text: &str) -> SpiffeId {
     text.parse().unwrap()
@@ -229,6 +232,29 @@ fn the_first_rule_that_fits_gives_the_verdict_and_none_denies() {
     assert_eq!(verdict(Mode::Enforce, &rules[..2], "/x"), "Denied false");
     assert_eq!(verdict(Mode::Audit, &rules[..2], "/x"), "Audited true");
     assert_eq!(verdict(Mode::Enforce, &[], "/x"), "Denied false");
+}
+
+#[test]
+fn every_layer_must_let_a_call_pass() {
+    let to = |path: &str| rule(path, of_path(PathRule::Exact(path.into())));
+    let layers = |file: (Mode, &[&str]), told: (Mode, &[&str])| {
+        let [file, told] = [file, told]
+            .map(|(mode, paths)| Authorization::new(mode, paths.iter().map(|path| to(path)).collect()));
+        let both = file.and(told.by(Whose::Controller));
+        ["/a", "/b"].map(|path| {
+            let fields = Fields::default();
+            let request = Request { method: &Method::GET, path, authority: "o", fields: &fields };
+            judge(&both, &web(), 80, Asked::Request(request)).index()
+        })
+    };
+    let (enforce, audit) = (Mode::Enforce, Mode::Audit);
+    let [allowed, denied, audited] = [0, 1, 2];
+    assert_eq!(layers((enforce, &["/a", "/b"]), (enforce, &["/b"])), [denied, allowed]);
+    assert_eq!(layers((enforce, &["/a"]), (enforce, &["/b"])), [denied, denied]);
+    assert_eq!(layers((audit, &["/a"]), (enforce, &["/b"])), [denied, audited]);
+    assert_eq!(layers((enforce, &["/b"]), (audit, &["/a"])), [denied, audited]);
+    assert_eq!(layers((audit, &["/a"]), (audit, &["/a"])), [allowed, audited]);
+    assert_eq!(layers((enforce, &["/a"]), (enforce, &[])), [denied, denied]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   file ────────────────────┐
-//!   fragments ──each alone───┼──▶ Settings: all of the file, and every service that is sound and takes nothing of it
+//!   fragments ──services─────┼──▶ Settings: all of the file, and every service that is sound and takes nothing of it
 //! ```
 //! # Invariants
 //! - Nothing that the controller says changes anything that the file says: names, authorities and addresses of the file are
@@ -10,17 +10,13 @@
 //! - What is wrong with one service costs that service: the last good that was said of it stays.
 //! - The outcome depends on what is said and not on the order in which it was said, but for what was the last good.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::HashSet, sync::Arc};
 
-use super::{Fault, Settings, validate};
+use super::{Fault, Settings, services::Services, told::ToldRules, validate};
 use crate::model::{
     ClusterName, ClusterSettings, Listener, ListenerKind,
-    cluster::{AppProtocol, ServiceAddress},
-    controller::{Fragment, Fragments, Rejected},
-    dns::ResolverSettings,
+    cluster::AppProtocol,
+    controller::{Fragments, Rejected},
     listener::{Inbound, InterceptedInbound, Protocol},
 };
 
@@ -39,10 +35,9 @@ pub struct Joined {
 /// Joins, and remembers what was read.
 #[derive(Debug, Default)]
 pub struct Joiner {
-    services: HashMap<Arc<str>, Read<Arc<ClusterSettings>>>,
+    services: Services,
     inbound: Option<Read<Ports>>,
-    /// What `dns` of services was read with.
-    resolver: Option<Arc<ResolverSettings>>,
+    rules: ToldRules,
 }
 
 type Ports = Vec<(u16, Protocol, AppProtocol)>;
@@ -51,7 +46,6 @@ type Ports = Vec<(u16, Protocol, AppProtocol)>;
 #[derive(Debug)]
 struct Read<T> {
     text: Arc<str>,
-    revision: u64,
     faults: Vec<Fault>,
     /// What it says, or the last before it that was sound.
     good: Option<T>,
@@ -61,40 +55,7 @@ impl Joiner {
     /// Joins what the file says with what the controller says.
     pub fn join(&mut self, file: &Settings, fragments: &Fragments) -> Joined {
         let (mut settings, mut rejected) = (file.clone(), Vec::new());
-        if self.resolver.as_ref() != Some(&file.resolver) {
-            self.resolver = Some(Arc::clone(&file.resolver));
-            // It is read anew, whatever it said.
-            self.services.values_mut().for_each(|read| read.text = Arc::from(""));
-        }
-        let said: HashSet<&Arc<str>> = fragments.services.iter().map(|fragment| &fragment.name).collect();
-        self.services.retain(|name, _| said.contains(name));
-        let mut taken = Taken::default();
-        file.clusters.iter().for_each(|cluster| taken.add(cluster));
-        // Where a name leads is said for this caller: that counts before what a service says of itself.
-        let names = |fragment: &Fragment| {
-            let name = Arc::clone(&fragment.name);
-            fragment.names.clone().into_iter().map(move |key| (key, Arc::clone(&name)))
-        };
-        let asked: HashMap<Box<str>, Arc<str>> = fragments.services.iter().flat_map(names).collect();
-        let mut sorted: Vec<&Fragment> = fragments.services.iter().collect();
-        sorted.sort_by(|one, other| one.name.cmp(&other.name));
-        for fragment in sorted {
-            let read = self.service(fragment, &file.resolver);
-            if !read.faults.is_empty() {
-                let (service, faults) = (Arc::clone(&fragment.name), read.faults.clone());
-                rejected.push(Rejected { service, faults, is_conflict: false });
-            }
-            let Some(good) = &read.good else { continue };
-            let good = without_names_of_others(good, &asked);
-            if let Some(fault) = taken.conflict(&good) {
-                let (service, faults) = (Arc::clone(&fragment.name), vec![fault]);
-                rejected.push(Rejected { service, faults, is_conflict: true });
-                continue;
-            }
-            let cluster = taken.named(&good, &fragment.names);
-            taken.add(&cluster);
-            settings.clusters.push(cluster);
-        }
+        self.services.join(&mut settings, &fragments.services, &mut rejected);
         self.read_inbound(fragments.inbound.as_ref());
         if let Some(read) = &self.inbound {
             if !read.faults.is_empty() {
@@ -103,34 +64,8 @@ impl Joiner {
             }
             add_ports(&mut settings, read.good.as_deref().unwrap_or_default());
         }
+        settings.authorization = self.rules.join(file, fragments.inbound.as_ref(), &mut rejected);
         Joined { settings, rejected }
-    }
-
-    fn service(
-        &mut self,
-        fragment: &Fragment,
-        resolver: &Arc<ResolverSettings>,
-    ) -> &Read<Arc<ClusterSettings>> {
-        let Fragment { name, revision, cluster: text, has_routes, .. } = fragment;
-        let before = self.services.remove(name);
-        let read = match before {
-            Some(read) if read.text == *text && read.revision == *revision => read,
-            before => {
-                let found = if *has_routes {
-                    Err(vec![unknown_routes(name)])
-                } else {
-                    validate::fragment(name, text, *revision, resolver)
-                };
-                let (text, revision) = (Arc::clone(text), *revision);
-                match found {
-                    Ok(good) => Read { text, revision, faults: Vec::new(), good: Some(Arc::new(good)) },
-                    Err(faults) => {
-                        Read { text, revision, faults, good: before.and_then(|before| before.good) }
-                    }
-                }
-            }
-        };
-        self.services.entry(Arc::clone(name)).or_insert(read)
     }
 
     fn read_inbound(&mut self, text: Option<&Arc<str>>) {
@@ -139,93 +74,11 @@ impl Joiner {
             return;
         }
         let before = self.inbound.take().and_then(|read| read.good);
-        let (text, revision) = (Arc::clone(text), 0);
+        let text = Arc::clone(text);
         self.inbound = Some(match validate::inbound(&text) {
-            Ok(good) => Read { text, revision, faults: Vec::new(), good: Some(good) },
-            Err(faults) => Read { text, revision, faults, good: before },
+            Ok(good) => Read { text, faults: Vec::new(), good: Some(good) },
+            Err(faults) => Read { text, faults, good: before },
         });
-    }
-}
-
-/// Rules of a service decide where its requests go: without them they would go elsewhere.
-fn unknown_routes(name: &str) -> Fault {
-    Fault {
-        path: format!("controller.services[{name}].routes"),
-        line: None,
-        problem: "this version does not know routes that the controller says".to_owned(),
-        remedy: "start a sidecar of the controller's version".to_owned(),
-    }
-}
-
-/// A service, without the names that lead the app elsewhere.
-fn without_names_of_others(
-    cluster: &Arc<ClusterSettings>,
-    asked: &HashMap<Box<str>, Arc<str>>,
-) -> Arc<ClusterSettings> {
-    let is_anothers =
-        |name: &String| asked.get(name.as_str()).is_some_and(|service| **service != *cluster.name.as_str());
-    if !cluster.authorities.iter().any(is_anothers) {
-        return Arc::clone(cluster);
-    }
-    let mut rest = ClusterSettings::clone(cluster);
-    rest.authorities.retain(|name| !is_anothers(name));
-    Arc::new(rest)
-}
-
-/// What clusters have that only one may have.
-#[derive(Debug, Default)]
-struct Taken {
-    names: HashSet<ClusterName>,
-    authorities: HashMap<String, ClusterName>,
-    addresses: HashMap<ServiceAddress, ClusterName>,
-}
-
-impl Taken {
-    fn add(&mut self, cluster: &ClusterSettings) {
-        self.names.insert(cluster.name.clone());
-        let authorities =
-            cluster.authorities.iter().map(|authority| (authority.clone(), cluster.name.clone()));
-        self.authorities.extend(authorities);
-        self.addresses.extend(cluster.addresses.iter().map(|address| (*address, cluster.name.clone())));
-    }
-
-    /// What of a cluster another has.
-    fn conflict(&self, cluster: &ClusterSettings) -> Option<Fault> {
-        let authority = || {
-            cluster.authorities.iter().find_map(|authority| {
-                Some((format!("authority {authority}"), self.authorities.get(authority)?))
-            })
-        };
-        let address = || {
-            cluster
-                .addresses
-                .iter()
-                .find_map(|address| Some((format!("address {address}"), self.addresses.get(address)?)))
-        };
-        let name = self.names.get(&cluster.name).map(|name| ("the name".to_owned(), name));
-        let (what, whose) = name.or_else(authority).or_else(address)?;
-        Some(Fault {
-            path: format!("controller.services[{}]", cluster.name),
-            line: None,
-            problem: format!("{what} is that of cluster {whose}"),
-            remedy: "take it out of the file, where it is the file's, to have what the controller says"
-                .to_owned(),
-        })
-    }
-
-    /// The cluster, with the names by which the app has asked for it and that nobody else has.
-    fn named(&self, cluster: &Arc<ClusterSettings>, names: &[Box<str>]) -> Arc<ClusterSettings> {
-        let is_known = |name: &str| {
-            self.authorities.contains_key(name) || cluster.authorities.iter().any(|known| known == name)
-        };
-        let named = names.iter().map(|name| &**name).filter(|name| !is_known(name));
-        let new: Vec<String> = named.map(str::to_owned).collect();
-        if new.is_empty() {
-            return Arc::clone(cluster);
-        }
-        let mut named = ClusterSettings::clone(cluster);
-        named.authorities.extend(new);
-        Arc::new(named)
     }
 }
 

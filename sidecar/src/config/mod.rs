@@ -23,7 +23,10 @@ mod raw;
 mod route_rows;
 mod row;
 mod rows;
+mod services;
+mod taken;
 mod telemetry_rows;
+mod told;
 mod units;
 mod url;
 mod validate;
@@ -39,6 +42,7 @@ pub use joined::{Joined, Joiner};
 pub use load::{Error, Text, Unreadable, load, parse, parse_in, read};
 pub use row::Row;
 pub use rows::rows;
+pub use told::{faults_of_service, faults_of_workload};
 pub use watch::Watch;
 
 pub use crate::model::{Settings, file::Fault};

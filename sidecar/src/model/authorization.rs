@@ -11,10 +11,12 @@ use crate::canonical::Care;
 pub const VERDICTS: [&str; 3] = ["allowed", "denied", "audited"];
 
 /// The rules about inbound calls. What none of them fits is denied; there may be none at all. Made by [`Authorization::new`],
-/// which works out what the rest of the program asks of them for every request.
+/// which works out what the rest of the program asks of them for every request. Who else says rules adds a layer
+/// ([`Authorization::and`]), and a call has to pass every layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Authorization {
-    mode: Mode,
+    /// Whose rules, what becomes of a call that none of them fits, and where in `rules` they end.
+    layers: Vec<(Whose, Mode, usize)>,
     rules: Vec<Rule>,
     trust_domains: Vec<TrustDomain>,
     fields: Vec<HeaderName>,
@@ -28,6 +30,26 @@ pub enum Mode {
     Enforce,
     /// It passes, and is told: what the rules would do is seen before they do it.
     Audit,
+}
+
+/// Who says rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// The own file.
+    File,
+    /// The controller: policies of the cluster.
+    Controller,
+}
+
+/// The rules of one who says some.
+#[derive(Clone, Copy, Debug)]
+pub struct Layer<'a> {
+    /// Who.
+    pub whose: Whose,
+    /// What becomes of a call that none fits.
+    pub mode: Mode,
+    /// In their order.
+    pub rules: &'a [Rule],
 }
 
 /// One rule. It fits a call of which everything that it says is true.
@@ -113,9 +135,37 @@ enum ByPath {
 }
 
 impl Authorization {
-    /// These rules.
+    /// These rules of the file.
     #[must_use]
     pub fn new(mode: Mode, rules: Vec<Rule>) -> Self {
+        Self::of(Whose::File, mode, rules)
+    }
+
+    /// The same rules, of somebody else.
+    #[must_use]
+    pub fn by(self, whose: Whose) -> Self {
+        Self { layers: self.layers.into_iter().map(|(_, mode, end)| (whose, mode, end)).collect(), ..self }
+    }
+
+    /// Lets pass what passes both.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        let before = self.rules.len();
+        self.layers.extend(other.layers.into_iter().map(|(whose, mode, end)| (whose, mode, before + end)));
+        self.rules.extend(other.rules);
+        self.trust_domains.retain(|domain| other.trust_domains.contains(domain));
+        other.fields.iter().for_each(|field| add(&mut self.fields, field));
+        self.by_path = match (self.by_path, other.by_path) {
+            (ByPath::Any, _) | (_, ByPath::Any) => ByPath::Any,
+            (ByPath::Ports(mut ports), ByPath::Ports(others)) => {
+                others.iter().for_each(|port| add(&mut ports, port));
+                ByPath::Ports(ports)
+            }
+        };
+        self
+    }
+
+    fn of(whose: Whose, mode: Mode, rules: Vec<Rule>) -> Self {
         let (mut trust_domains, mut fields, mut by_path) =
             (Vec::new(), Vec::new(), ByPath::Ports(Vec::new()));
         for rule in &rules {
@@ -138,22 +188,33 @@ impl Authorization {
                 };
             }
         }
-        Self { mode, rules, trust_domains, fields, by_path }
+        Self { layers: vec![(whose, mode, rules.len())], rules, trust_domains, fields, by_path }
     }
 
-    /// What becomes of a call that none fits.
+    /// What becomes of a call that none fits: it is denied, if any layer does so.
     #[must_use]
     pub fn mode(&self) -> Mode {
-        self.mode
+        let enforces = self.layers.iter().any(|(_, mode, _)| *mode == Mode::Enforce);
+        if enforces { Mode::Enforce } else { Mode::Audit }
     }
 
-    /// The rules, in the file's order.
+    /// All rules, layer by layer, each in its own order.
     #[must_use]
     pub fn rules(&self) -> &[Rule] {
         &self.rules
     }
 
-    /// Whether some rule lets anybody of that trust domain in.
+    /// Whose rules there are: at least one, and all of them must let a call pass.
+    pub fn layers(&self) -> impl Iterator<Item = Layer<'_>> {
+        let begins = std::iter::once(0).chain(self.layers.iter().map(|(_, _, end)| *end));
+        self.layers.iter().zip(begins).map(|((whose, mode, end), begin)| Layer {
+            whose: *whose,
+            mode: *mode,
+            rules: self.rules.get(begin..*end).unwrap_or_default(),
+        })
+    }
+
+    /// Whether some rule, of every layer, lets anybody of that trust domain in.
     #[must_use]
     pub fn names(&self, trust_domain: &TrustDomain) -> bool {
         self.trust_domains.contains(trust_domain)
@@ -206,6 +267,25 @@ mod tests {
         assert_eq!(care(vec![rule(&[80], by_call()), rule(&[90], by_path())]), [true, true]);
         assert_eq!(care(vec![rule(&[], by_call()), rule(&[90], by_path())]), [true, true]);
         assert_eq!(care(vec![rule(&[90], by_path()), rule(&[], by_path())]), [true, true]);
+    }
+
+    #[test]
+    fn layers_keep_their_rules_and_look_at_what_either_looks_at() {
+        let by_path = || Some(HttpRule { paths: vec![PathRule::Prefix("".into())], ..HttpRule::default() });
+        let other = Callers { ids: vec!["spiffe://b/b".parse().unwrap()], ..Callers::default() };
+        let file =
+            Authorization::new(Mode::Audit, vec![rule(&[80], None), Rule { from: other, ..rule(&[], None) }]);
+        let told = Authorization::new(Mode::Enforce, vec![rule(&[90], by_path())]).by(Whose::Controller);
+        let both = file.clone().and(told.clone());
+        let layers: Vec<_> =
+            both.layers().map(|layer| (layer.whose, layer.mode, layer.rules.len())).collect();
+        assert_eq!(layers, [(Whose::File, Mode::Audit, 2), (Whose::Controller, Mode::Enforce, 1)]);
+        assert_eq!((file.mode(), both.mode()), (Mode::Audit, Mode::Enforce));
+        assert_eq!([80, 90].map(|port| both.care(port) == Care::Judged), [false, true]);
+        let named = |rules: &Authorization| {
+            ["a", "b"].map(|domain| rules.names(&TrustDomain::parse(domain).unwrap()))
+        };
+        assert_eq!((named(&file), named(&told), named(&both)), ([true, true], [true, false], [true, false]));
     }
 
     #[test]

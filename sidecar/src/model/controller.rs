@@ -12,6 +12,11 @@ use outrider_certs::SpiffeId;
 
 use super::file::Fault;
 
+/// Routes of one service. The controller keeps to fewer: to as many matches as are looked at.
+pub const MAX_ROUTES: usize = 1024;
+/// Bytes of all of them; as many as the controller says at most.
+pub const MAX_ROUTES_BYTES: usize = 512 * 1024;
+
 /// Where a sidecar asks for what its app uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ControllerSettings {
@@ -50,8 +55,10 @@ pub struct Fragment {
     pub revision: u64,
     /// An entry of `clusters[]`, as JSON.
     pub cluster: Arc<str>,
-    /// Whether entries of `routes[]` came with it.
-    pub has_routes: bool,
+    /// Entries of the top-level `routes[]`, each as JSON; `None`: more than [`MAX_ROUTES`] or [`MAX_ROUTES_BYTES`].
+    pub routes: Option<Arc<[Box<str>]>>,
+    /// The app has asked for what leads to it; else it is there for the rules of others alone.
+    pub is_asked_for: bool,
     /// `host:port` that lead to it, as the app wrote them.
     pub names: Vec<Box<str>>,
 }

@@ -50,7 +50,8 @@ impl Generation {
     #[must_use]
     pub fn next_of_same_file(&self, settings: Arc<Settings>) -> Self {
         let number = self.number + 1;
-        let is_same = settings.listeners == self.settings.listeners;
+        let is_same = settings.listeners == self.settings.listeners
+            && settings.authorization == self.settings.authorization;
         Self::make(number, if is_same { self.rules } else { number }, settings, &self.listeners)
     }
 

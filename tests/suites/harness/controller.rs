@@ -176,8 +176,14 @@ impl Stream {
 
     /// What a service is: `cluster` is JSON without its braces and its name.
     pub(crate) async fn service(&self, name: &str, generation: u64, cluster: &str) {
+        self.routed(name, generation, cluster, &[]).await;
+    }
+
+    /// The same with routes, each as JSON.
+    pub(crate) async fn routed(&self, name: &str, generation: u64, cluster: &str, routes: &[String]) {
         let cluster = format!(r#"{{"name":"{name}",{cluster}}}"#);
-        let service = Service { name: name.to_owned(), epoch: 1, generation, cluster, routes: Vec::new() };
+        let routes = routes.to_vec();
+        let service = Service { name: name.to_owned(), epoch: 1, generation, cluster, routes };
         self.say(Said::Service(service)).await;
     }
 

@@ -14,7 +14,7 @@
 //!                                    wiretap
 //! ```
 
-mod namespace;
+pub(crate) mod namespace;
 mod pods;
 mod sidecars;
 

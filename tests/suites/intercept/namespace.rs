@@ -12,6 +12,7 @@ use std::{
 };
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use tokio::sync::oneshot;
 
 use crate::{
     foreign::programs::{are_here, say},
@@ -31,7 +32,7 @@ const PROBE: &str = "ip link add probe type veth && nft add table inet probe";
 
 /// Runs a claim in a network namespace of its own, if that can be had. The closure stands in the test function itself,
 /// by whose name the copy finds it.
-pub(super) fn claim(needs: &[&str], claim: impl AsyncFnOnce()) {
+pub(crate) fn claim(needs: &[&str], claim: impl AsyncFnOnce()) {
     let name = type_name_of_val(&claim);
     let name = name.split_once("::").map_or(name, |(_crate, path)| path);
     let name = name.split("::{{").next().unwrap_or(name);
@@ -76,18 +77,18 @@ fn is_allowed(name: &str) -> bool {
 }
 
 /// Whether there are other users than one in this namespace.
-pub(super) fn has_users() -> bool {
+pub(crate) fn has_users() -> bool {
     let map = fs::read_to_string("/proc/self/uid_map").expect("/proc");
     map.split_whitespace().nth(2).is_some_and(|count| count != "1")
 }
 
 /// `ip` with these arguments.
-pub(super) fn ip(arguments: &str) {
+pub(crate) fn ip(arguments: &str) {
     ran(Command::new("ip").args(arguments.split_whitespace()));
 }
 
 /// Loads these rules.
-pub(super) fn nft(rules: &str) {
+pub(crate) fn nft(rules: &str) {
     let mut command = Command::new("nft");
     ran(command.arg(rules));
 }
@@ -100,13 +101,13 @@ pub(super) fn packets(table: &str, name: &str) -> u64 {
 }
 
 /// Sets a setting of the kernel in this namespace.
-pub(super) fn sysctl(name: &str, value: &str) {
+pub(crate) fn sysctl(name: &str, value: &str) {
     let path = format!("/proc/sys/{name}");
     fs::write(&path, value).unwrap_or_else(|error| panic!("{path}: {error}"));
 }
 
 /// What a program wrote that ended well.
-pub(super) fn ran(command: &mut Command) -> String {
+pub(crate) fn ran(command: &mut Command) -> String {
     let output = command.stdin(Stdio::null()).output().expect("it starts");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -128,29 +129,34 @@ fn is_there(address: &str) -> bool {
 
 /// Another host: a namespace at the other end of a cable.
 #[derive(Debug)]
-pub(super) struct Host {
+pub(crate) struct Host {
     holder: Child,
     namespace: File,
 }
 
 impl Host {
-    /// A host, joined to this namespace. Its addresses end in 2 (`10.43.0.2`, `fd43::2`), ours in 1.
-    pub(super) async fn joined() -> Self {
+    /// A host that nothing leads to.
+    pub(crate) async fn alone() -> Self {
         let mut holder = Command::new("unshare")
             .args(["--net", "sh", "-c", "echo; exec cat"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .expect("unshare starts");
-        let id = holder.id();
         let own = fs::read_link("/proc/self/ns/net").expect("/proc");
-        let path = format!("/proc/{id}/ns/net");
+        let path = format!("/proc/{}/ns/net", holder.id());
         until("the other namespace is there", async || {
             assert!(holder.try_wait().expect("a child").is_none(), "no second namespace");
             fs::read_link(&path).is_ok_and(|namespace| namespace != own)
         })
         .await;
-        let host = Self { holder, namespace: File::open(path).expect("a namespace") };
+        Self { holder, namespace: File::open(path).expect("a namespace") }
+    }
+
+    /// A host, joined to this namespace. Its addresses end in 2 (`10.43.0.2`, `fd43::2`), ours in 1.
+    pub(super) async fn joined() -> Self {
+        let host = Self::alone().await;
+        let id = host.id();
         ip(&format!("link add cable type veth peer name cable netns {id}"));
         // Addresses are in use at once: there is nobody who could have the same.
         for command in addresses(1) {
@@ -166,8 +172,31 @@ impl Host {
         host
     }
 
+    /// The process that holds it.
+    pub(crate) fn id(&self) -> u32 {
+        self.holder.id()
+    }
+
+    /// Begins something there, on a thread with a runtime of its own.
+    pub(crate) fn begin<F>(&self, work: impl FnOnce() -> F + Send + 'static) -> oneshot::Receiver<F::Output>
+    where
+        F: Future<Output: Send + 'static>,
+    {
+        let namespace = self.namespace.try_clone().expect("a descriptor");
+        let (done, outcome) = oneshot::channel();
+        thread::spawn(move || {
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
+                .expect("it can be entered");
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            // Perhaps nobody waits for it.
+            drop(done.send(runtime.block_on(work())));
+        });
+        outcome
+    }
+
     /// Does something there. What it opens stays there, and so do programs that it starts.
-    pub(super) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let runtime = tokio::runtime::Handle::try_current();
         let there = || {
             move_into_link_name_space(self.namespace.as_fd(), Some(LinkNameSpaceType::Network))

@@ -4,10 +4,13 @@ mod check;
 mod controller;
 mod discovery;
 mod examples;
+mod gateway;
 mod identity;
 mod inject;
 mod install;
+mod policies;
 mod probes;
+mod rehearsal;
 mod webhook;
 
 use outrider_injector::{

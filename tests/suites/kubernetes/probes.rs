@@ -35,7 +35,7 @@ use crate::{
 type Seen = Arc<Mutex<Vec<(Method, String, Version, HeaderMap)>>>;
 
 /// An app on the pod's address; gone when dropped.
-struct App {
+pub(super) struct App {
     address: SocketAddr,
     seen: Seen,
     task: JoinHandle<()>,
@@ -50,7 +50,12 @@ impl Drop for App {
 impl App {
     /// One that answers by its path: `/status/500`, `/to?location`, `/long`, `/silent`.
     async fn start(address: IpAddr, tls: Option<ServerConfig>) -> Self {
-        let listener = TcpListener::bind((address, 0)).await.unwrap();
+        Self::at((address, 0).into(), tls).await
+    }
+
+    /// The same at this port.
+    pub(super) async fn at(address: SocketAddr, tls: Option<ServerConfig>) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let (address, seen) = (listener.local_addr().unwrap(), Seen::default());
         let (log, acceptor) = (Arc::clone(&seen), tls.map(|config| TlsAcceptor::from(Arc::new(config))));
         let task = tokio::spawn(async move {

@@ -42,6 +42,9 @@ pub trait Watched:
 /// Where objects of a type are found.
 macro_rules! resource {
     ($type:ident, $scope:ident, $group:literal, $plural:literal, $kind:literal) => {
+        resource!($type, $scope, $group, "v1", $plural, $kind);
+    };
+    ($type:ident, $scope:ident, $group:literal, $version:literal, $plural:literal, $kind:literal) => {
         impl kube::Resource for $type {
             type DynamicType = ();
             type Scope = $scope;
@@ -55,7 +58,7 @@ macro_rules! resource {
             }
 
             fn version((): &()) -> Cow<'_, str> {
-                "v1".into()
+                $version.into()
             }
 
             fn plural((): &()) -> Cow<'_, str> {
@@ -72,6 +75,8 @@ macro_rules! resource {
         }
     };
 }
+
+pub(super) use resource;
 
 resource!(ApiNamespace, ClusterResourceScope, "", "namespaces", "Namespace");
 resource!(ApiService, NamespaceResourceScope, "", "services", "Service");
@@ -294,11 +299,14 @@ impl Watched for ApiPod {
         addresses.sort_unstable();
         addresses.dedup();
         let account = self.spec.service_account_name;
+        let is_injected = label(&self.metadata, names::INJECTED) == Some("true");
+        let labels = self.metadata.labels.iter().flatten().filter(|_| is_injected);
         let pod = Pod {
             uid: Uid::of(self.metadata.uid.as_deref().unwrap_or_default()),
             addresses,
             service_account: if account.is_empty() { "default".into() } else { account.into() },
-            is_injected: label(&self.metadata, names::INJECTED) == Some("true"),
+            labels: labels.map(|(name, value)| (name.as_str().into(), value.as_str().into())).collect(),
+            is_injected,
             is_on_host_network: self.spec.host_network,
             created: self.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
         };

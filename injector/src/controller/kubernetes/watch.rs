@@ -29,6 +29,10 @@ const PAGE: u32 = 500;
 /// Pause before a list that was asked for with 410.
 const RELIST_PAUSE: Duration = Duration::from_secs(1);
 
+/// How often in a row a kind that was there must be unknown to be believed gone: an API server that has just started may not
+/// know all of its kinds.
+const PATIENCE: u32 = 3;
+
 /// How watching one kind goes.
 #[derive(Debug)]
 pub struct WatchStatus {
@@ -42,6 +46,18 @@ pub struct WatchStatus {
     /// Lists and watches that failed.
     pub errors: AtomicU64,
     is_failing: AtomicBool,
+    /// Nobody has defined the kind.
+    is_absent: AtomicBool,
+}
+
+/// Why following a kind ends.
+enum Left {
+    /// Nobody wants events any more.
+    Unwanted,
+    /// A list from the beginning is needed.
+    Gone,
+    /// The API server does not know the kind.
+    Absent,
 }
 
 impl WatchStatus {
@@ -55,6 +71,7 @@ impl WatchStatus {
             events: AtomicU64::new(0),
             errors: AtomicU64::new(0),
             is_failing: AtomicBool::new(false),
+            is_absent: AtomicBool::new(false),
         }
     }
 
@@ -90,11 +107,30 @@ pub async fn watch<K: Watched>(
             }
         }
     };
+    let mut missing = 0;
     loop {
-        if follow::<K>(client.clone(), &status, &clock, &events, seconds).await {
-            return;
-        }
-        tokio::time::sleep(RELIST_PAUSE).await;
+        let pause = match follow::<K>(client.clone(), &status, &clock, &events, seconds).await {
+            Left::Unwanted => return,
+            Left::Gone => RELIST_PAUSE,
+            Left::Absent => {
+                missing = if status.is_absent.swap(true, Ordering::Relaxed) { missing + 1 } else { 1 };
+                if missing == 1 {
+                    let kind = K::KIND.as_str();
+                    tracing::info!(kind, "the API server does not know this kind; it is asked for again");
+                }
+                // That is an answer, too: there are none.
+                status.answered(clock.now());
+                let is_believed = missing > PATIENCE || status.lists.load(Ordering::Relaxed) == 0;
+                let nothing = [Event::ListBegins(K::KIND), Event::ListEnds(K::KIND)];
+                for event in nothing.into_iter().filter(|_| is_believed) {
+                    if events.send(event).await.is_err() {
+                        return;
+                    }
+                }
+                Duration::from_secs(seconds.into())
+            }
+        };
+        tokio::time::sleep(pause).await;
     }
 }
 
@@ -110,30 +146,37 @@ fn client(config: kube::Config, status: &Arc<WatchStatus>, clock: &Clock) -> kub
     Ok(ClientBuilder::try_from(config)?.with_layer(&MapResponseLayer::new(note)).build())
 }
 
-/// Until nobody wants events any more (`true`), or a list from the beginning is needed (`false`).
+/// Until it has to end.
 async fn follow<K: Watched>(
     client: Client,
     status: &WatchStatus,
     clock: &Clock,
     events: &mpsc::Sender<Event>,
     seconds: u32,
-) -> bool {
+) -> Left {
     let config = watcher::Config::default().timeout(seconds).page_size(PAGE);
     let mut told = Box::pin(watcher(Api::<K>::all(client), config).default_backoff());
     while let Some(next) = told.next().await {
         let event = match next {
             Ok(event) => event,
             Err(error) => {
+                if K::KIND.is_optional() && is_unknown(&error) {
+                    return Left::Absent;
+                }
                 note_failure(status, K::KIND.as_str(), &error);
                 if is_gone(&error) {
-                    return false;
+                    return Left::Gone;
                 }
                 continue;
             }
         };
-        status.answered(clock.now());
-        if status.is_failing.swap(false, Ordering::Relaxed) {
-            tracing::info!(kind = K::KIND.as_str(), "the API server answers again");
+        // A list that begins is a question, and no answer yet.
+        if !matches!(event, watcher::Event::Init) {
+            status.answered(clock.now());
+            status.is_absent.store(false, Ordering::Relaxed);
+            if status.is_failing.swap(false, Ordering::Relaxed) {
+                tracing::info!(kind = K::KIND.as_str(), "the API server answers again");
+            }
         }
         let event = match event {
             watcher::Event::Init => Event::ListBegins(K::KIND),
@@ -152,10 +195,10 @@ async fn follow<K: Watched>(
             }
         };
         if events.send(event).await.is_err() {
-            return true;
+            return Left::Unwanted;
         }
     }
-    true
+    Left::Unwanted
 }
 
 fn note_failure(status: &WatchStatus, kind: &'static str, error: &watcher::Error) {
@@ -171,4 +214,11 @@ fn note_failure(status: &WatchStatus, kind: &'static str, error: &watcher::Error
 /// the answer's status it would ask for ever.
 fn is_gone(error: &watcher::Error) -> bool {
     matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 410)
+}
+
+/// Whether there is no such kind: no object of that path, of any name.
+fn is_unknown(error: &watcher::Error) -> bool {
+    matches!(error,
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 404)
 }

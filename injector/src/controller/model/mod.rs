@@ -7,6 +7,7 @@
 //! | [`names`] | keys, and names as a resolver takes them |
 //! | [`resolve`] | a key, asked in a namespace, leads to a target |
 //! | [`value`] | what is told of a target |
+//! | [`rounds`] | a set that is gone through in rounds |
 //! | [`workload`] | what is told of a pod to itself |
 //!
 //! # Invariants
@@ -18,6 +19,7 @@ pub mod cluster;
 pub mod names;
 pub mod objects;
 pub mod resolve;
+pub mod rounds;
 pub mod value;
 pub mod workload;
 

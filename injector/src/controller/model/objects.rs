@@ -2,6 +2,14 @@
 
 use std::{net::IpAddr, sync::Arc};
 
+use crate::{
+    controller::gateway::{
+        grant::Grant,
+        route::{RouteKey, Routed},
+    },
+    policy::kept::{Policy, PolicyKey, Record},
+};
+
 /// A name, shared by all that mention it.
 pub type Name = Arc<str>;
 
@@ -44,11 +52,41 @@ pub enum Kind {
     Slice,
     /// Pods.
     Pod,
+    /// HTTPRoutes of the Gateway API.
+    HttpRoute,
+    /// GRPCRoutes of the Gateway API.
+    GrpcRoute,
+    /// ReferenceGrants of the Gateway API.
+    Grant,
+    /// Our own TrafficPolicies.
+    TrafficPolicy,
+    /// Our own AuthorizationPolicies.
+    AuthorizationPolicy,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Namespace, Self::Service, Self::Slice, Self::Pod];
+    pub const ALL: [Self; 9] = [
+        Self::Namespace,
+        Self::Service,
+        Self::Slice,
+        Self::Pod,
+        Self::HttpRoute,
+        Self::GrpcRoute,
+        Self::Grant,
+        Self::TrafficPolicy,
+        Self::AuthorizationPolicy,
+    ];
+
+    /// Whether a cluster may do without it: where nobody defined it, there are none.
+    #[must_use]
+    pub fn is_optional(self) -> bool {
+        match self {
+            Self::HttpRoute | Self::GrpcRoute | Self::Grant => true,
+            Self::TrafficPolicy | Self::AuthorizationPolicy => true,
+            Self::Namespace | Self::Service | Self::Slice | Self::Pod => false,
+        }
+    }
 
     /// The kind's name in metrics and logs: the resource's.
     #[must_use]
@@ -58,6 +96,11 @@ impl Kind {
             Self::Service => "services",
             Self::Slice => "endpointslices",
             Self::Pod => "pods",
+            Self::HttpRoute => "httproutes",
+            Self::GrpcRoute => "grpcroutes",
+            Self::Grant => "referencegrants",
+            Self::TrafficPolicy => "trafficpolicies",
+            Self::AuthorizationPolicy => "authorizationpolicies",
         }
     }
 }
@@ -73,6 +116,12 @@ pub enum Object {
     Slice(ObjectKey, Slice),
     /// A Pod.
     Pod(ObjectKey, Pod),
+    /// An HTTPRoute or a GRPCRoute.
+    Route(RouteKey, Box<Routed>),
+    /// A ReferenceGrant.
+    Grant(ObjectKey, Grant),
+    /// A policy of our own, and what its object says beside what it means.
+    Policy(PolicyKey, Box<(Policy, Record)>),
     /// One that is of no use here, such as a finished pod: as if it were not there.
     Nothing(Kind, ObjectKey),
 }
@@ -251,6 +300,8 @@ pub struct Pod {
     pub addresses: Vec<IpAddr>,
     /// Its service account.
     pub service_account: Name,
+    /// Its labels, if it has a sidecar: policies select it by them.
+    pub labels: Box<[(Name, Name)]>,
     /// It has a sidecar.
     pub is_injected: bool,
     /// Its addresses are the node's.

@@ -8,6 +8,7 @@ use super::{
     objects::{Name, ObjectKey, Reach, Service},
     value::{headless_port, is_mesh},
 };
+use crate::controller::gateway::attached;
 
 /// How many names may stand for each other in a row.
 const MAX_ALIASES: usize = 4;
@@ -23,30 +24,62 @@ pub enum Target {
     Pod(ObjectKey, u16),
     /// A name outside, that an ExternalName Service stands for, at a port.
     External(ObjectKey, u16),
+    /// Nobody: for requests of a route that must not go anywhere. No key leads to it.
+    Refusal,
 }
 
 impl Target {
     /// What has to be looked at again when it is touched.
     #[must_use]
-    pub fn part(&self) -> Part {
+    pub fn part(&self) -> Option<Part> {
         match self {
             Self::Service(key, _) | Self::Host(key, ..) | Self::External(key, _) => {
-                Part::Service(key.clone())
+                Some(Part::Service(key.clone()))
             }
-            Self::Pod(key, _) => Part::Pod(key.clone()),
+            Self::Pod(key, _) => Some(Part::Pod(key.clone())),
+            Self::Refusal => None,
         }
     }
 
     /// The namespace that it is in.
     #[must_use]
-    pub fn namespace(&self) -> &Name {
+    pub fn namespace(&self) -> Option<&Name> {
         match self {
             Self::Service(key, _) | Self::Host(key, ..) | Self::Pod(key, _) | Self::External(key, _) => {
-                &key.namespace
+                Some(&key.namespace)
             }
+            Self::Refusal => None,
         }
     }
+
+    /// How callers in `namespace` see it, and what has to be looked at again for that.
+    #[must_use]
+    pub fn side(&self, cluster: &Cluster, namespace: &Name) -> (Side, Option<Part>) {
+        let is_same = self.namespace() == Some(namespace);
+        let Self::Service(key, port) = self else {
+            return (Side::Front { is_same, routes: None }, None);
+        };
+        let routes = attached::whose(cluster, key, *port, namespace);
+        (Side::Front { is_same, routes }, Some(Part::Routes(key.clone())))
+    }
 }
+
+/// How a target is seen: what is told of it differs (Gateway API, "Service facets").
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Side {
+    /// By those who call it.
+    Front {
+        /// They are of its own namespace.
+        is_same: bool,
+        /// The routes of this namespace hold for them.
+        routes: Option<Name>,
+    },
+    /// As what a route sends requests to: no name and no address leads there, and no routes hold.
+    Back,
+}
+
+/// A target as somebody sees it.
+pub type Seen = (Target, Side);
 
 /// An answer, and what it was made of.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,8 +1,9 @@
 //! Objects for tests, in few words.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use outrider_certs::TrustDomain;
+use serde_json::Value as Json;
 
 use super::{
     objects::{
@@ -10,6 +11,11 @@ use super::{
         Slice, SliceEndpoint, SlicePort, Uid,
     },
     value::World,
+};
+use crate::controller::gateway::{
+    grant::Grant,
+    read::read,
+    route::{Record, RouteKey, RouteKind, Routed},
 };
 
 pub(crate) const DOMAIN: &str = "cluster.local";
@@ -82,6 +88,7 @@ pub(crate) fn pod_facts(pod: &TestPod) -> Pod {
         uid: Uid::of(pod.name),
         addresses: vec![ip(pod.ip)],
         service_account: "runner".into(),
+        labels: Box::default(),
         is_injected: pod.is_injected,
         is_on_host_network: false,
         created: 0,
@@ -118,4 +125,23 @@ pub(crate) fn slice_of(
 
 pub(crate) fn gone(kind: Kind, namespace: &str, name: &str) -> Event {
     Event::Gone(kind, key(namespace, name))
+}
+
+pub(crate) fn http_route(namespace: &str, name: &str, spec: &Json) -> Event {
+    route(RouteKind::Http, namespace, name, spec)
+}
+
+pub(crate) fn route(kind: RouteKind, namespace: &str, name: &str, spec: &Json) -> Event {
+    let key = RouteKey { kind, key: key(namespace, name) };
+    let route = Arc::new(read(kind, &key.key, 0, spec));
+    Event::Set(Object::Route(key, Box::new(Routed { route, record: Record::default() })))
+}
+
+/// HTTPRoutes of `from` may refer to all Services of `namespace`.
+pub(crate) fn grant(namespace: &str, from: &str) -> Event {
+    let spec = serde_json::json!({
+        "from": [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": from}],
+        "to": [{"group": "", "kind": "Service"}],
+    });
+    Event::Set(Object::Grant(key(namespace, from), Grant::read(&spec)))
 }

@@ -5,7 +5,7 @@ use serde_json::Value as Json;
 use super::{
     cluster::{Cluster, Touched},
     objects::{Event, Kind, Object, PodRef, Protocol, Uid},
-    resolve::{Target, resolve},
+    resolve::{Side, Target, resolve},
     testing::*,
     value::{Facts, facts},
     workload::inbound,
@@ -37,8 +37,12 @@ fn leads(cluster: &Cluster, namespace: &str, key: &str) -> Option<Target> {
 
 fn told(cluster: &Cluster, namespace: &str, key: &str) -> Facts {
     let target = leads(cluster, namespace, key).unwrap_or_else(|| panic!("{key} leads somewhere"));
-    let is_same = **target.namespace() == *namespace;
-    facts(cluster, &world(), &target, is_same).expect("what was found is there")
+    let (side, _part) = target.side(cluster, &namespace.into());
+    facts(cluster, &world(), &target, &side).expect("what was found is there")
+}
+
+fn told_to_own(cluster: &Cluster, target: &Target) -> Facts {
+    facts(cluster, &world(), target, &Side::Front { is_same: true, routes: None }).expect("it is there")
 }
 
 /// Addresses of endpoints; those that are not ready with a `-`.
@@ -317,7 +321,7 @@ fn no_authority_leads_to_two_ports_of_a_headless_service() {
         slice_of("shop", "db", &[("a", 8080), ("b", 9090)], vec![endpoint(&pods[0])]),
     ]);
     let of = |number: u16| {
-        let facts = facts(&cluster, &world(), &Target::Service(key("shop", "db"), number), true).unwrap();
+        let facts = told_to_own(&cluster, &Target::Service(key("shop", "db"), number));
         serde_json::from_str::<Vec<String>>(&setting(&facts, "authorities")).unwrap()
     };
     let (first, second) = (of(80), of(8080));

@@ -12,13 +12,16 @@ use serde_json::{Map, Value as Json, json};
 use super::{
     cluster::{Cluster, Occupant},
     objects::{Name, ObjectKey, Pod, Protocol, Reach, Service, SliceEndpoint},
-    resolve::Target,
+    resolve::{Side, Target},
 };
+use crate::controller::gateway::translate::{Routing, routing};
 
+/// The name of the cluster to which requests go that a route must not let go anywhere.
+pub const REFUSAL: &str = "refuses.outrider";
 /// Longest name of a cluster that a sidecar takes, in bytes.
 const MAX_CLUSTER_NAME_BYTES: usize = 128;
 
-/// What a target is, for callers of one kind: those of its own namespace, or others.
+/// What a target is, as it is seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
     /// The cluster's name.
@@ -27,6 +30,8 @@ pub struct Facts {
     pub cluster: Arc<str>,
     /// Its endpoints, by address.
     pub endpoints: Arc<BTreeMap<SocketAddr, Endpoint>>,
+    /// Its routes, and what they need.
+    pub routing: Routing,
 }
 
 /// One endpoint.
@@ -77,22 +82,47 @@ pub fn headless_port(cluster: &Cluster, key: &ObjectKey, service: &Service, port
     by_pods.or_else(|| service.ports.iter().find(|found| found.port == port)).map(|found| found.port)
 }
 
-/// What is told of `target` to callers of its own namespace (`is_same`) or of others; `None` if it is not there.
+/// What is told of `target` as it is seen; `None` if it is not there.
 #[must_use]
-pub fn facts(cluster: &Cluster, world: &World, target: &Target, is_same: bool) -> Option<Facts> {
-    let make = Make { cluster, world, is_same };
-    match target {
+pub fn facts(cluster: &Cluster, world: &World, target: &Target, side: &Side) -> Option<Facts> {
+    let make = Make { cluster, world, side };
+    let mut facts = match target {
         Target::Service(key, port) => make.service(key, *port),
         Target::Host(key, host, port) => make.host(key, host, *port),
         Target::Pod(key, port) => make.pod(key, *port),
         Target::External(key, port) => make.external(key, *port),
+        Target::Refusal => Some(refusal()),
+    }?;
+    if let (Target::Service(key, port), Side::Front { routes: Some(namespace), .. }) = (target, side) {
+        facts.routing = routing(cluster, key, *port, namespace);
     }
+    Some(facts)
+}
+
+/// What answers every request with an error: 500, and for gRPC 14 UNAVAILABLE (Gateway API, "BackendRefs").
+fn refusal() -> Facts {
+    let cluster = json!({
+        "name": REFUSAL, "authorities": [], "protocol": "http", "tls": "none",
+        "fault": {"abort": 500, "abort_grpc": 14},
+    });
+    Facts {
+        name: REFUSAL.into(),
+        cluster: cluster.to_string().into(),
+        endpoints: Arc::default(),
+        routing: Routing::default(),
+    }
+}
+
+/// The name of the cluster of a port of a Service.
+#[must_use]
+pub fn service_name(key: &ObjectKey, port: u16) -> String {
+    fitting(format!("{}.{}.svc:{port}", key.name, key.namespace))
 }
 
 struct Make<'a> {
     cluster: &'a Cluster,
     world: &'a World,
-    is_same: bool,
+    side: &'a Side,
 }
 
 type Endpoints = BTreeMap<SocketAddr, Endpoint>;
@@ -115,12 +145,15 @@ impl Make<'_> {
             Reach::Pods => (&[][..], self.ports_of_pods(key, service, number)),
             Reach::Name(_) => return None,
         };
+        // Who comes by a route does not come by a name or an address, and who does comes by the routes.
+        let addresses = if *self.side == Side::Back { &[][..] } else { addresses };
         let head = Head {
-            name: format!("{}.{}.svc:{number}", key.name, key.namespace),
+            name: service_name(key, number),
             authorities: self.authorities(key, service, &ports),
             addresses: addresses.iter().map(|ip| SocketAddr::new(*ip, number)).collect(),
             protocol: port.protocol,
             is_mesh,
+            settings: self.settings(key),
         };
         Some(head.facts(None, endpoints))
     }
@@ -137,13 +170,14 @@ impl Make<'_> {
 
     /// Names of the Service with each of `ports`, as callers may write them.
     fn authorities(&self, key: &ObjectKey, service: &Service, ports: &[u16]) -> Vec<String> {
+        let Side::Front { is_same, .. } = self.side else { return Vec::new() };
         let (name, namespace, domain) = (&key.name, &key.namespace, &self.world.domain);
         let mut hosts = vec![
             format!("{name}.{namespace}.svc.{domain}"),
             format!("{name}.{namespace}.svc"),
             format!("{name}.{namespace}"),
         ];
-        if self.is_same {
+        if *is_same {
             hosts.push(name.to_string());
         }
         // A bare host stands for every port in a sidecar's file, so it is told only where there is no other.
@@ -203,6 +237,7 @@ impl Make<'_> {
             addresses: Vec::new(),
             protocol: named.map_or(Protocol::Detect, |port| port.protocol),
             is_mesh,
+            settings: self.settings(key),
         };
         (!with_host.is_empty()).then(|| head.facts(None, endpoints))
     }
@@ -222,6 +257,7 @@ impl Make<'_> {
             addresses: Vec::new(),
             protocol: Protocol::Detect,
             is_mesh,
+            settings: None,
         };
         Some(head.facts(None, endpoints))
     }
@@ -232,14 +268,20 @@ impl Make<'_> {
         let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
         let port = service.ports.iter().find(|port| port.port == number);
         let head = Head {
-            name: format!("{}.{}.svc:{number}", key.name, key.namespace),
+            name: service_name(key, number),
             authorities: self.authorities(key, service, &[number]),
             addresses: Vec::new(),
             protocol: port.map_or(Protocol::Detect, |port| port.protocol),
             is_mesh: false,
+            settings: self.settings(key),
         };
         // Absolute: its own search list is not what the cluster's DNS follows.
         Some(head.facts(Some(json!({"name": format!("{name}."), "port": number})), Endpoints::new()))
+    }
+
+    /// How a Service is called, as a policy says.
+    fn settings(&self, key: &ObjectKey) -> Option<&Map<String, Json>> {
+        self.cluster.policies().book().settings_of(key)
     }
 
     fn id(&self, key: &ObjectKey, pod: &Pod) -> Name {
@@ -249,15 +291,17 @@ impl Make<'_> {
 }
 
 /// What is told of a cluster beside its endpoints.
-struct Head {
+struct Head<'a> {
     name: String,
     authorities: Vec<String>,
     addresses: Vec<SocketAddr>,
     protocol: Protocol,
     is_mesh: bool,
+    /// How it is called, as a policy says.
+    settings: Option<&'a Map<String, Json>>,
 }
 
-impl Head {
+impl Head<'_> {
     fn facts(self, dns: Option<Json>, endpoints: Endpoints) -> Facts {
         let name = fitting(self.name);
         let mut cluster = Map::new();
@@ -274,13 +318,16 @@ impl Head {
         if let Some(dns) = dns {
             cluster.insert("dns".to_owned(), dns);
         }
+        let settings = self.settings.into_iter().flatten();
+        cluster.extend(settings.map(|(key, value)| (key.clone(), value.clone())));
         let cluster = Json::Object(cluster).to_string().into();
-        Facts { name: name.into(), cluster, endpoints: Arc::new(endpoints) }
+        Facts { name: name.into(), cluster, endpoints: Arc::new(endpoints), routing: Routing::default() }
     }
 }
 
 /// A name of at most [`MAX_CLUSTER_NAME_BYTES`]: a longer one is cut, and told apart by a hash of the whole.
-fn fitting(name: String) -> String {
+#[must_use]
+pub fn fitting(name: String) -> String {
     if name.len() <= MAX_CLUSTER_NAME_BYTES {
         return name;
     }

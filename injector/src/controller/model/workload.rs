@@ -12,7 +12,18 @@ use super::{
 /// Of a pod that no Service has.
 pub const NOTHING: &str = r#"{"ports":[]}"#;
 
-/// The text of `Workload.inbound` for a pod: entries of `intercept.inbound.ports[]`, as JSON. A port of which two Services
+/// What is told of a pod's ports with who may call it; `None`: whoever may connect.
+#[must_use]
+pub fn with_callers(cluster: &Cluster, pod: &ObjectKey, ports: &str) -> String {
+    let labels = cluster.pod(pod).map(|found| &*found.labels).unwrap_or_default();
+    let said = cluster.policies().book().authorization_of(&pod.namespace, labels);
+    match (said, ports.strip_suffix('}')) {
+        (Some(said), Some(open)) => format!("{open},\"authorization\":{said}}}"),
+        (_, _) => ports.to_owned(),
+    }
+}
+
+/// The text of `Workload.inbound` for a pod, as far as ports go: entries of `intercept.inbound.ports[]`, as JSON. A port of which two Services
 /// say different things is left to be found out. `None`: no Service has the pod.
 #[must_use]
 pub fn inbound(cluster: &Cluster, pod: &ObjectKey) -> Option<String> {

@@ -8,8 +8,11 @@
 //! Questions and values are shared: however many sidecars ask, each is answered once. For a subscriber only *what* changed
 //! is noted, never the change: who is slow gets the newest state, and nothing waits in a queue.
 //!
+//! A value with routes needs the values of what they send requests to. These are seen from behind ([`Side::Back`]) and need
+//! nothing themselves: routes are looked up once.
+//!
 //! # Invariants
-//! - A value is kept for as long as somebody's question leads to it, and no longer.
+//! - A value is kept for as long as somebody's question leads to it, or one that is kept needs it, and no longer.
 //! - A generation is used once in an epoch: two values with the same one are the same.
 
 mod answers;
@@ -25,13 +28,15 @@ use std::{
 use indexmap::IndexSet;
 
 use self::answers::leave;
+use super::gateway::book::Book;
 use super::model::{
     cluster::{Cluster, Part, Touched},
     objects::{Event, Name, ObjectKey},
-    resolve::{Answer, Target, resolve},
+    resolve::{Answer, Seen, Side, resolve},
     value::{Facts, World},
-    workload::{NOTHING, inbound},
+    workload::{NOTHING, inbound, with_callers},
 };
+use crate::policy::kept::Policies;
 
 /// What one stream may want at most.
 pub const MAX_WANTS: usize = 4096;
@@ -46,6 +51,17 @@ pub struct Value {
     pub generation: u64,
     /// What is told.
     pub facts: Facts,
+    /// It is told as what a route sends requests to.
+    pub is_back: bool,
+}
+
+/// A value, and what it needs: that is told before.
+#[derive(Clone, Debug)]
+pub struct Led {
+    /// What is told.
+    pub value: Arc<Value>,
+    /// What its routes send requests to.
+    pub needs: Vec<Arc<Value>>,
 }
 
 /// Something a subscriber is to be told.
@@ -59,9 +75,9 @@ pub enum Change {
         inbound: String,
     },
     /// What a key leads to; `None`: to nothing in the cluster.
-    Destination(Name, Option<Arc<Value>>),
+    Destination(Name, Option<Led>),
     /// A value that it has been told before, and that is another now.
-    Value(Arc<Value>),
+    Value(Led),
 }
 
 /// Why a wish is not taken.
@@ -85,20 +101,24 @@ struct Question {
     key: Name,
 }
 
-/// A target, as callers of its own namespace (`true`) or of others see it.
-type Seen = (Target, bool);
-
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Asked {
-    answer: Answer,
+    /// What it leads to.
+    seen: Option<Seen>,
+    /// What that was made of.
+    parts: Vec<Part>,
     by: BTreeSet<SubscriberId>,
 }
 
 #[derive(Debug)]
 struct Kept {
     value: Arc<Value>,
+    /// What it was made of.
+    parts: Vec<Part>,
     /// The questions that lead here.
     questions: BTreeSet<Question>,
+    /// The values that need it.
+    needed_by: BTreeSet<Seen>,
 }
 
 #[derive(Debug)]
@@ -111,7 +131,8 @@ struct Subscriber {
     keys: IndexSet<Name>,
     values: IndexSet<Seen>,
     is_workload_due: bool,
-    /// What was told last of its workload.
+    /// What was told last of its workload's ports, and of the workload.
+    ports: Option<String>,
     inbound: Option<String>,
 }
 
@@ -162,6 +183,16 @@ impl Hub {
         &self.cluster
     }
 
+    /// Routes and grants, to settle statuses.
+    pub fn book_mut(&mut self) -> &mut Book {
+        self.cluster.book_mut()
+    }
+
+    /// Our own policies, to settle statuses.
+    pub fn policies_mut(&mut self) -> &mut Policies {
+        self.cluster.policies_mut()
+    }
+
     /// Generations are of this epoch.
     #[must_use]
     pub fn epoch(&self) -> u64 {
@@ -191,11 +222,20 @@ impl Hub {
             self.make_again(&seen);
         }
         for part in &touched {
-            let Part::Pod(pod) = part else { continue };
-            for id in self.of_pod.get(pod).into_iter().flatten() {
-                if let Some(subscriber) = self.subscribers.get_mut(id) {
+            let due: Vec<SubscriberId> = match part {
+                Part::Pod(pod) => self.of_pod.get(pod).into_iter().flatten().copied().collect(),
+                // Policies change rarely.
+                Part::Callers(namespace) => {
+                    let is_there =
+                        |(_, subscriber): &(&SubscriberId, &Subscriber)| subscriber.namespace == *namespace;
+                    self.subscribers.iter().filter(is_there).map(|(id, _)| *id).collect()
+                }
+                Part::Service(_) | Part::Address(_) | Part::Ports(_) | Part::Routes(_) => continue,
+            };
+            for id in due {
+                if let Some(subscriber) = self.subscribers.get_mut(&id) {
                     subscriber.is_workload_due = true;
-                    self.woken.insert(*id);
+                    self.woken.insert(id);
                 }
             }
         }
@@ -219,6 +259,7 @@ impl Hub {
             keys: IndexSet::new(),
             values: IndexSet::new(),
             is_workload_due: true,
+            ports: None,
             inbound: None,
         };
         self.subscribers.insert(id, subscriber);
@@ -257,10 +298,7 @@ impl Hub {
         if !self.questions.contains_key(&question) {
             let answer = resolve(&self.cluster, &self.world.domain, &question.namespace, key);
             let answer = answer.ok_or(Refused::Key)?;
-            self.questions.insert(
-                question.clone(),
-                Asked { answer: Answer { target: None, parts: Vec::new() }, by: BTreeSet::new() },
-            );
+            self.questions.insert(question.clone(), Asked::default());
             self.adopt(&question, answer);
         }
         if let Some(asked) = self.questions.get_mut(&question) {
@@ -297,17 +335,23 @@ impl Hub {
         let subscriber = self.subscribers.get_mut(&id)?;
         if let Some(key) = subscriber.keys.shift_remove_index(0) {
             let question = Question { namespace: Name::clone(&subscriber.namespace), key };
-            let target = self.questions.get(&question).and_then(|asked| asked.answer.target.clone());
-            let seen = target.map(|target| question.sees(target));
-            let value = seen.and_then(|seen| self.values.get(&seen)).map(|kept| Arc::clone(&kept.value));
-            return Some(Change::Destination(question.key, value));
+            let seen = self.questions.get(&question).and_then(|asked| asked.seen.as_ref());
+            let led = seen.and_then(|seen| self.led(seen));
+            return Some(Change::Destination(question.key, led));
         }
-        while let Some(seen) = subscriber.values.shift_remove_index(0) {
-            if let Some(kept) = self.values.get(&seen) {
-                return Some(Change::Value(Arc::clone(&kept.value)));
+        while let Some(seen) = self.subscribers.get_mut(&id)?.values.shift_remove_index(0) {
+            if let Some(led) = self.led(&seen) {
+                return Some(Change::Value(led));
             }
         }
         None
+    }
+
+    fn led(&self, seen: &Seen) -> Option<Led> {
+        let value = Arc::clone(&self.values.get(seen)?.value);
+        let needed = value.facts.routing.needs.iter();
+        let needed = needed.filter_map(|target| self.values.get(&(target.clone(), Side::Back)));
+        Some(Led { needs: needed.map(|kept| Arc::clone(&kept.value)).collect(), value })
     }
 
     /// What holds for the subscriber's own pod, if that is to be told and is known: the pod must be one that its
@@ -320,8 +364,9 @@ impl Hub {
         let pod = subscriber.pod.as_ref()?;
         self.cluster.pod(pod).filter(|found| found.service_account == subscriber.service_account)?;
         // A pod that leaves its Services is about to end, or its Services are: what holds for its ports is what held.
-        let inbound = inbound(&self.cluster, pod).or_else(|| subscriber.inbound.clone());
-        let inbound = inbound.unwrap_or_else(|| NOTHING.to_owned());
+        let ports = inbound(&self.cluster, pod).or_else(|| subscriber.ports.take());
+        let inbound = with_callers(&self.cluster, pod, ports.as_deref().unwrap_or(NOTHING));
+        subscriber.ports = ports;
         if subscriber.inbound.as_ref() == Some(&inbound) {
             return None;
         }
@@ -333,16 +378,13 @@ impl Hub {
     fn ask_no_more(&mut self, id: SubscriberId, question: &Question) {
         let Some(asked) = self.questions.get_mut(question) else { return };
         asked.by.remove(&id);
-        if asked.by.is_empty() {
+        let (seen, is_last) = (asked.seen.clone(), asked.by.is_empty());
+        if is_last {
             self.adopt(question, Answer { target: None, parts: Vec::new() });
             self.questions.remove(question);
         }
-    }
-}
-
-impl Question {
-    fn sees(&self, target: Target) -> Seen {
-        let is_same = *target.namespace() == self.namespace;
-        (target, is_same)
+        if let Some((target, Side::Front { .. })) = seen {
+            self.is_back_only(id, target);
+        }
     }
 }

@@ -10,8 +10,8 @@ use crate::controller::model::{objects::Kind, testing::*};
 
 const EPOCH: u64 = 7;
 
-/// What is known of a service: its settings and its endpoints.
-type Known = (String, BTreeMap<String, api::Endpoint>);
+/// What is known of a service: its settings, its routes and its endpoints.
+type Known = (String, Vec<String>, BTreeMap<String, api::Endpoint>);
 
 /// The other end of a stream: it believes what it is told and checks the rules of the conversation.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -27,13 +27,28 @@ struct Client {
 struct Held {
     generation: u64,
     cluster: String,
+    routes: Vec<String>,
     endpoints: BTreeMap<String, api::Endpoint>,
 }
 
 impl Held {
-    fn begin(&mut self, cluster: String) {
+    fn begin(&mut self, cluster: String, routes: Vec<String>) {
         self.cluster = cluster;
+        self.routes = routes;
         self.generation = 0;
+    }
+
+    /// The clusters that its routes name.
+    fn needs(&self) -> BTreeSet<String> {
+        let mut needs = BTreeSet::new();
+        for route in &self.routes {
+            let route: serde_json::Value = serde_json::from_str(route).unwrap();
+            for rule in route["rules"].as_array().unwrap() {
+                let clusters = rule["clusters"].as_array().into_iter().flatten();
+                needs.extend(clusters.map(|cluster| cluster["name"].as_str().unwrap().to_owned()));
+            }
+        }
+        needs
     }
 }
 
@@ -46,7 +61,12 @@ impl Client {
             }
             Message::Service(told) => {
                 assert_eq!((told.epoch, told.generation), (EPOCH, 0), "complete with its endpoints only");
-                self.services.entry(told.name).or_default().begin(told.cluster);
+                let held = self.services.entry(told.name.clone()).or_default();
+                held.begin(told.cluster, told.routes);
+                for need in held.needs() {
+                    let is_known = self.services.get(&need).is_some_and(|held| held.generation != 0);
+                    assert!(is_known || need == told.name, "{need} is said before");
+                }
             }
             Message::Endpoints(part) => {
                 self.parts.push(part);
@@ -76,13 +96,18 @@ impl Client {
         }
     }
 
-    /// What its keys lead to, and nothing else: generations aside, what it knows.
-    fn knowledge(&self) -> BTreeMap<String, Option<Known>> {
+    /// What its keys lead to, and what that needs: generations aside, what it knows.
+    fn knowledge(&self) -> BTreeMap<String, Vec<(String, Option<Known>)>> {
         let of = |service: &String| {
             let held = self.services.get(service)?;
-            Some((held.cluster.clone(), held.endpoints.clone()))
+            Some((held.cluster.clone(), held.routes.clone(), held.endpoints.clone()))
         };
-        self.keys.iter().map(|(key, service)| (key.clone(), of(service))).collect()
+        let all = |service: &String| {
+            let needs = self.services.get(service).map(Held::needs).unwrap_or_default();
+            let all = std::iter::once(service).chain(&needs);
+            all.map(|service| (service.clone(), of(service))).collect()
+        };
+        self.keys.iter().map(|(key, service)| (key.clone(), all(service))).collect()
     }
 
     fn held(&self, key: &str) -> &Held {
@@ -335,6 +360,72 @@ fn a_pod_hears_of_itself_only_if_its_certificate_can_be_its_own() {
     assert_eq!(own.client.inbound, told, "a pod that leaves its Service is about to end: no reload for that");
 }
 
+/// A route of `namespace` that sends what is for the parent to the backends.
+fn canary(namespace: &str, name: &str, parent: (&str, &str), backends: &[(&str, &str)]) -> Event {
+    let backends: Vec<_> = backends
+        .iter()
+        .map(|(namespace, name)| serde_json::json!({"namespace": namespace, "name": name, "port": 80}))
+        .collect();
+    let (of, service) = parent;
+    http_route(
+        namespace,
+        name,
+        &serde_json::json!({
+            "parentRefs": [{"group": "", "kind": "Service", "namespace": of, "name": service}],
+            "rules": [{"backendRefs": backends}],
+        }),
+    )
+}
+
+#[test]
+fn what_routes_send_requests_to_is_told_before_and_kept_up_to_date() {
+    let mut hub = hub(shop());
+    let mut stream = Stream::open(&mut hub, "shop");
+    stream.want(&mut hub, "stock:80");
+    stream.listen(&mut hub);
+    hub.apply([canary("shop", "canary", ("shop", "stock"), &[("shop", "orders"), ("shop", "stock")])]);
+    stream.listen(&mut hub);
+    let stock = stream.client.held("stock:80").clone();
+    assert_eq!(stock.needs(), ["orders.shop.svc:80", "stock.shop.svc:80"].map(str::to_owned).into());
+    let orders = stream.client.services["orders.shop.svc:80"].clone();
+    assert_eq!(orders.endpoints.len(), 2);
+    assert!(!orders.cluster.contains("addresses") && orders.cluster.contains(r#""authorities":[]"#));
+    hub.apply([slice("shop", "orders", 8080, &[meshed("orders-b", "10.1.0.2")])]);
+    assert_eq!(stream.listen(&mut hub), 1, "a difference of what the route needs");
+    assert_eq!(stream.client.services["orders.shop.svc:80"].endpoints.len(), 1);
+    // Now the app calls it, too: by its names, and back.
+    stream.want(&mut hub, "orders:80");
+    stream.listen(&mut hub);
+    assert!(stream.client.held("orders:80").cluster.contains("10.96.0.1:80"));
+    stream.forget(&mut hub, "orders:80");
+    stream.listen(&mut hub);
+    assert_eq!(stream.client.services["orders.shop.svc:80"].cluster, orders.cluster);
+    assert_eq!(hub.counts().2, 2);
+    hub.apply([gone(Kind::HttpRoute, "shop", "canary")]);
+    stream.listen(&mut hub);
+    assert!(stream.client.held("stock:80").routes.is_empty());
+    assert_eq!(hub.counts().2, 1, "what nobody needs is not kept");
+}
+
+#[test]
+fn a_consumers_route_changes_what_its_own_namespace_is_told_and_nobody_else() {
+    let mut hub = hub(shop());
+    let (mut own, mut other) = (Stream::open(&mut hub, "other"), Stream::open(&mut hub, "shop"));
+    for stream in [&mut own, &mut other] {
+        stream.want(&mut hub, "stock.shop:80");
+        stream.want(&mut hub, "10.96.0.2:80");
+        stream.listen(&mut hub);
+    }
+    hub.take_woken();
+    hub.apply([canary("other", "mine", ("shop", "stock"), &[("shop", "orders")])]);
+    assert_eq!(hub.take_woken(), BTreeSet::from([own.id]));
+    own.listen(&mut hub);
+    for key in ["stock.shop:80", "10.96.0.2:80"] {
+        assert_eq!(own.client.held(key).needs(), BTreeSet::from(["orders.shop.svc:80".to_owned()]), "{key}");
+    }
+    assert_eq!(other.listen(&mut hub), 0);
+}
+
 const NAMESPACES: [&str; 2] = ["shop", "other"];
 const SERVICES: [&str; 3] = ["orders", "stock", "db"];
 const PODS: [(&str, &str); 4] = [("a", "10.1.0.1"), ("b", "10.1.0.2"), ("c", "10.1.0.3"), ("d", "10.1.0.1")];
@@ -351,7 +442,14 @@ fn any_event() -> impl Strategy<Value = Event> {
     ]);
     let pods = prop::collection::vec((0..PODS.len(), any::<bool>(), any::<bool>(), any::<bool>()), 0..4);
     let port = prop::sample::select(vec![80_u16, 8080]);
+    let namespaces = prop::sample::select(NAMESPACES.to_vec());
+    let route = (namespaces.clone(), prop::sample::select(vec!["r1", "r2"]));
     prop_oneof![
+        3 => (route.clone(), place.clone(), prop::collection::vec(place.clone(), 0..3))
+            .prop_map(|((ns, name), parent, backends)| canary(ns, name, parent, &backends)),
+        1 => route.prop_map(|(ns, name)| gone(Kind::HttpRoute, ns, name)),
+        1 => (namespaces.clone(), namespaces.clone()).prop_map(|(ns, from)| grant(ns, from)),
+        1 => (namespaces.clone(), namespaces).prop_map(|(ns, from)| gone(Kind::Grant, ns, from)),
         2 => (place.clone(), reach, port.clone()).prop_map(|((ns, name), reach, port)| service(ns, name, reach, port)),
         4 => (place.clone(), port, pods).prop_map(|((ns, name), port, pods)| {
             let endpoints = pods.into_iter().map(|(index, is_ready, has_pod, has_host)| {

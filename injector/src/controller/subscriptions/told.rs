@@ -1,7 +1,9 @@
 //! What has been said on one stream, and what to say next so that its other end knows what we know. Pure.
 //!
 //! # Invariants
-//! - A Service is said, with all its endpoints, before the first Destination that names it.
+//! - A Service is said, with all its endpoints, before the first Destination that names it, and before the first Service
+//!   with routes that name it.
+//! - What a key leads to is said as its callers see it, also if routes need it; what routes need only, as they do.
 //! - Differences of endpoints are to what was said last on this stream, whatever happened between.
 //! - A Service and the endpoints that belong to it have one generation, which the endpoints complete.
 
@@ -13,7 +15,7 @@ use std::{
 
 use outrider::discovery::controller::api::outrider_discovery_v1 as api;
 
-use super::{Change, Value};
+use super::{Change, Led, Value};
 use crate::controller::model::{objects::Name, value::Endpoint};
 
 /// Endpoints in one message.
@@ -25,7 +27,7 @@ pub struct Told {
     epoch: u64,
     /// Where keys lead, as was said.
     keys: HashMap<Name, Option<Name>>,
-    /// Services that were said, and the keys that lead to them.
+    /// Services that were said: those that keys lead to, and those that these need.
     services: HashMap<Name, Known>,
     /// Generations that the other end has from before this stream, by key.
     resumed: HashMap<Name, u64>,
@@ -34,7 +36,12 @@ pub struct Told {
 #[derive(Debug)]
 struct Known {
     value: Arc<Value>,
+    /// Keys that lead here.
     keys: HashSet<Name>,
+    /// Services that need it, to which keys lead.
+    needed_by: HashSet<Name>,
+    /// Services that it needs, if keys lead to it.
+    needs: HashSet<Name>,
 }
 
 impl Told {
@@ -65,43 +72,121 @@ impl Told {
             Change::Workload { generation, inbound } => {
                 vec![message(api::watch_response::Message::Workload(api::Workload { generation, inbound }))]
             }
-            Change::Value(value) => self.value(&value),
-            Change::Destination(key, value) => self.destination(key, value.as_ref()),
+            Change::Value(led) => self.changed(&led),
+            Change::Destination(key, led) => self.destination(key, led.as_ref()),
         }
     }
 
-    fn value(&mut self, value: &Arc<Value>) -> Vec<api::WatchResponse> {
-        let Some(known) = self.services.get_mut(&value.facts.name) else {
+    /// A value is another. It may be one that nobody here asks for any more.
+    fn changed(&mut self, led: &Led) -> Vec<api::WatchResponse> {
+        let name = &led.value.facts.name;
+        let Some(known) = self.services.get(name) else {
             // It is said before the first key that leads to it.
             return Vec::new();
         };
+        if led.value.is_back != known.keys.is_empty() {
+            return Vec::new();
+        }
+        let mut said = self.needed(led);
+        said.extend(self.value(&led.value));
+        self.need(name, led);
+        said
+    }
+
+    /// What a value needs, as far as it is not known.
+    fn needed(&mut self, led: &Led) -> Vec<api::WatchResponse> {
+        let mut said = Vec::new();
+        for need in &led.needs {
+            match self.services.get(&need.facts.name) {
+                Some(known) if known.keys.is_empty() => said.extend(self.value(need)),
+                // It is kept up to date for its callers.
+                Some(_) => {}
+                None => said.extend(self.first(need)),
+            }
+        }
+        said
+    }
+
+    /// Notes what a service needs to which keys lead. What it needed before and nobody needs now is forgotten.
+    fn need(&mut self, name: &Name, led: &Led) {
+        let Some(known) = self.services.get_mut(name) else { return };
+        let needs: HashSet<Name> = if known.keys.is_empty() {
+            HashSet::new()
+        } else {
+            led.needs.iter().map(|need| Name::clone(&need.facts.name)).collect()
+        };
+        let before = std::mem::replace(&mut known.needs, needs.clone());
+        for need in &needs {
+            if let Some(known) = self.services.get_mut(need) {
+                known.needed_by.insert(Name::clone(name));
+            }
+        }
+        for need in before.difference(&needs) {
+            self.release(need, name);
+        }
+    }
+
+    fn release(&mut self, need: &Name, by: &Name) {
+        if let Some(known) = self.services.get_mut(need) {
+            known.needed_by.remove(by);
+            if known.keys.is_empty() && known.needed_by.is_empty() {
+                self.services.remove(need);
+            }
+        }
+    }
+
+    /// A service that was not said.
+    fn first(&mut self, value: &Arc<Value>) -> Vec<api::WatchResponse> {
+        self.know(value);
+        let mut said = vec![service(self.epoch, value)];
+        said.extend(endpoints(value, None));
+        said
+    }
+
+    fn know(&mut self, value: &Arc<Value>) {
+        let known = Known {
+            value: Arc::clone(value),
+            keys: HashSet::new(),
+            needed_by: HashSet::new(),
+            needs: HashSet::new(),
+        };
+        self.services.entry(Name::clone(&value.facts.name)).or_insert(known);
+    }
+
+    /// How a service that was said differs from what was said of it.
+    fn value(&mut self, value: &Arc<Value>) -> Vec<api::WatchResponse> {
+        let Some(known) = self.services.get_mut(&value.facts.name) else { return Vec::new() };
         let before = std::mem::replace(&mut known.value, Arc::clone(value));
         if before.generation == value.generation {
             return Vec::new();
         }
         let mut said = Vec::new();
-        if before.facts.cluster != value.facts.cluster {
+        let is_same = before.facts.cluster == value.facts.cluster
+            && before.facts.routing.routes == value.facts.routing.routes;
+        if !is_same {
             said.push(service(self.epoch, value));
         }
         said.extend(endpoints(value, Some(&before.facts.endpoints)));
         said
     }
 
-    fn destination(&mut self, key: Name, value: Option<&Arc<Value>>) -> Vec<api::WatchResponse> {
+    fn destination(&mut self, key: Name, led: Option<&Led>) -> Vec<api::WatchResponse> {
         let resumed = self.resumed.remove(&key);
         let mut said = Vec::new();
-        let name = value.map(|value| Name::clone(&value.facts.name));
-        if let Some(value) = value {
-            let is_known = self.services.contains_key(&value.facts.name);
-            if is_known {
-                said.extend(self.value(value));
-            } else if resumed != Some(value.generation) {
-                said.push(service(self.epoch, value));
-                said.extend(endpoints(value, None));
+        let name = led.map(|led| Name::clone(&led.value.facts.name));
+        if let (Some(led), Some(name)) = (led, &name) {
+            said.extend(self.needed(led));
+            if self.services.contains_key(name) {
+                said.extend(self.value(&led.value));
+            } else if resumed == Some(led.value.generation) {
+                self.know(&led.value);
+            } else {
+                said.extend(self.first(&led.value));
             }
-            let known = Known { value: Arc::clone(value), keys: HashSet::new() };
-            let known = self.services.entry(Name::clone(&value.facts.name)).or_insert(known);
-            known.keys.insert(Name::clone(&key));
+            if let Some(known) = self.services.get_mut(name) {
+                known.keys.insert(Name::clone(&key));
+            }
+            self.need(name, led);
         }
         let before = self.keys.insert(Name::clone(&key), name.clone()).flatten();
         if let Some(before) = before.filter(|before| Some(before) != name.as_ref()) {
@@ -113,12 +198,19 @@ impl Told {
         said
     }
 
+    /// A key leads to a service no more. What it needed for its callers it does not need for routes.
     fn leave(&mut self, key: &Name, service: &Name) {
-        if let Some(known) = self.services.get_mut(service) {
-            known.keys.remove(key);
-            if known.keys.is_empty() {
-                self.services.remove(service);
-            }
+        let Some(known) = self.services.get_mut(service) else { return };
+        known.keys.remove(key);
+        if !known.keys.is_empty() {
+            return;
+        }
+        let needs = std::mem::take(&mut known.needs);
+        if known.needed_by.is_empty() {
+            self.services.remove(service);
+        }
+        for need in needs {
+            self.release(&need, service);
         }
     }
 }
@@ -136,7 +228,7 @@ fn service(epoch: u64, value: &Value) -> api::WatchResponse {
         // Its endpoints say it: who lost them with the stream must not take the settings for all.
         generation: 0,
         cluster: value.facts.cluster.to_string(),
-        routes: Vec::new(),
+        routes: value.facts.routing.routes.iter().map(ToString::to_string).collect(),
     }))
 }
 

@@ -9,17 +9,24 @@ use std::{
 };
 
 use outrider_certs::SpiffeId;
+use serde_json::{Value as Json, json};
 use tokio::sync::Notify;
 
 use crate::controller::{
     Limits,
+    gateway::{
+        self,
+        route::{Route, RouteKey},
+        status::parents,
+    },
     metrics::End,
     model::{
         cluster::Cluster,
-        objects::{Event, Name},
+        objects::{Event, Name, ObjectKey},
     },
     subscriptions::{Change, Hub, Refused, SubscriberId},
 };
+use crate::policy::kept::{PolicyKey, Record};
 
 /// What all streams share.
 #[derive(Debug)]
@@ -34,6 +41,41 @@ struct Inner {
     hub: Hub,
     bells: HashMap<SubscriberId, Arc<Notify>>,
     of_identity: HashMap<SpiffeId, usize>,
+    is_policys_turn: bool,
+}
+
+/// Statuses that are looked at in one go.
+const LOOKS: usize = 50;
+
+/// What there is to be written.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Due {
+    /// This one.
+    Write(StatusWrite),
+    /// Perhaps: there are more to be looked at.
+    More,
+    /// Nothing: all are as they should be.
+    Nothing,
+}
+
+/// Whose status.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Subject {
+    /// A route's.
+    Route(RouteKey),
+    /// A policy's.
+    Policy(PolicyKey),
+}
+
+/// A status that differs from what an object says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StatusWrite {
+    /// Of this object.
+    pub subject: Subject,
+    /// In this version.
+    pub version: String,
+    /// As it is to be: the keys of `status` that are ours.
+    pub status: Json,
 }
 
 /// The namespace and the service account of a workload of Kubernetes; `None` if the ID is of another form.
@@ -49,7 +91,7 @@ impl Desk {
     /// Nobody is there yet.
     #[must_use]
     pub fn new(hub: Hub, limits: Limits) -> Self {
-        let inner = Inner { hub, bells: HashMap::new(), of_identity: HashMap::new() };
+        let inner = Inner { hub, bells: HashMap::new(), of_identity: HashMap::new(), is_policys_turn: false };
         Self { inner: Mutex::new(inner), is_synced: AtomicBool::new(false), limits }
     }
 
@@ -87,6 +129,57 @@ impl Desk {
         at(inner.hub.cluster(), inner.hub.counts())
     }
 
+    /// The next status that is to be written. `now`: RFC 3339.
+    #[must_use]
+    pub fn next_status(&self, now: &str) -> Due {
+        for _ in 0..LOOKS {
+            // The lock is given back between two: streams wait for it.
+            let mut inner = self.lock();
+            let Some(subject) = inner.next_subject() else { return Due::Nothing };
+            let write = match subject {
+                Unsettled::Route(key, route, record) => {
+                    let parents = parents(inner.hub.cluster(), &key, (&route, &record), now);
+                    parents.map(|parents| StatusWrite {
+                        subject: Subject::Route(key),
+                        version: record.version,
+                        status: json!({ "parents": parents }),
+                    })
+                }
+                Unsettled::Policy(key, Record { version, status }) => {
+                    let cluster = inner.hub.cluster();
+                    let is_there = |service: &ObjectKey| cluster.service(service).is_some();
+                    let status = cluster.policies().status(&key, &status, is_there, now);
+                    status.map(|status| StatusWrite { subject: Subject::Policy(key), version, status })
+                }
+            };
+            if let Some(write) = write {
+                return Due::Write(write);
+            }
+        }
+        Due::More
+    }
+
+    /// This status could not be written.
+    pub fn unsettle(&self, subject: &Subject) {
+        match subject {
+            Subject::Route(route) => self.lock().hub.book_mut().unsettle(route),
+            Subject::Policy(policy) => self.lock().hub.policies_mut().unsettle(policy),
+        }
+    }
+
+    /// All statuses are to be looked at.
+    pub fn unsettle_all(&self) {
+        let mut inner = self.lock();
+        inner.hub.book_mut().unsettle_all();
+        inner.hub.policies_mut().unsettle_all();
+    }
+
+    /// Whether a status is to be looked at.
+    #[must_use]
+    pub fn is_unsettled(&self) -> bool {
+        self.look(|cluster, _| cluster.book().is_unsettled() || cluster.policies().is_unsettled())
+    }
+
     /// The epoch of all generations.
     #[must_use]
     pub fn epoch(&self) -> u64 {
@@ -120,7 +213,33 @@ impl Desk {
     }
 }
 
+/// Whose status is to be looked at, with what it is made of.
+enum Unsettled {
+    Route(RouteKey, Arc<Route>, gateway::route::Record),
+    Policy(PolicyKey, Record),
+}
+
 impl Inner {
+    /// Routes and policies take turns: what cannot be written of one kind is tried again, and must not hold up the other.
+    fn next_subject(&mut self) -> Option<Unsettled> {
+        self.is_policys_turn = !self.is_policys_turn;
+        if self.is_policys_turn {
+            self.policy().or_else(|| self.route())
+        } else {
+            self.route().or_else(|| self.policy())
+        }
+    }
+
+    fn route(&mut self) -> Option<Unsettled> {
+        let (key, route, record) = self.hub.book_mut().take_unsettled()?;
+        Some(Unsettled::Route(key, route, record))
+    }
+
+    fn policy(&mut self) -> Option<Unsettled> {
+        let (key, record) = self.hub.policies_mut().take_unsettled()?;
+        Some(Unsettled::Policy(key, record))
+    }
+
     fn ring(&mut self) {
         for number in self.hub.take_woken() {
             if let Some(bell) = self.bells.get(&number) {

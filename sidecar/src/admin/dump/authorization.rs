@@ -5,12 +5,12 @@ use outrider_certs::{SpiffeId, TrustDomain};
 use serde_json::{Value, json};
 
 use crate::{
-    model::authorization::{Authorization, FieldRule, HttpRule, Mode, PathRule, Rule},
+    model::authorization::{Authorization, FieldRule, HttpRule, Mode, PathRule, Rule, Whose},
     telemetry::access_log::is_redacted,
 };
 
-/// What is enforced, rule by rule, with all that a rule asks for.
-pub(super) fn authorization(rules: &Authorization) -> Value {
+/// What `whose` rules enforce, rule by rule, with all that a rule asks for; `None`: it says none.
+pub(super) fn authorization(rules: &Authorization, whose: Whose) -> Option<Value> {
     let rule = |rule: &Rule| {
         json!({
             "name": &*rule.name,
@@ -23,10 +23,11 @@ pub(super) fn authorization(rules: &Authorization) -> Value {
             "http": rule.http.as_ref().map(http),
         })
     };
-    json!({
-        "mode": match rules.mode() { Mode::Enforce => "enforce", Mode::Audit => "audit" },
-        "rules": rules.rules().iter().map(rule).collect::<Vec<_>>(),
-    })
+    let layer = rules.layers().find(|layer| layer.whose == whose)?;
+    Some(json!({
+        "mode": match layer.mode { Mode::Enforce => "enforce", Mode::Audit => "audit" },
+        "rules": layer.rules.iter().map(rule).collect::<Vec<_>>(),
+    }))
 }
 
 /// What a request must be; a list that is empty asks for nothing.
@@ -116,6 +117,10 @@ mod tests {
         });
         let expected =
             json!({ "mode": "enforce", "rules": [shown("some", some), shown("all", Value::Null)] });
-        assert_eq!(authorization(&rules), expected);
+        assert_eq!(authorization(&rules, Whose::File), Some(expected));
+        assert_eq!(authorization(&rules, Whose::Controller), None);
+        let told = Authorization::new(Mode::Audit, Vec::new()).by(Whose::Controller);
+        let shown = json!({ "mode": "audit", "rules": [] });
+        assert_eq!(authorization(&rules.and(told), Whose::Controller), Some(shown));
     }
 }

@@ -21,6 +21,7 @@ use crate::{
     admin::State,
     model::{
         ClusterSettings, Listener, ListenerKind,
+        authorization::Whose,
         balance::{Affinity, AffinityBy, Balance},
         cluster::AppProtocol,
         exceptions::exceptions,
@@ -81,6 +82,7 @@ pub(in crate::admin) fn report(report: &Report) -> Value {
 fn bootstrap(settings: &Settings) -> Value {
     let Settings { bootstrap, drain, limits, forwarded, .. } = settings;
     let tls = &bootstrap.tls;
+    let rules_of = |whose| settings.authorization.as_deref().and_then(|rules| authorization(rules, whose));
     json!({
         "service": bootstrap.service,
         "trust_domain": bootstrap.trust_domain.as_str(),
@@ -96,7 +98,8 @@ fn bootstrap(settings: &Settings) -> Value {
             "listen": bootstrap.admin.listen.map(|address| address.to_string()),
         },
         "intercept": bootstrap.intercept.as_ref().map(|intercept| self::intercept(intercept, settings)),
-        "authorization": settings.authorization.as_deref().map(authorization),
+        "authorization": rules_of(Whose::File),
+        "controller_authorization": rules_of(Whose::Controller),
         "forwarded": { "client_cert": forwarded.client_cert.label() },
         "drain": {
             "idle_grace": duration(drain.idle_grace),

@@ -6,6 +6,7 @@ mod probes;
 mod routes;
 mod tcp_routes;
 mod telemetry;
+mod workload;
 
 use serde_saphyr::Spanned;
 
@@ -17,6 +18,7 @@ pub(super) use probes::{GrpcProbe, HttpProbe, Probe, TcpProbe};
 pub(super) use routes::{HttpRoute, InboundRoute, Match, NameAndValue, Route, Rule, Sticky, WeightedCluster};
 pub(super) use tcp_routes::TcpRoute;
 pub(super) use telemetry::{AccessLog, Attribute, ExportHeader, Metrics, Telemetry, Traces};
+pub(super) use workload::Workload;
 
 /// A list of texts.
 pub(super) type Texts = Vec<Spanned<String>>;

@@ -14,6 +14,8 @@ mod probes;
 mod routes;
 mod streams;
 mod telemetry;
+mod told;
+mod told_routes;
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 

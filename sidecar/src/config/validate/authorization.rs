@@ -17,7 +17,7 @@ use crate::{
     model::{
         Listener, ListenerKind,
         authorization::{
-            Authorization, Callers, FieldRule, GrpcRule, HttpRule, Namespace, PathRule, Rule, VERDICTS,
+            Authorization, Callers, FieldRule, GrpcRule, HttpRule, Namespace, PathRule, Rule, VERDICTS, Whose,
         },
         file::{Faults, Place, quoted, report_odd_keys},
         listener::Protocol,
@@ -40,25 +40,46 @@ pub(super) fn authorization<'a>(
 ) -> Option<Authorization> {
     let raw = file.authorization.as_ref()?;
     let place = Place::root().key("authorization").at(raw);
-    report_odd_keys(&raw.value.odd_keys, raw::Authorization::KEYS, &place, faults);
-    let mode = choice(raw.value.mode.as_ref(), &defaults::authorization::MODE, &place, faults);
-    let list = raw.value.rules.as_ref();
+    section(&raw.value, &place, (&Known::of(file), Some(&Ports::of(listeners))), faults)
+}
+
+/// Checks the same section as the controller says it, to workloads of trust domain `own`. Rules may be about ports that nobody
+/// listens on yet, and name workloads whose roots are not known here: nobody proves to be one of those.
+pub(super) fn told(
+    raw: &raw::Authorization,
+    own: &str,
+    place: &Place,
+    faults: &mut Faults,
+) -> Option<Authorization> {
+    section(raw, place, (&Known::anybody(own), None), faults).map(|rules| rules.by(Whose::Controller))
+}
+
+fn section(
+    raw: &raw::Authorization,
+    place: &Place,
+    (known, ports): (&Known<'_>, Option<&Ports>),
+    faults: &mut Faults,
+) -> Option<Authorization> {
+    report_odd_keys(&raw.odd_keys, raw::Authorization::KEYS, place, faults);
+    let mode = choice(raw.mode.as_ref(), &defaults::authorization::MODE, place, faults);
+    let list = raw.rules.as_ref();
     let place = list.map_or_else(|| place.key("rules"), |list| place.key("rules").at(list));
     let list = list.map(|list| list.value.as_slice()).unwrap_or_default();
     if list.len() > MAX_RULES {
         faults.add(&place, format!("{} rules", list.len()), format!("keep to {MAX_RULES}"));
         return None;
     }
-    let (ports, known) = (Ports::of(listeners), Known::of(file));
     let mut rules: Vec<Rule> = Vec::with_capacity(list.len());
     for (index, item) in list.iter().enumerate() {
         let place = place.item(index).at(item);
-        let Some(rule) = rule(&item.value, &place, &known, faults) else { continue };
+        let Some(rule) = rule(&item.value, &place, known, faults) else { continue };
         if rules.iter().any(|other| other.name == rule.name) {
             let problem = format!("the name {} is that of another rule", quoted(&rule.name));
             faults.add(&place, problem, "give each its own: it is told by it what allowed a call");
         }
-        ports.check(&rule, &place, faults);
+        if let Some(ports) = ports {
+            ports.check(&rule, &place, faults);
+        }
         rules.push(rule);
     }
     Some(Authorization::new(mode, rules))

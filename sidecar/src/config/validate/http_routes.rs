@@ -15,7 +15,7 @@ use crate::{
         cluster::{ClusterName, ClusterSettings},
         file::{Faults, Place, quoted, report_odd_keys},
         policy::{Policy, Route, RouteMatch},
-        route_table::{Candidate, HttpRoute, RouteTable, Rule, Sticky},
+        route_table::{Candidate, HttpRoute, RouteTable, Rule, RuleList, Sticky},
         transport::{HttpVersion, PeerKind, Transport},
         weighted::{WeightedCluster, WeightedClusters},
     },
@@ -58,12 +58,17 @@ pub(super) fn routes(
     }
     let lists =
         table.hosts.values_mut().chain(table.wildcards.values_mut()).chain(table.services.values_mut());
-    lists.for_each(|list| list.sort_by_key(|candidate| Reverse(rank(&candidate.matches))));
+    lists.for_each(most_specific_first);
     table
 }
 
+/// Brings matches in the order in which they are looked at; those that are equally specific keep theirs.
+pub(super) fn most_specific_first(list: &mut RuleList) {
+    list.sort_by_key(|candidate| Reverse(rank(&candidate.matches)));
+}
+
 /// Has its hosts and services lead to a route.
-fn add(table: &mut RouteTable, route: HttpRoute, place: &Place, faults: &mut Faults) {
+pub(super) fn add(table: &mut RouteTable, route: HttpRoute, place: &Place, faults: &mut Faults) {
     let candidates: Vec<Candidate> = route
         .rules
         .iter()
@@ -95,7 +100,8 @@ fn add(table: &mut RouteTable, route: HttpRoute, place: &Place, faults: &mut Fau
     table.routes.push(route);
 }
 
-fn route(
+/// One route, whose rules lead to some of `clusters`; those of them that have rules already may have the same.
+pub(super) fn route(
     raw: &raw::HttpRoute,
     (clusters, known): (&mut Vec<ClusterSettings>, &[&str]),
     place: &Place,
@@ -274,6 +280,13 @@ fn lead(
             faults.add(place, problem, "give one of them another name");
         }
         let policy = policies::of_route(&said(), &settings.policy, place, &mut Faults::default());
+        // One route of the cluster's with two Services as its parents is told with each of them.
+        let is_same =
+            |route: &Route| route.matches.is_none() && route.name == *name && *route.policy == policy;
+        if let Some(place) = settings.routes.iter().position(is_same) {
+            places.push(place);
+            continue;
+        }
         places.push(settings.routes.len());
         settings.routes.push(Route { name: Arc::clone(name), matches: None, policy: policy.into() });
     }

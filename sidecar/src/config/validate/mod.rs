@@ -26,16 +26,23 @@ mod retry;
 mod routes;
 mod tcp_routes;
 mod telemetry;
+mod told_routes;
 mod transport;
 mod weighted;
+mod workload;
 
 use std::{path::Path, sync::Arc};
 
 use super::{Environment, Fault, Settings, otel::Otel, raw};
-use crate::model::file::{Faults, Place, report_odd_keys, validate_zone};
+use crate::model::{
+    dns::ResolverSettings,
+    file::{Faults, Place, report_odd_keys, validate_zone},
+};
 
-pub(super) use fragments::{fragment, inbound};
+pub(super) use fragments::fragment;
 pub(super) use telemetry::{MAX_ATTRIBUTES, MAX_HEADERS, export_field, is_attribute};
+pub(super) use told_routes::{ToldRoutes, lead, told_routes};
+pub(super) use workload::{inbound, rules};
 
 /// Clusters of one file.
 const MAX_CLUSTERS: usize = 10_000;
@@ -113,6 +120,11 @@ pub(super) fn settings(
         }
         Some(_) | None => Err(faults.into_vec()),
     }
+}
+
+/// Whom to ask for names where nothing is said of it.
+pub(super) fn resolver_by_default() -> Arc<ResolverSettings> {
+    dns::resolver(None, None, &mut Faults::default())
 }
 
 /// Something must come in.

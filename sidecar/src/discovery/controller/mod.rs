@@ -211,7 +211,12 @@ impl<N: Net> Keeper<N> {
         let now = self.clock.now();
         self.next_look = now + self.look;
         let snapshot = self.snapshots.load();
-        let changes = self.state.look(|service| usage(&snapshot, service), now);
+        let rejected = self.status.rejected();
+        let usage = |service: &str| {
+            let is_rejected = rejected.iter().any(|rejected| *rejected.service == *service);
+            Usage { is_rejected, ..usage(&snapshot, service) }
+        };
+        let changes = self.state.look(usage, now);
         let forgotten = u64::try_from(changes.settled.len()).unwrap_or(u64::MAX);
         self.status.forgotten.fetch_add(forgotten, Ordering::Relaxed);
         self.carry_out(&changes);
@@ -246,7 +251,8 @@ fn usage(snapshot: &Snapshot, service: &str) -> Usage {
     let (runtime, counts) = (&cluster.runtime, &cluster.runtime.counts);
     let is_busy =
         [&runtime.in_flight, &runtime.connections].map(|count| count.load(Ordering::Relaxed)) != [0, 0];
-    Usage { is_busy, ended: counts.by_class.iter().map(|count| count.load(Ordering::Relaxed)).sum() }
+    let ended = counts.by_class.iter().map(|count| count.load(Ordering::Relaxed)).sum();
+    Usage { is_busy, ended, is_rejected: false }
 }
 
 /// The pause after that many failures in a row: half of it is chance, so that sidecars do not come all at once.

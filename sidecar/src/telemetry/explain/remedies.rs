@@ -118,14 +118,17 @@ pub(super) const NO_LONGER_ALLOWED: Remedy = Remedy {
 };
 
 pub(super) const NOT_AUTHORIZED: Remedy = Remedy {
-    means: "The caller has proved who it is, and no rule under authorization allows it what it asks for.",
+    means: "The caller has proved who it is, and no rule allows it what it asks for: of the file, or of the controller, which must both.",
     causes: &[
         "a call that no rule was written for yet: a new path, method, host or caller",
+        "a policy of the cluster that selects this pod and does not allow it, or cannot be used: see its status",
+        "a pod of which the controller has said nothing yet, or whose word is not understood here",
         "a rule with hosts, methods, paths, headers or grpc, and an opaque stream: those fit requests only",
         "a field that a rule looks at is sent twice, or not in ASCII",
     ],
     next: &[
         "which rule comes closest: outrider policy explain --config FILE --from <caller> --path <path> at the callee",
+        "what the controller says: bootstrap.controller_authorization and controller.rejected of GET /config",
         CONFIG,
         "to see what rules would deny before they do: authorization.mode: audit",
     ],

@@ -77,6 +77,12 @@ impl fmt::Debug for ApiServer {
 impl ApiServer {
     /// A new one, with the namespaces `default` and `kube-system`.
     pub(crate) async fn start() -> Self {
+        // An address of its own, so that nobody takes the port while it is stopped.
+        Self::start_at(&format!("127.{}.{}.1", fastrand::u8(16..=250), fastrand::u8(..))).await
+    }
+
+    /// The same at this address.
+    pub(crate) async fn start_at(host: &str) -> Self {
         let controls = Controls {
             drops: 0,
             bookmarks: 0,
@@ -93,11 +99,9 @@ impl ApiServer {
             services: Mutex::default(),
             watches: Mutex::default(),
         });
-        // An address of its own, so that nobody takes the port while it is stopped.
-        let host = format!("127.{}.{}.1", fastrand::u8(16..=250), fastrand::u8(..));
-        let listener = TcpListener::bind((host.as_str(), 0)).await.unwrap();
+        let listener = TcpListener::bind((host, 0)).await.unwrap();
         let (ca, address) = (TestCa::new(), listener.local_addr().unwrap());
-        let leaf = ca.web_leaf(&host);
+        let leaf = ca.web_leaf(host);
         let provider = outrider_certs::rustls_verify::provider();
         let mut tls = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&TLS13])

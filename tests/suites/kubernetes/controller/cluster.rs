@@ -10,36 +10,36 @@ use crate::harness::{
 };
 
 /// The API server and the mesh's CA.
-pub(super) struct Cluster {
-    pub(super) server: ApiServer,
-    pub(super) ca: TestCa,
+pub(in crate::kubernetes) struct Cluster {
+    pub(in crate::kubernetes) server: ApiServer,
+    pub(in crate::kubernetes) ca: TestCa,
 }
 
 /// A pod that runs.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pod {
-    pub(super) name: &'static str,
-    pub(super) ip: &'static str,
-    pub(super) is_injected: bool,
+pub(in crate::kubernetes) struct Pod {
+    pub(in crate::kubernetes) name: &'static str,
+    pub(in crate::kubernetes) ip: &'static str,
+    pub(in crate::kubernetes) is_injected: bool,
 }
 
-pub(super) fn meshed(name: &'static str, ip: &'static str) -> Pod {
+pub(in crate::kubernetes) fn meshed(name: &'static str, ip: &'static str) -> Pod {
     Pod { name, ip, is_injected: true }
 }
 
-pub(super) fn plain(name: &'static str, ip: &'static str) -> Pod {
+pub(in crate::kubernetes) fn plain(name: &'static str, ip: &'static str) -> Pod {
     Pod { name, ip, is_injected: false }
 }
 
 impl Cluster {
-    pub(super) async fn new() -> Self {
+    pub(in crate::kubernetes) async fn new() -> Self {
         let cluster = Self { server: ApiServer::start().await, ca: TestCa::new() };
         cluster.namespace("outrider", &[]);
         cluster
     }
 
     /// One with `orders` in `shop` at 10.96.0.1:80: two pods in the mesh at port 8080.
-    pub(super) async fn with_orders() -> Self {
+    pub(in crate::kubernetes) async fn with_orders() -> Self {
         let cluster = Self::new().await;
         cluster.namespace("shop", &[("outrider.io/inject", "enabled")]);
         cluster.service("shop", "orders", "10.96.0.1");
@@ -49,7 +49,7 @@ impl Cluster {
         cluster
     }
 
-    pub(super) fn namespace(&self, name: &str, labels: &[(&str, &str)]) {
+    pub(in crate::kubernetes) fn namespace(&self, name: &str, labels: &[(&str, &str)]) {
         let labels: serde_json::Map<String, Value> =
             labels.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
         self.server.put(json!({
@@ -58,7 +58,7 @@ impl Cluster {
     }
 
     /// A Service with port 80.
-    pub(super) fn service(&self, namespace: &str, name: &str, ip: &str) {
+    pub(in crate::kubernetes) fn service(&self, namespace: &str, name: &str, ip: &str) {
         self.server.put(json!({
             "apiVersion": "v1", "kind": "Service", "metadata": {"namespace": namespace, "name": name},
             "spec": {
@@ -68,7 +68,7 @@ impl Cluster {
         }));
     }
 
-    pub(super) fn pods(&self, namespace: &str, pods: &[Pod]) {
+    pub(in crate::kubernetes) fn pods(&self, namespace: &str, pods: &[Pod]) {
         for pod in pods {
             let labels = if pod.is_injected { json!({"outrider.io/injected": "true"}) } else { json!({}) };
             self.server.put(json!({
@@ -81,7 +81,7 @@ impl Cluster {
     }
 
     /// The slice of a Service with these pods, which must be there, at port 8080.
-    pub(super) fn slice(&self, namespace: &str, service: &str, pods: &[Pod]) {
+    pub(in crate::kubernetes) fn slice(&self, namespace: &str, service: &str, pods: &[Pod]) {
         let endpoint = |pod: &Pod| {
             let object = self.server.object("pods", namespace, pod.name).expect("the pod is there");
             json!({
@@ -93,7 +93,7 @@ impl Cluster {
     }
 
     /// The same with any endpoints.
-    pub(super) fn slice_with(&self, namespace: &str, service: &str, endpoints: Vec<Value>) {
+    pub(in crate::kubernetes) fn slice_with(&self, namespace: &str, service: &str, endpoints: Vec<Value>) {
         self.server.put(json!({
             "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
             "metadata": {
@@ -105,7 +105,7 @@ impl Cluster {
     }
 
     /// So many endpoints outside of the cluster.
-    pub(super) fn many(&self, namespace: &str, service: &str, count: usize) {
+    pub(in crate::kubernetes) fn many(&self, namespace: &str, service: &str, count: usize) {
         let endpoint =
             |number: usize| json!({"addresses": [format!("192.168.{}.{}", number / 250, number % 250)]});
         self.slice_with(namespace, service, (0..count).map(endpoint).collect());
@@ -113,15 +113,15 @@ impl Cluster {
 }
 
 /// The path of a workload's SPIFFE ID.
-pub(super) fn path(namespace: &str, account: &str) -> String {
+pub(in crate::kubernetes) fn path(namespace: &str, account: &str) -> String {
     format!("ns/{namespace}/sa/{account}")
 }
 
 /// The SPIFFE ID as text.
-pub(super) fn spiffe_id(namespace: &str, account: &str) -> String {
+pub(in crate::kubernetes) fn spiffe_id(namespace: &str, account: &str) -> String {
     format!("spiffe://{DOMAIN}/{}", path(namespace, account))
 }
 
-pub(super) fn svid(leaf: &TestLeaf) -> X509Svid {
+pub(in crate::kubernetes) fn svid(leaf: &TestLeaf) -> X509Svid {
     X509Svid::from_parts(vec![leaf.der.clone()], leaf.key_der()).expect("a good certificate")
 }

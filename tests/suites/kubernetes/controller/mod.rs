@@ -2,9 +2,9 @@
 
 mod bench;
 mod bundle;
-mod cluster;
+pub(super) mod cluster;
 mod program;
-mod replica;
-mod sidecar;
+pub(super) mod replica;
+pub(super) mod sidecar;
 mod sidecars;
 mod watches;

@@ -22,31 +22,35 @@ use super::cluster::{Cluster, path, svid};
 use crate::harness::{ca::DOMAIN, eventually, soon};
 
 /// A replica; it is stopped when this is dropped.
-pub(super) struct Replica {
-    pub(super) address: SocketAddr,
-    pub(super) status: SocketAddr,
+pub(in crate::kubernetes) struct Replica {
+    pub(in crate::kubernetes) address: SocketAddr,
+    pub(in crate::kubernetes) status: SocketAddr,
     /// Gives it another certificate or other roots.
-    pub(super) identity: FixedHandle,
+    pub(in crate::kubernetes) identity: FixedHandle,
     stop: CancellationToken,
     serving: Option<JoinHandle<()>>,
 }
 
 impl Replica {
     /// One that knows the cluster.
-    pub(super) async fn start(cluster: &Cluster, name: &str) -> Self {
+    pub(in crate::kubernetes) async fn start(cluster: &Cluster, name: &str) -> Self {
         let replica = Self::begin(cluster, name, |_| {}).await;
         replica.until_ready().await;
         replica
     }
 
     /// One that has just begun.
-    pub(super) async fn begin(cluster: &Cluster, name: &str, change: impl FnOnce(&mut Options)) -> Self {
+    pub(in crate::kubernetes) async fn begin(
+        cluster: &Cluster,
+        name: &str,
+        change: impl FnOnce(&mut Options),
+    ) -> Self {
         let token = cluster.server.admin_token().to_owned();
         Self::begin_as(cluster, name, &token, change).await
     }
 
     /// The same with this token for the API server.
-    pub(super) async fn begin_as(
+    pub(in crate::kubernetes) async fn begin_as(
         cluster: &Cluster,
         name: &str,
         token: &str,
@@ -83,7 +87,7 @@ impl Replica {
         Self { address, status: at, identity, stop, serving: Some(serving) }
     }
 
-    pub(super) async fn until_ready(&self) {
+    pub(in crate::kubernetes) async fn until_ready(&self) {
         soon("the controller is ready", async {
             while !self.get("/ready").await.starts_with("HTTP/1.1 200") {
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
@@ -93,29 +97,29 @@ impl Replica {
     }
 
     /// The whole answer of the plaintext listener.
-    pub(super) async fn get(&self, path: &str) -> String {
+    pub(in crate::kubernetes) async fn get(&self, path: &str) -> String {
         get(self.status, path).await
     }
 
     /// One number of `/metrics`, by the sample's name with its labels.
-    pub(super) async fn metric(&self, sample: &str) -> f64 {
+    pub(in crate::kubernetes) async fn metric(&self, sample: &str) -> f64 {
         number(&self.get("/metrics").await, sample)
     }
 
     /// Asks it to stop, and waits until it has.
-    pub(super) async fn stop(mut self) {
+    pub(in crate::kubernetes) async fn stop(mut self) {
         self.stop.cancel();
         let serving = self.serving.take().unwrap();
         soon("the controller stops", serving).await.unwrap();
     }
 
     /// Asks it to stop.
-    pub(super) fn begin_to_stop(&self) {
+    pub(in crate::kubernetes) fn begin_to_stop(&self) {
         self.stop.cancel();
     }
 
     /// Whether it leads, eventually.
-    pub(super) async fn leads(&self) {
+    pub(in crate::kubernetes) async fn leads(&self) {
         soon("the replica leads", async {
             while self.metric("outrider_controller_leader").await < 1.0 {
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
@@ -131,12 +135,12 @@ impl Drop for Replica {
     }
 }
 
-pub(super) fn material(cluster: &Cluster, bundle: TrustBundle) -> Material {
+pub(in crate::kubernetes) fn material(cluster: &Cluster, bundle: TrustBundle) -> Material {
     let leaf = cluster.ca.leaf(&path("outrider", "outrider-controller"));
     Material { svid: svid(&leaf), bundles: Arc::new(TrustBundles::single(bundle)) }
 }
 
-pub(super) async fn get(address: SocketAddr, path: &str) -> String {
+pub(in crate::kubernetes) async fn get(address: SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream
         .write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes())
@@ -148,13 +152,13 @@ pub(super) async fn get(address: SocketAddr, path: &str) -> String {
 }
 
 /// One sample of a text of metrics.
-pub(super) fn number(text: &str, sample: &str) -> f64 {
+pub(in crate::kubernetes) fn number(text: &str, sample: &str) -> f64 {
     let line = text.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("no {sample} in {text}")).trim().parse().unwrap()
 }
 
 /// Waits until the API server has an object that fits.
-pub(super) async fn stored(
+pub(in crate::kubernetes) async fn stored(
     cluster: &Cluster,
     what: &str,
     (resource, namespace, name): (&str, &str, &str),

@@ -29,34 +29,44 @@ use super::cluster::{Cluster, path, spiffe_id, svid};
 use crate::harness::{BoxError, TestCa, TestLeaf, soon};
 
 /// One stream to a controller.
-pub(super) struct Sidecar {
+pub(in crate::kubernetes) struct Sidecar {
     ask: mpsc::Sender<WatchRequest>,
     told: Streaming<WatchResponse>,
     /// Where keys lead.
-    pub(super) keys: BTreeMap<String, String>,
+    pub(in crate::kubernetes) keys: BTreeMap<String, String>,
     /// What is known of services.
-    pub(super) services: BTreeMap<String, Held>,
+    pub(in crate::kubernetes) services: BTreeMap<String, Held>,
     /// What was said of its own workload.
-    pub(super) inbound: Option<String>,
+    pub(in crate::kubernetes) inbound: Option<String>,
     parts: Vec<api::Endpoints>,
 }
 
 /// What is known of a service.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Held {
-    pub(super) epoch: u64,
-    pub(super) generation: u64,
-    pub(super) cluster: Value,
-    pub(super) endpoints: BTreeMap<String, api::Endpoint>,
+pub(in crate::kubernetes) struct Held {
+    pub(in crate::kubernetes) epoch: u64,
+    pub(in crate::kubernetes) generation: u64,
+    pub(in crate::kubernetes) cluster: Value,
+    pub(in crate::kubernetes) routes: Vec<Value>,
+    pub(in crate::kubernetes) endpoints: BTreeMap<String, api::Endpoint>,
+}
+
+impl Held {
+    /// The clusters that its routes name.
+    pub(in crate::kubernetes) fn needs(&self) -> Vec<String> {
+        let rules = self.routes.iter().flat_map(|route| route["rules"].as_array().unwrap());
+        let clusters = rules.flat_map(|rule| rule["clusters"].as_array().cloned().unwrap_or_default());
+        clusters.map(|cluster| cluster["name"].as_str().unwrap().to_owned()).collect()
+    }
 }
 
 /// How a sidecar calls.
-pub(super) fn as_workload(ca: &TestCa, namespace: &str, account: &str) -> Arc<ClientConfig> {
+pub(in crate::kubernetes) fn as_workload(ca: &TestCa, namespace: &str, account: &str) -> Arc<ClientConfig> {
     with_leaf(ca, Some(&ca.leaf(&path(namespace, account))))
 }
 
 /// With this certificate, or with none.
-pub(super) fn with_leaf(ca: &TestCa, leaf: Option<&TestLeaf>) -> Arc<ClientConfig> {
+pub(in crate::kubernetes) fn with_leaf(ca: &TestCa, leaf: Option<&TestLeaf>) -> Arc<ClientConfig> {
     let base = tls(&Clock::system()).unwrap();
     let verifier = Arc::new(SpiffeServerVerifier::new(Arc::new(ca.bundles())));
     let svid = leaf.map(svid);
@@ -92,12 +102,12 @@ impl Service<http::Uri> for Connector {
 
 impl Sidecar {
     /// The sidecar of a workload in `shop`.
-    pub(super) async fn connect(cluster: &Cluster, address: SocketAddr) -> Self {
+    pub(in crate::kubernetes) async fn connect(cluster: &Cluster, address: SocketAddr) -> Self {
         Self::connect_as(cluster, address, "shop", "").await
     }
 
     /// That of a workload in this namespace, in the pod of this name.
-    pub(super) async fn connect_as(
+    pub(in crate::kubernetes) async fn connect_as(
         cluster: &Cluster,
         address: SocketAddr,
         namespace: &str,
@@ -109,7 +119,7 @@ impl Sidecar {
     }
 
     /// Opens a stream and says `first`.
-    pub(super) async fn open(
+    pub(in crate::kubernetes) async fn open(
         address: SocketAddr,
         tls: Arc<ClientConfig>,
         first: WatchRequest,
@@ -129,17 +139,17 @@ impl Sidecar {
         Ok(Self { ask, told, keys, services, inbound: None, parts: Vec::new() })
     }
 
-    pub(super) async fn say(&self, message: watch_request::Message) {
+    pub(in crate::kubernetes) async fn say(&self, message: watch_request::Message) {
         drop(self.ask.send(WatchRequest { message: Some(message) }).await);
     }
 
-    pub(super) async fn want(&self, key: &str) {
+    pub(in crate::kubernetes) async fn want(&self, key: &str) {
         let want = api::Want { key: key.to_owned(), epoch: 0, generation: 0 };
         self.say(watch_request::Message::Want(want)).await;
     }
 
     /// Takes one message.
-    pub(super) async fn hear(&mut self) -> Result<Message, Status> {
+    pub(in crate::kubernetes) async fn hear(&mut self) -> Result<Message, Status> {
         let response = soon("the controller says something", self.told.message()).await?;
         let message =
             response.ok_or_else(|| Status::cancelled("the stream ended"))?.message.expect("a message");
@@ -149,8 +159,13 @@ impl Sidecar {
                 self.keys.insert(told.key, told.service);
             }
             Message::Service(told) => {
-                let held = self.services.entry(told.name).or_default();
-                (held.epoch, held.cluster) = (told.epoch, serde_json::from_str(&told.cluster).unwrap());
+                let read = |text: &String| serde_json::from_str(text).unwrap();
+                let held = self.services.entry(told.name.clone()).or_default();
+                (held.epoch, held.cluster) = (told.epoch, read(&told.cluster));
+                held.routes = told.routes.iter().map(read).collect();
+                for need in self.services[&told.name].needs() {
+                    assert!(need == told.name || self.services.contains_key(&need), "{need} is said before");
+                }
             }
             Message::Endpoints(part) => {
                 self.parts.push(part);
@@ -180,7 +195,7 @@ impl Sidecar {
     }
 
     /// Listens until it is so.
-    pub(super) async fn until(&mut self, claim: &str, is_so: impl Fn(&Self) -> bool) {
+    pub(in crate::kubernetes) async fn until(&mut self, claim: &str, is_so: impl Fn(&Self) -> bool) {
         soon(claim, async {
             while !is_so(self) {
                 self.hear().await.unwrap_or_else(|status| panic!("{claim}: {status}"));
@@ -190,7 +205,7 @@ impl Sidecar {
     }
 
     /// Asks, and waits for the answer.
-    pub(super) async fn ask(&mut self, key: &str) -> Option<Held> {
+    pub(in crate::kubernetes) async fn ask(&mut self, key: &str) -> Option<Held> {
         self.want(key).await;
         self.keys.remove(key);
         self.until(&format!("{key} is answered"), |sidecar| sidecar.keys.contains_key(key)).await;
@@ -198,17 +213,17 @@ impl Sidecar {
     }
 
     /// What a key leads to; `None`: to nothing in the cluster.
-    pub(super) fn held(&self, key: &str) -> Option<&Held> {
+    pub(in crate::kubernetes) fn held(&self, key: &str) -> Option<&Held> {
         self.services.get(self.keys.get(key)?)
     }
 
     /// Addresses of what a key leads to.
-    pub(super) fn addresses(&self, key: &str) -> Vec<&str> {
+    pub(in crate::kubernetes) fn addresses(&self, key: &str) -> Vec<&str> {
         self.held(key).map(|held| held.endpoints.keys().map(String::as_str).collect()).unwrap_or_default()
     }
 
     /// Why the stream ends.
-    pub(super) async fn ended(&mut self) -> Status {
+    pub(in crate::kubernetes) async fn ended(&mut self) -> Status {
         loop {
             if let Err(status) = self.hear().await {
                 return status;
@@ -217,7 +232,7 @@ impl Sidecar {
     }
 }
 
-pub(super) fn hello(pod: &str) -> WatchRequest {
+pub(in crate::kubernetes) fn hello(pod: &str) -> WatchRequest {
     let hello = api::Hello { version: "test".to_owned(), pod: pod.to_owned(), ports: Vec::new() };
     WatchRequest { message: Some(watch_request::Message::Hello(hello)) }
 }

@@ -8,6 +8,7 @@ mod forgotten;
 mod joined;
 mod moving;
 mod names;
+mod routes;
 
 use std::net::SocketAddr;
 

@@ -20,7 +20,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use super::SERVER_NAME;
 
 /// An answer: HTTP status and body.
-pub(super) type Answer = (u16, String);
+pub(in crate::kubernetes) type Answer = (u16, String);
 
 /// Whoever believes these roots.
 #[derive(Clone)]
@@ -116,7 +116,7 @@ pub(super) fn patched(pod: &Value, response: &Value) -> Value {
 }
 
 /// Asks in plaintext, over HTTP/1.1.
-pub(super) async fn get(address: SocketAddr, target: &str) -> Answer {
+pub(in crate::kubernetes) async fn get(address: SocketAddr, target: &str) -> Answer {
     let Ok(mut stream) = TcpStream::connect(address).await else { return (0, String::new()) };
     let request = format!("GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
     let mut answer = Vec::new();

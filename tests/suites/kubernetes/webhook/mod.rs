@@ -5,7 +5,7 @@
 //! ```
 
 mod bounds;
-mod caller;
+pub(super) mod caller;
 mod certificates;
 mod real_ca;
 mod registration;

@@ -14,14 +14,20 @@ use crate::{
 /// The trust domains that the file names as ours and as others.
 pub(in crate::config::validate) struct Known<'a> {
     own: Option<&'a str>,
-    others: BTreeSet<&'a str>,
+    /// `None`: any may be.
+    others: Option<BTreeSet<&'a str>>,
 }
 
 impl<'a> Known<'a> {
     pub(in crate::config::validate) fn of(file: &'a raw::File) -> Self {
         let listed = file.federation.iter().flat_map(|list| &list.value);
         let others = listed.filter_map(|item| Some(item.value.trust_domain.as_ref()?.value.as_str()));
-        Self { own: file.trust_domain.as_ref().map(|own| own.value.as_str()), others: others.collect() }
+        Self { own: file.trust_domain.as_ref().map(|own| own.value.as_str()), others: Some(others.collect()) }
+    }
+
+    /// Where it is not known whose roots there are.
+    pub(in crate::config::validate) fn anybody(own: &'a str) -> Self {
+        Self { own: Some(own), others: None }
     }
 
     /// Our own, if the file says it.
@@ -31,7 +37,8 @@ impl<'a> Known<'a> {
 
     /// Whether workloads of that trust domain can be verified.
     pub(in crate::config::validate) fn has(&self, trust_domain: &str) -> bool {
-        self.own.is_none_or(|own| own == trust_domain) || self.others.contains(trust_domain)
+        self.own.is_none_or(|own| own == trust_domain)
+            || self.others.as_ref().is_none_or(|others| others.contains(trust_domain))
     }
 
     /// A fault if `text` is the ID of another's workload. What is no ID of a workload has a fault already.

@@ -97,7 +97,7 @@ pub struct Service {
     /// JSON: one entry of clusters\[\] of the sidecar's file (authorities, addresses, protocol, tls), without endpoints.
     #[prost(string, tag = "4")]
     pub cluster: ::prost::alloc::string::String,
-    /// JSON: entries of the top-level routes\[\]; none yet.
+    /// JSON: entries of the top-level routes\[\], each for this service alone; docs/routes.md. A cluster that their rules name is that of a Service that came before.
     #[prost(string, repeated, tag = "5")]
     pub routes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
@@ -145,7 +145,8 @@ pub struct Workload {
     /// Grows with each change; of the Service messages' epoch.
     #[prost(uint64, tag = "1")]
     pub generation: u64,
-    /// JSON, in the words of the sidecar's file: {"ports":\[{"port":8080,"protocol":"http"}\]}, protocols as the Services that select the pod say by appProtocol.
+    /// JSON, in the words of the sidecar's file: {"ports":\[{"port":8080,"protocol":"http"}\]}, protocols as the Services that select the pod say by appProtocol;
+    /// beside "ports" "authorization", the section of the file, where a policy selects the pod: {"authorization":{"mode":"enforce","rules":\[…\]}}.
     #[prost(string, tag = "2")]
     pub inbound: ::prost::alloc::string::String,
 }

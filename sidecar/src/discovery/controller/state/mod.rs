@@ -5,7 +5,7 @@
 //!                   ╰── again on each new stream, with what is known already
 //! ```
 //! # Invariants
-//! - At most `max_wanted` keys, and no service that none of them leads to but what is being told.
+//! - At most `max_wanted` keys, and no service but those they lead to, what the routes of these name, and what is being told.
 //! - What was said stays until something else is said, or until nobody uses it: no stream that ends takes anything away.
 //! - Nothing is forgotten while nobody could be asked for it again.
 
@@ -27,7 +27,10 @@ use crate::model::{
     wanted::{Key, Outside, Use},
 };
 
+mod routing;
 mod said;
+
+use routing::Routing;
 
 /// What the controller may not say; the stream is ended for it.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -67,6 +70,8 @@ pub(super) struct Usage {
     pub(super) is_busy: bool,
     /// Requests and streams that ended, ever.
     pub(super) ended: u64,
+    /// What was said of it last is not in force.
+    pub(super) is_rejected: bool,
 }
 
 /// Everything.
@@ -103,12 +108,14 @@ struct Known {
     generation: u64,
     revision: u64,
     cluster: Arc<str>,
-    has_routes: bool,
+    routing: Routing,
     endpoints: BTreeMap<SocketAddr, EndpointSettings>,
     used_at: Instant,
     ended: u64,
-    /// Something leads to it, or did.
-    is_led: bool,
+    /// Its endpoints were told.
+    is_told: bool,
+    /// Something leads to it, or did: a key, or the routes of what a key leads to.
+    is_used: bool,
 }
 
 #[derive(Debug, Default)]
@@ -134,7 +141,7 @@ impl State {
     pub(super) fn begin(&mut self) {
         self.keys.values_mut().for_each(|wish| wish.is_fresh = false);
         // What was half told is told again.
-        self.services.retain(|_, known| known.is_led);
+        self.services.retain(|_, known| known.is_used);
         self.outgoing = Some(Outgoing { wants: self.keys.keys().cloned().collect(), ..Outgoing::default() });
     }
 
@@ -232,10 +239,17 @@ impl State {
     pub(super) fn look(&mut self, usage: impl Fn(&str) -> Usage, now: Instant) -> Changes {
         let mut changes = Changes::default();
         for (name, known) in &mut self.services {
-            let Usage { is_busy, ended } = usage(name);
+            let Usage { mut is_busy, mut ended, is_rejected } = usage(name);
+            // What its routes send elsewhere is counted there.
+            for need in known.routing.needs() {
+                let other = usage(need);
+                is_busy |= other.is_busy;
+                ended = ended.wrapping_add(other.ended);
+            }
             if is_busy || ended != known.ended {
                 (known.used_at, known.ended) = (now, ended);
             }
+            known.routing.age(is_rejected);
         }
         let mut over = Vec::new();
         for (key, wish) in &mut self.keys {
@@ -263,14 +277,35 @@ impl State {
 
     /// Drops services that nothing leads to any more; those that nothing has led to yet are being told.
     fn sweep_services(&mut self, changes: &mut Changes) {
-        if !changes.fragments {
-            return;
-        }
-        let led = self.led();
-        let is_over = |(name, known): &(&Arc<str>, &Known)| known.is_led && !led.contains(*name);
+        let used = self.used(&self.led());
+        let is_over = |(name, known): &(&Arc<str>, &Known)| known.is_used && !used.contains(*name);
         let gone: Vec<_> = self.services.iter().filter(is_over).map(|(name, _)| Arc::clone(name)).collect();
         gone.iter().for_each(|name| drop(self.services.remove(name)));
+        changes.fragments |= !gone.is_empty();
         changes.gone.extend(gone);
+    }
+
+    /// Notes what is in use; whether that is more than before.
+    fn note_use(&mut self) -> bool {
+        let mut is_more = false;
+        for name in self.used(&self.led()) {
+            if let Some(known) = self.services.get_mut(&name) {
+                is_more |= !known.is_used;
+                known.is_used = true;
+            }
+        }
+        is_more
+    }
+
+    /// Those of which `led` are some, and what the routes of these name and is told: now, or as long as what was said before
+    /// may still be in force.
+    fn used(&self, led: &HashSet<Arc<str>>) -> HashSet<Arc<str>> {
+        let mut used = led.clone();
+        for known in led.iter().filter_map(|name| self.services.get(name)) {
+            let needs = known.routing.all().filter_map(|need| self.services.get_key_value(need));
+            used.extend(needs.filter(|(_, need)| need.is_told).map(|(name, _)| Arc::clone(name)));
+        }
+        used
     }
 
     /// Services that a key leads to.
@@ -293,21 +328,24 @@ impl State {
                 }
             }
         }
+        let used = self.used(&names.keys().map(|name| Arc::clone(name)).collect());
         let fragment = |(name, known): (&Arc<str>, &Known)| {
-            let mut names = names.get(name)?.clone();
+            let asked_for = names.get(name);
+            let is_asked_for = asked_for.is_some();
+            let mut names = asked_for.cloned().unwrap_or_default();
             names.sort();
-            Some(Fragment {
+            Fragment {
                 name: Arc::clone(name),
                 revision: known.revision,
                 cluster: Arc::clone(&known.cluster),
-                has_routes: known.has_routes,
+                // A backend's own routes are not asked.
+                routes: if is_asked_for { known.routing.routes() } else { Some(Arc::default()) },
+                is_asked_for,
                 names,
-            })
+            }
         };
-        Fragments {
-            services: self.services.iter().filter_map(fragment).collect(),
-            inbound: self.inbound.clone(),
-        }
+        let in_use = self.services.iter().filter(|(name, _)| used.contains(*name));
+        Fragments { services: in_use.map(fragment).collect(), inbound: self.inbound.clone() }
     }
 
     /// What leads outside.
@@ -331,7 +369,7 @@ impl State {
             Some(Leads::To(service)) => Some(Arc::clone(service)),
             Some(Leads::Outside(_)) | None => None,
         });
-        fresh.collect()
+        self.used(&fresh.collect())
     }
 
     /// Addresses and names that are asked after.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Instant};
 
 use outrider_certs::SpiffeId;
 
-use super::{Changes, Fault, Known, Leads, State};
+use super::{Changes, Fault, Known, Leads, State, routing::Routing};
 use crate::{
     discovery::controller::api::outrider_discovery_v1::{Destination, Endpoint, Endpoints, Service},
     model::{EndpointSettings, file::MAX_ENDPOINTS, wanted::Key},
@@ -29,17 +29,19 @@ impl State {
             Some((end, _)) => cluster.get(..end).unwrap_or_default().to_owned(),
             None => cluster,
         };
-        let has_routes = !routes.is_empty();
         if let Some(known) = self.services.get_mut(&*name) {
             (known.epoch, known.generation) = (epoch, generation);
-            if *known.cluster != *cluster || known.has_routes != has_routes {
+            if *known.cluster != *cluster {
                 self.revision += 1;
                 known.revision = self.revision;
                 known.cluster = cluster.into();
-                known.has_routes = has_routes;
                 changes.fragments = true;
                 // Until others are said, those that were said of it.
                 changes.list = Some(name.into());
+            }
+            if known.routing.say(routes) {
+                changes.fragments = true;
+                self.note_use();
             }
             return Ok(());
         }
@@ -52,11 +54,12 @@ impl State {
             generation,
             revision: self.revision,
             cluster: cluster.into(),
-            has_routes,
+            routing: Routing::new(routes),
             endpoints: BTreeMap::new(),
             used_at: now,
             ended: 0,
-            is_led: false,
+            is_used: false,
+            is_told: false,
         };
         // It comes into force with the first key that leads to it.
         self.services.insert(name.into(), known);
@@ -81,6 +84,11 @@ impl State {
         }
         // Of a list in parts, the last has the generation: what is known stays in use until it is there.
         if said.generation != 0 {
+            if !known.is_told {
+                known.is_told = true;
+                // Routes may have waited for it.
+                changes.fragments = self.note_use();
+            }
             changes.list = Some(name);
         }
     }
@@ -116,7 +124,7 @@ impl State {
                 wish.leads = Some(Leads::To(Arc::clone(service)));
                 changes.fragments = true;
                 if let Some(known) = self.services.get_mut(service) {
-                    (known.used_at, known.is_led) = (now, true);
+                    known.used_at = now;
                 }
             }
         }
@@ -127,7 +135,10 @@ impl State {
         }
         changes.confirmed = leads;
         changes.settled.push(key);
-        self.sweep_services(changes);
+        if changes.fragments {
+            self.note_use();
+            self.sweep_services(changes);
+        }
         Ok(())
     }
 }

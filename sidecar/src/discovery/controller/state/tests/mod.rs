@@ -1,3 +1,5 @@
+mod routed;
+
 use proptest::prelude::*;
 
 use super::{said::MAX_LOOSE_SERVICES, watch_request::Message as Asked, watch_response::Message as Said, *};
@@ -30,6 +32,10 @@ fn service(name: &str, generation: u64, cluster: &str) -> Said {
         cluster: cluster.into(),
         routes: vec![],
     })
+}
+
+fn used(is_busy: bool, ended: u64) -> Usage {
+    Usage { is_busy, ended, is_rejected: false }
 }
 
 fn leads(key: &str, service: &str) -> Said {
@@ -235,20 +241,6 @@ fn what_leads_to_a_service_that_was_not_told_ends_the_stream() {
 }
 
 #[test]
-fn services_that_nothing_leads_to_are_bounded() {
-    let mut bench = Bench::new(8);
-    let tell = |bench: &mut Bench, number| {
-        bench.state.hear(said(service(&format!("s{number}"), 1, "{}")), bench.now)
-    };
-    for number in 0..8 + MAX_LOOSE_SERVICES {
-        tell(&mut bench, number).unwrap();
-    }
-    assert_eq!(tell(&mut bench, 1_000_000), Err(Fault::TooMany("services")));
-    bench.state.begin();
-    tell(&mut bench, 1_000_000).unwrap();
-}
-
-#[test]
 fn what_is_idle_is_forgotten_and_what_is_used_is_not() {
     let mut bench = Bench::new(8);
     bench.told("10.96.0.1:80", "a");
@@ -260,19 +252,19 @@ fn what_is_idle_is_forgotten_and_what_is_used_is_not() {
         bench.now += MINUTE;
         // Some requests to the service end, and the address outside is dialled.
         assert!(outside.has(&key("1.1.1.1:53")));
-        assert_eq!(bench.look(Usage { is_busy: false, ended: minute }), Changes::default());
+        assert_eq!(bench.look(used(false, minute)), Changes::default());
     }
     for _ in 0..59 {
         bench.now += MINUTE;
         assert!(outside.has(&key("1.1.1.1:53")));
-        assert_eq!(bench.look(Usage { is_busy: true, ended: 89 }), Changes::default(), "a long stream");
+        assert_eq!(bench.look(used(true, 89)), Changes::default(), "a long stream");
     }
     for _ in 0..59 {
         bench.now += MINUTE;
-        assert_eq!(bench.look(Usage { is_busy: false, ended: 89 }), Changes::default());
+        assert_eq!(bench.look(used(false, 89)), Changes::default());
     }
     bench.now += MINUTE;
-    let changes = bench.look(Usage { is_busy: false, ended: 89 });
+    let changes = bench.look(used(false, 89));
     assert!(changes.fragments && changes.outside);
     assert_eq!((changes.settled.len(), changes.gone.len()), (2, 1));
     assert_eq!(bench.asked(), ["forget 10.96.0.1:80", "forget 1.1.1.1:53"]);
@@ -370,7 +362,7 @@ proptest! {
                 Step::Say => { bench.asked(); None }
                 Step::Break => { bench.state.end(); bench.state.begin(); None }
                 Step::Pass(seconds) => { bench.now += Duration::from_secs(seconds.into()); None }
-                Step::Look(is_busy) => { bench.look(Usage { is_busy, ended: 0 }); None }
+                Step::Look(is_busy) => { bench.look(used(is_busy, 0)); None }
             };
             if let Some(message) = message {
                 drop(bench.state.hear(said(message), bench.now));
@@ -392,7 +384,7 @@ proptest! {
                 let (revision, _) = bench.state.list(&fragment.name).unwrap();
                 prop_assert_eq!(revision, fragment.revision);
             }
-            prop_assert!(bench.state.services.iter().all(|(name, known)| !known.is_led || in_force.contains(&&**name)));
+            prop_assert!(bench.state.services.iter().all(|(name, known)| !known.is_used || in_force.contains(&&**name)));
         }
     }
 }

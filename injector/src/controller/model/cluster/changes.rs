@@ -1,62 +1,20 @@
-//! The cluster, as far as sidecars ask of it: objects, and where each is found.
-//!
-//! Every change says what it touched, and nothing else needs to be looked at again.
+//! Changes of the cluster: each says what it touched, and nothing else needs to be looked at again.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     net::IpAddr,
 };
 
-use super::objects::{Event, Kind, Name, Namespace, Object, ObjectKey, Pod, Service, Slice, SliceEndpoint};
-
-/// What an answer was made of: when it is touched, the answer is looked at again.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Part {
-    /// A Service, its slices, and what is known of the pods in them.
-    Service(ObjectKey),
-    /// A pod, and which Services have it.
-    Pod(ObjectKey),
-    /// Who is at an address.
-    Address(IpAddr),
-}
-
-/// Parts that were touched.
-pub type Touched = HashSet<Part>;
-
-/// Who is at an endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Occupant<'a> {
-    /// This pod.
-    Pod(&'a ObjectKey, &'a Pod),
-    /// A pod of which nothing is known yet, or nothing that fits: nobody is sent there.
-    Unknown,
-    /// No pod of the cluster.
-    Outsider,
-}
-
-/// The cluster's state.
-#[derive(Debug, Default)]
-pub struct Cluster {
-    namespaces: HashMap<Name, Namespace>,
-    services: HashMap<ObjectKey, Service>,
-    slices: HashMap<ObjectKey, Slice>,
-    pods: HashMap<ObjectKey, Pod>,
-    /// Names of the slices of each Service, whether it is there or not.
-    slices_of: HashMap<ObjectKey, BTreeSet<Name>>,
-    /// Pods with an address of their own, and Services with theirs: one each, but while an address changes hands.
-    pods_at: HashMap<IpAddr, Vec<ObjectKey>>,
-    services_at: HashMap<IpAddr, Vec<ObjectKey>>,
-    /// Services with an endpoint there, and how many of their slices say so.
-    listed_at: HashMap<IpAddr, Vec<(ObjectKey, u32)>>,
-    /// How many pods in the mesh each namespace has.
-    injected: HashMap<Name, usize>,
-    /// Raised whenever [`meshed_namespaces`](Self::meshed_namespaces) may be others.
-    meshes: u64,
-    /// What was in the list that is under way, by kind.
-    listing: HashMap<Kind, HashSet<ObjectKey>>,
-    /// One copy of each name that many objects mention.
-    names: HashSet<Name>,
-}
+use super::{Cluster, Part, Touched};
+use crate::{
+    controller::{
+        gateway::route::{RouteKey, RouteKind},
+        model::objects::{
+            Event, Kind, Name, Namespace, Object, ObjectKey, Pod, Reach, Service, Slice, SliceEndpoint,
+        },
+    },
+    policy::kept::{Effect, Policy, PolicyKey, PolicyKind, Record},
+};
 
 impl Cluster {
     /// Takes a change in, and adds what it touched.
@@ -86,6 +44,11 @@ impl Cluster {
             Kind::Service => self.services.keys().cloned().collect(),
             Kind::Slice => self.slices.keys().cloned().collect(),
             Kind::Pod => self.pods.keys().cloned().collect(),
+            Kind::HttpRoute => self.book.keys(RouteKind::Http).cloned().collect(),
+            Kind::GrpcRoute => self.book.keys(RouteKind::Grpc).cloned().collect(),
+            Kind::Grant => self.book.grants().cloned().collect(),
+            Kind::TrafficPolicy => self.policies.keys(PolicyKind::Traffic).cloned().collect(),
+            Kind::AuthorizationPolicy => self.policies.keys(PolicyKind::Authorization).cloned().collect(),
         }
     }
 
@@ -95,6 +58,9 @@ impl Cluster {
             Object::Service(key, _) => (Kind::Service, key.clone()),
             Object::Slice(key, _) => (Kind::Slice, key.clone()),
             Object::Pod(key, _) => (Kind::Pod, key.clone()),
+            Object::Route(route, _) => (route.kind.kind(), route.key.clone()),
+            Object::Grant(key, _) => (Kind::Grant, key.clone()),
+            Object::Policy(policy, _) => (policy.kind.kind(), policy.key.clone()),
             Object::Nothing(kind, key) => return self.remove(*kind, key, touched),
         };
         if let Some(listed) = self.listing.get_mut(&kind) {
@@ -112,18 +78,43 @@ impl Cluster {
             }
             Object::Pod(_, mut new) => {
                 new.service_account = self.shared(new.service_account);
+                for (name, value) in &mut new.labels {
+                    (*name, *value) = (self.shared(Name::clone(name)), self.shared(Name::clone(value)));
+                }
                 self.set_pod(key, Some(new), touched);
+            }
+            Object::Route(route, new) => {
+                self.book.set_route(RouteKey { key, ..route }, Some(*new), touched);
+            }
+            Object::Grant(_, new) => self.book.set_grant(key, Some(new), touched),
+            Object::Policy(policy, new) => {
+                self.set_policy(&PolicyKey { key, ..policy }, Some(*new), touched);
             }
             Object::Nothing(..) => {}
         }
     }
 
     fn remove(&mut self, kind: Kind, key: &ObjectKey, touched: &mut Touched) {
+        let route = |kind| RouteKey { kind, key: key.clone() };
+        let policy = |kind| PolicyKey { kind, key: key.clone() };
         match kind {
             Kind::Namespace => self.set_namespace(&key.name, None, touched),
             Kind::Service => self.set_service(key.clone(), None, touched),
             Kind::Slice => self.set_slice(key.clone(), None, touched),
             Kind::Pod => self.set_pod(key.clone(), None, touched),
+            Kind::HttpRoute => self.book.set_route(route(RouteKind::Http), None, touched),
+            Kind::GrpcRoute => self.book.set_route(route(RouteKind::Grpc), None, touched),
+            Kind::Grant => self.book.set_grant(key.clone(), None, touched),
+            Kind::TrafficPolicy => self.set_policy(&policy(PolicyKind::Traffic), None, touched),
+            Kind::AuthorizationPolicy => self.set_policy(&policy(PolicyKind::Authorization), None, touched),
+        }
+    }
+
+    fn set_policy(&mut self, key: &PolicyKey, new: Option<(Policy, Record)>, touched: &mut Touched) {
+        match self.policies.set(key, new) {
+            Effect::None => {}
+            Effect::Services(services) => touched.extend(services.into_iter().map(Part::Service)),
+            Effect::Pods(namespace) => drop(touched.insert(Part::Callers(namespace))),
         }
     }
 
@@ -156,8 +147,8 @@ impl Cluster {
             return;
         }
         let addresses = |service: &Service| match &service.reach {
-            super::objects::Reach::Addresses(addresses) => addresses.clone(),
-            super::objects::Reach::Pods | super::objects::Reach::Name(_) => Vec::new(),
+            Reach::Addresses(addresses) => addresses.clone(),
+            Reach::Pods | Reach::Name(_) => Vec::new(),
         };
         let after = new.as_ref().map(addresses).unwrap_or_default();
         let old = match new {
@@ -174,6 +165,9 @@ impl Cluster {
         touched.extend(before.into_iter().chain(after).map(Part::Address));
         // Ports decide which Service an address of a pod is of, and what the pod's ports carry.
         self.touch_listed(&key, touched);
+        self.book.service_changed(&key);
+        self.policies.service_changed(&key);
+        touched.insert(Part::Ports(key.clone()));
         touched.insert(Part::Service(key));
     }
 
@@ -285,101 +279,6 @@ impl Cluster {
         self.meshes += u64::from(*count <= 1);
         if *count == 0 {
             self.injected.remove(namespace);
-        }
-    }
-
-    /// A Service.
-    #[must_use]
-    pub fn service(&self, key: &ObjectKey) -> Option<&Service> {
-        self.services.get(key)
-    }
-
-    /// A pod that is not finished.
-    #[must_use]
-    pub fn pod(&self, key: &ObjectKey) -> Option<&Pod> {
-        self.pods.get(key)
-    }
-
-    /// Whether the namespace's pods get a sidecar.
-    #[must_use]
-    pub fn is_enabled(&self, namespace: &str) -> bool {
-        self.namespaces.get(namespace).is_some_and(|namespace| namespace.is_enabled)
-    }
-
-    /// The slices of a Service, in the order of their names.
-    pub fn slices_of(&self, service: &ObjectKey) -> impl Iterator<Item = &Slice> {
-        let names = self.slices_of.get(service).into_iter().flatten();
-        let namespace = &service.namespace;
-        names.filter_map(move |name| {
-            let key = ObjectKey { namespace: Name::clone(namespace), name: Name::clone(name) };
-            self.slices.get(&key)
-        })
-    }
-
-    /// The Service that has this address for its own. Of two, while the address changes hands, the first by name.
-    #[must_use]
-    pub fn service_at(&self, address: IpAddr) -> Option<(&ObjectKey, &Service)> {
-        let key = self.services_at.get(&address)?.iter().min()?;
-        self.services.get_key_value(key)
-    }
-
-    /// The pod that has this address for its own. Of two, while the address changes hands, the newer.
-    #[must_use]
-    pub fn pod_at(&self, address: IpAddr) -> Option<(&ObjectKey, &Pod)> {
-        let keys = self.pods_at.get(&address)?.iter();
-        keys.filter_map(|key| self.pods.get_key_value(key)).max_by_key(|(key, pod)| (pod.created, *key))
-    }
-
-    /// The Services with an endpoint at this address.
-    pub fn listed_at(&self, address: IpAddr) -> impl Iterator<Item = &ObjectKey> {
-        self.listed_at.get(&address).into_iter().flatten().map(|(service, _)| service)
-    }
-
-    /// Who is at an endpoint of a Service in `namespace`. A pod is believed to be there only if it is the one that the
-    /// slice means, by UID, and says so itself: who must answer there follows from it.
-    #[must_use]
-    pub fn occupant(&self, namespace: &Name, endpoint: &SliceEndpoint) -> Occupant<'_> {
-        let Some(told) = &endpoint.pod else {
-            return self
-                .pod_at(endpoint.address)
-                .map_or(Occupant::Outsider, |(key, pod)| Occupant::Pod(key, pod));
-        };
-        let key = ObjectKey { namespace: Name::clone(namespace), name: Name::clone(&told.name) };
-        match self.pods.get_key_value(&key) {
-            Some((key, pod)) if pod.uid == told.uid && pod.addresses.contains(&endpoint.address) => {
-                Occupant::Pod(key, pod)
-            }
-            Some(_) | None => Occupant::Unknown,
-        }
-    }
-
-    /// The namespaces where pods need the trust bundle: those that are enabled or have pods in the mesh, and in which
-    /// something can be made.
-    #[must_use]
-    pub fn meshed_namespaces(&self) -> BTreeSet<Name> {
-        let is_meshed =
-            |name: &Name, namespace: &Namespace| namespace.is_enabled || self.injected.contains_key(name);
-        let alive = self.namespaces.iter().filter(|(_, namespace)| !namespace.is_terminating);
-        alive
-            .filter(|(name, namespace)| is_meshed(name, namespace))
-            .map(|(name, _)| Name::clone(name))
-            .collect()
-    }
-
-    /// Another number whenever [`meshed_namespaces`](Self::meshed_namespaces) may be others.
-    #[must_use]
-    pub fn meshes(&self) -> u64 {
-        self.meshes
-    }
-
-    /// How many objects of a kind are known.
-    #[must_use]
-    pub fn count(&self, kind: Kind) -> usize {
-        match kind {
-            Kind::Namespace => self.namespaces.len(),
-            Kind::Service => self.services.len(),
-            Kind::Slice => self.slices.len(),
-            Kind::Pod => self.pods.len(),
         }
     }
 }

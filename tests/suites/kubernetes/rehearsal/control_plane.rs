@@ -1,0 +1,42 @@
+//! What becomes of pods while the control plane is away.
+
+use http::Method;
+
+use super::{
+    calls::{called, service},
+    load::Load,
+    mesh::{Mesh, PARTS},
+    rehearse,
+};
+use crate::processes::until;
+
+#[test]
+fn calls_go_on_while_the_control_plane_is_away_and_no_pod_is_made_without_it() {
+    rehearse(async || {
+        let mesh = Mesh::start().await;
+        let pods = mesh.apply(&(service("orders", 1) + "---\n" + &service("web", 1))).await;
+        let [orders, web] = &pods[..] else { panic!("two pods") };
+        orders.ready().await;
+        web.ready().await;
+        let load = Load::begin(web, mesh.cluster.service("orders"), Method::GET);
+        load.goes_on(100).await;
+        for part in PARTS {
+            mesh.stop(part).await;
+        }
+        load.goes_on(200).await;
+        // Not even one that would be outside of the mesh.
+        let refused = mesh.cluster.try_replica("orders").await.err().expect("a refusal");
+        assert!(refused.contains("failed calling webhook"), "{refused}");
+        mesh.start_again(&PARTS).await;
+
+        let new = mesh.cluster.replica("orders").await;
+        new.ready().await;
+        // Who calls has found the new controller, and heard of the new pod from it.
+        until("the new pod is called", async || called(web, "http://orders/").await["replica"] == *new.name)
+            .await;
+        orders.delete().await;
+        load.goes_on(100).await;
+        assert_eq!(load.end().await, Vec::<String>::new(), "{:?}", orders.events());
+        assert_eq!(called(web, "http://orders/").await["replica"], *new.name);
+    });
+}

@@ -1,0 +1,58 @@
+//! A sidecar that dies is started anew; meanwhile nothing goes past it.
+
+use futures_util::future::join_all;
+use http::Method;
+use rustix::process::Signal;
+
+use super::{
+    calls::{service, slow_service},
+    load::{CALLERS, Load},
+    mesh::Mesh,
+    rehearse,
+};
+use crate::{kubernetes::webhook::caller::get, processes::until};
+
+#[test]
+fn calls_that_are_under_way_in_an_app_that_is_killed_fail_and_no_others() {
+    rehearse(async || {
+        let mesh = Mesh::start().await;
+        let orders = mesh.apply(&slow_service("orders", 2, 400)).await;
+        let web = mesh.apply(&service("web", 1)).await;
+        for pod in orders.iter().chain(&web) {
+            pod.ready().await;
+        }
+        let loads = Load::several(&web[0], mesh.cluster.service("orders"), &Method::POST);
+        join_all(loads.iter().map(|load| load.goes_on(2))).await;
+        orders[0].signal("app", Signal::KILL);
+        join_all(loads.iter().map(|load| load.goes_on(3))).await;
+        let mut failed = 0;
+        for load in loads {
+            failed += load.end().await.len();
+        }
+        assert!((1..=CALLERS).contains(&failed), "{failed}");
+    });
+}
+
+#[test]
+fn a_sidecar_that_is_killed_comes_back_and_calls_work_again() {
+    rehearse(async || {
+        let mesh = Mesh::start().await;
+        let pods = mesh.apply(&(service("orders", 1) + "---\n" + &service("web", 1))).await;
+        let [orders, web] = &pods[..] else { panic!("two pods") };
+        let call = ["curl", "-sS", "--fail", "--max-time", "10", "http://orders/"];
+        for pod in [orders, web] {
+            pod.ready().await;
+        }
+        for victim in [web, orders] {
+            until("calls work", async || web.exec("app", &call).await.status.success()).await;
+            victim.signal("outrider", Signal::KILL);
+            until("it is noticed", async || victim.status("outrider").restarts == 1).await;
+            // Whether it is back or not: in plaintext there is nothing.
+            assert_eq!(get(orders.at(8080), "/").await.0, 0);
+            until("calls work again", async || web.exec("app", &call).await.status.success()).await;
+            victim.ready().await;
+            assert!(victim.events().contains(&"outrider ended 137".to_owned()), "{:?}", victim.events());
+            assert_eq!(victim.status("app").restarts, 0);
+        }
+    });
+}
