@@ -8,6 +8,7 @@ mod gateway;
 mod identity;
 mod inject;
 mod install;
+mod mesh;
 mod policies;
 mod probes;
 mod rehearsal;

@@ -31,19 +31,19 @@ const DOMAIN: &str = "cluster.local";
 /// Where the control plane is.
 const NAMESPACE: &str = "outrider";
 /// What tokens for the CA are for.
-const AUDIENCE: &str = "outrider-ca";
+pub(in crate::kubernetes) const AUDIENCE: &str = "outrider-ca";
 
 /// An API server, and places for CA replicas and sidecars.
-struct Cluster {
-    api: ApiServer,
+pub(in crate::kubernetes) struct Cluster {
+    pub(in crate::kubernetes) api: ApiServer,
     network: Network,
-    folder: TempDir,
+    pub(in crate::kubernetes) folder: TempDir,
     /// The token with which the CA calls the API server.
     ca_token: String,
 }
 
 impl Cluster {
-    async fn start() -> Self {
+    pub(in crate::kubernetes) async fn start() -> Self {
         let api = ApiServer::start().await;
         super::grant(&api);
         let folder = tempfile::Builder::new().prefix("cluster").tempdir().unwrap();
@@ -52,7 +52,7 @@ impl Cluster {
         Self { api, network: Network::new(), folder, ca_token }
     }
 
-    fn host(&self, number: u8) -> Host {
+    pub(in crate::kubernetes) fn host(&self, number: u8) -> Host {
         self.network.host(number)
     }
 
@@ -80,7 +80,7 @@ impl Cluster {
     }
 
     /// Starts a replica and waits until it listens.
-    async fn ca(&self, number: u8, extra: &[&str]) -> Ca {
+    pub(in crate::kubernetes) async fn ca(&self, number: u8, extra: &[&str]) -> Ca {
         self.start_ca(number, extra).listening().await
     }
 
@@ -93,7 +93,7 @@ impl Cluster {
     }
 
     /// The bundle that the Secret holds.
-    async fn bundle(&self) -> TrustBundle {
+    pub(in crate::kubernetes) async fn bundle(&self) -> TrustBundle {
         TrustBundle::from_pem(domain(), self.command(&["bundle"]).await.as_bytes()).unwrap()
     }
 
@@ -113,8 +113,14 @@ impl Cluster {
         self.api.token(Account::service_account(namespace, account, audience).in_pod(&pod))
     }
 
+    /// The same in a folder of its own.
+    pub(in crate::kubernetes) fn write_in(&self, folder: &str, name: &str, text: &str) -> PathBuf {
+        fs::create_dir_all(self.folder.path().join(folder)).unwrap();
+        self.write(&format!("{folder}/{name}"), text)
+    }
+
     /// Writes a file of the cluster's folder.
-    fn write(&self, name: &str, text: &str) -> PathBuf {
+    pub(in crate::kubernetes) fn write(&self, name: &str, text: &str) -> PathBuf {
         let place = self.folder.path().join(name);
         outrider_certs::files::write_atomically(&place, text.as_bytes()).unwrap();
         place
@@ -122,9 +128,9 @@ impl Cluster {
 }
 
 /// A replica of the CA.
-struct Ca {
-    address: SocketAddr,
-    process: Process,
+pub(in crate::kubernetes) struct Ca {
+    pub(in crate::kubernetes) address: SocketAddr,
+    pub(in crate::kubernetes) process: Process,
 }
 
 impl Ca {
