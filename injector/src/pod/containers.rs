@@ -30,7 +30,7 @@ pub(super) fn init(settings: &Settings) -> Value {
             "runAsNonRoot": false,
             "readOnlyRootFilesystem": true,
             "allowPrivilegeEscalation": false,
-            "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN", "NET_RAW"]},
+            "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN"]},
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "volumeMounts": [

@@ -12,6 +12,7 @@ use crate::{
         Settings,
         controller::{self, ControllerStatus, Fragments},
     },
+    readiness::BlockReady,
 };
 
 /// Both halves of the configuration.
@@ -72,8 +73,9 @@ impl Halves {
 }
 
 impl App {
-    /// Has every change of what the controller says come into force, for as long as the sidecar serves its app.
-    pub(super) fn follow_controller(&self) {
+    /// Has every change of what the controller says come into force, for as long as the sidecar serves its app. `guard` is
+    /// released when that holds for the first word on the own workload.
+    pub(super) fn follow_controller(&self, mut guard: Option<BlockReady>) {
         let (app, mut fragments) = (self.clone(), self.halves.fragments.clone());
         drain::spawn_background(async move {
             let mut watcher = app.drains.outbound.watcher();
@@ -87,12 +89,15 @@ impl App {
                         }
                     }
                 }
-                fragments.borrow_and_update();
+                let has_workload = fragments.borrow_and_update().inbound.is_some();
                 match app.bring_into_force(None).await {
-                    Ok(_addresses) => tracing::debug!(
-                        generation = app.generation(),
-                        "services of the controller are in force"
-                    ),
+                    Ok(_addresses) => {
+                        tracing::debug!(
+                            generation = app.generation(),
+                            "services of the controller are in force"
+                        );
+                        guard.take_if(|_| has_workload).into_iter().for_each(BlockReady::release);
+                    }
                     Err(Rejected::Draining) => return,
                     Err(error) => tracing::error!(%error, "what the controller says cannot come into force"),
                 }

@@ -53,6 +53,8 @@ pub use reload::Rejected;
 const LISTENERS: &str = "listeners";
 /// What readiness waits for where a controller is asked: its first word.
 const CONTROLLER: &str = "controller";
+/// What readiness waits for in a pod: that it is in force who may call, as the controller says it.
+const WORKLOAD: &str = "workload";
 /// For what was told of requests and waits to be sent, when all else is over.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -232,8 +234,10 @@ impl App {
             halves: Arc::new(halves),
             listening: Arc::default(),
         };
-        if first.settings.bootstrap.controller.is_some() {
-            app.follow_controller();
+        if let Some(settings) = &first.settings.bootstrap.controller {
+            // In a pod nobody may call before that.
+            let guard = settings.pod.is_some().then(|| app.readiness.block(WORKLOAD));
+            app.follow_controller(guard);
         }
         Ok(app)
     }
@@ -296,10 +300,10 @@ impl App {
     /// Waits for certificate and endpoints; and a while for the controller, so that the first connection need not. Without it, we
     /// listen all the same: peers can be served.
     async fn first_facts(&self) {
-        self.readiness.until_only(&[LISTENERS, CONTROLLER]).await;
+        self.readiness.until_only(&[LISTENERS, CONTROLLER, WORKLOAD]).await;
         let controller = self.settings().bootstrap.controller.clone();
         let wait = controller.map(|controller| controller.wait).unwrap_or_default();
-        let is_there = self.readiness.until_only(&[LISTENERS]);
+        let is_there = self.readiness.until_only(&[LISTENERS, WORKLOAD]);
         if tokio::time::timeout(wait, is_there).await.is_err() && !wait.is_zero() {
             tracing::warn!("the controller has said nothing yet: we serve peers, and are not ready");
         }

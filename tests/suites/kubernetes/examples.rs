@@ -10,7 +10,15 @@ use outrider_injector::{
     pod::{self, Context, Existing, Outcome},
     workload,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
+
+use super::{
+    controller::{
+        cluster::Cluster,
+        replica::{Replica, stored},
+    },
+    gateway, policies,
+};
 
 pub(super) fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../examples/kubernetes")
@@ -18,7 +26,8 @@ pub(super) fn folder() -> PathBuf {
 
 /// The manifests, by file.
 pub(super) fn files() -> Vec<(String, Vec<Value>)> {
-    let names = fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let names =
+        fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut names: Vec<String> = names.filter(|name| name.ends_with(".yaml")).collect();
     names.sort();
     let read = |name: String| {
@@ -65,7 +74,8 @@ fn the_page_names_every_file_and_no_other_and_the_dockerfile_makes_every_image()
     let files = files();
     assert_eq!(named, files.iter().map(|(name, _)| name.as_str()).collect());
     let dockerfile =
-        fs::read_to_string(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../deploy/docker/Dockerfile")).unwrap();
+        fs::read_to_string(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../deploy/docker/Dockerfile"))
+            .unwrap();
     for (name, objects) in files {
         let text = Value::from(objects).to_string();
         for image in text.split(r#""image":""#).skip(1) {
@@ -73,5 +83,36 @@ fn the_page_names_every_file_and_no_other_and_the_dockerfile_makes_every_image()
             assert!(dockerfile.contains(&format!("AS {image}\n")), "{name}: {image}");
             assert!(page.contains(image), "{name}: {image}");
         }
+    }
+}
+
+#[tokio::test]
+async fn the_mesh_goes_by_every_route_and_policy_of_theirs() {
+    let cluster = Cluster::new().await;
+    gateway::install(&cluster);
+    policies::install(&cluster);
+    let mut waited_for = Vec::new();
+    for (number, mut object) in objects().into_iter().enumerate() {
+        let (kind, name) = (object["kind"].as_str().unwrap(), object["metadata"]["name"].as_str().unwrap());
+        match kind {
+            // As the API server would.
+            "Service" => object["spec"]["clusterIPs"] = json!([format!("10.96.0.{number}")]),
+            "HTTPRoute" => waited_for.push((gateway::RESOURCE, name.to_owned())),
+            "AuthorizationPolicy" => waited_for.push((policies::AUTHORIZATION, name.to_owned())),
+            "PodMonitor" => continue,
+            _ => {}
+        }
+        cluster.server.put(object);
+    }
+    assert_eq!(waited_for.len(), 5);
+    let _replica = Replica::start(&cluster, "one").await;
+    for (resource, name) in waited_for {
+        let is_good = |object: &Value| {
+            let status = &object["status"];
+            let conditions = status.pointer("/parents/0/conditions").unwrap_or(&status["conditions"]);
+            let all = conditions.as_array().is_some_and(|all| all.iter().all(|one| one["status"] == "True"));
+            all && conditions[0]["type"].is_string()
+        };
+        stored(&cluster, &format!("{name} is accepted"), (resource, "shop", &name), is_good).await;
     }
 }

@@ -54,7 +54,12 @@ impl Program {
 }
 
 /// Certificate, key and roots of a workload, as files in `folder`.
-pub(super) fn identity_files(cluster: &Cluster, namespace: &str, account: &str, folder: &Path) -> [String; 3] {
+pub(super) fn identity_files(
+    cluster: &Cluster,
+    namespace: &str,
+    account: &str,
+    folder: &Path,
+) -> [String; 3] {
     let leaf = cluster.ca.leaf(&path(namespace, account));
     let texts = [leaf.pem(), leaf.key_pem(), cluster.ca.bundle().to_pem()];
     let write = |(end, text): (&str, String)| {

@@ -8,8 +8,11 @@ use serde_json::{Value, json};
 use super::controller::cluster::{Cluster, meshed};
 use crate::harness::api_server::Kind;
 
+/// As the API server of the tests calls it.
+pub(super) const RESOURCE: &str = "gateway.networking.k8s.io/httproutes";
+
 /// Defines the kinds of the Gateway API.
-fn install(cluster: &Cluster) {
+pub(super) fn install(cluster: &Cluster) {
     for (version, plural, kind) in [
         ("v1", "httproutes", "HTTPRoute"),
         ("v1", "grpcroutes", "GRPCRoute"),

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{canary, http_route, install, split};
+use super::{RESOURCE, canary, http_route, install, split};
 use crate::{
     harness::eventually,
     kubernetes::controller::{
@@ -13,7 +13,6 @@ use crate::{
 };
 
 const KEY: &str = "orders.shop:80";
-const RESOURCE: &str = "gateway.networking.k8s.io/httproutes";
 
 /// Clusters and weights of the first rule that holds for `orders`.
 fn shares(sidecar: &Sidecar) -> Vec<(String, u64)> {
@@ -60,7 +59,7 @@ async fn a_canary_is_told_with_what_it_needs_and_its_weights_move_within_the_str
     assert_eq!(held.routes, sidecar.held(KEY).unwrap().routes);
     assert_eq!(late.services["orders-v2.shop.svc:80"].endpoints.len(), 2);
 
-    cluster.server.remove("gateway.networking.k8s.io/httproutes", "shop", "canary");
+    cluster.server.remove(RESOURCE, "shop", "canary");
     until_shares_are(&mut sidecar, &[]).await;
 }
 

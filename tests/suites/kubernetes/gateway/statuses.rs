@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{canary, http_route, split};
+use super::{RESOURCE, canary, http_route, split};
 use crate::{
     harness::eventually,
     kubernetes::controller::{
@@ -10,8 +10,6 @@ use crate::{
         replica::{Replica, stored},
     },
 };
-
-const RESOURCE: &str = "gateway.networking.k8s.io/httproutes";
 
 /// The condition of this type that was written for `orders`: status and reason.
 fn condition(route: &Value, kind: &str) -> Option<(String, String)> {

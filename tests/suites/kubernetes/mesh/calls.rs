@@ -10,6 +10,7 @@ fn a_call_by_name_reaches_the_pods_that_there_are_and_none_is_lost() {
         let one = scene.pod("orders", "orders-a", 4).await;
         scene.service("orders", "10.96.0.1");
         scene.slice("orders", &[&one]);
+        scene.until_known("orders").await;
         scene.until_from("orders", "orders-a").await;
         // Another pod takes its place.
         let two = scene.pod("orders", "orders-b", 5).await;
@@ -22,7 +23,7 @@ fn a_call_by_name_reaches_the_pods_that_there_are_and_none_is_lost() {
         scene.until_refused("orders").await;
         let before = two.count();
         scene.slice("orders", &[&two]);
-        crate::processes::until("it is called again", async || scene.call("orders").await.0 == 200).await;
+        scene.until_known("orders").await;
         assert!(two.count() > before);
     });
 }
@@ -35,6 +36,7 @@ fn without_ca_controller_and_api_server_calls_go_on() {
         let two = scene.pod("orders", "orders-b", 5).await;
         scene.service("orders", "10.96.0.1");
         scene.slice("orders", &[&one]);
+        scene.until_known("orders").await;
         scene.until_from("orders", "orders-a").await;
         scene.cluster.api.stop().await;
         scene.answers("orders", 10).await;
@@ -60,6 +62,7 @@ fn a_canary_by_a_route_gets_its_share_and_then_everything() {
         scene.slice("orders", &[&one]);
         scene.slice("orders-v2", &[&two]);
         scene.split([("orders", 1), ("orders-v2", 0)]);
+        scene.until_known("orders").await;
         scene.until_from("orders", "orders-a").await;
         scene.split([("orders", 1), ("orders-v2", 1)]);
         scene.until_from("orders", "orders-v2-a").await;

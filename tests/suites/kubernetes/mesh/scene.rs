@@ -171,6 +171,11 @@ impl Scene {
         (answer.status(), body::text(answer.into_body()).await)
     }
 
+    /// Calls until anybody answers: when a Service is new, the controller has yet to hear of it.
+    pub(super) async fn until_known(&self, name: &str) {
+        until(&format!("{name} is known"), async || self.call(name).await.0 == StatusCode::OK).await;
+    }
+
     /// Calls until that pod answers; every call must have an answer of an app.
     pub(super) async fn until_from(&self, name: &str, pod: &str) {
         until(&format!("{pod} answers"), async || {

@@ -92,7 +92,10 @@ fn is_denied(answer: &(StatusCode, Option<String>)) {
 async fn nobody_may_call_a_pod_before_the_controller_has_said_who() {
     let (scene, stream) = Scene::new("").await;
     is_denied(&scene.get("/").await);
+    // Else it would get calls that it denies.
+    assert_eq!(scene.orders.app().readiness.waiting_for(), ["workload"]);
     scene.say(&stream, r#"{"ports":[]}"#, None).await;
+    eventually("it is ready", || scene.orders.app().readiness.waiting_for().is_empty()).await;
     assert_eq!(scene.get("/").await.0, StatusCode::OK, "nothing is said of who may");
 }
 

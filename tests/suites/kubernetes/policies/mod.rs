@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use super::controller::cluster::Cluster;
 
 const TRAFFIC: &str = "outrider.io/trafficpolicies";
-const AUTHORIZATION: &str = "outrider.io/authorizationpolicies";
+pub(super) const AUTHORIZATION: &str = "outrider.io/authorizationpolicies";
 
 /// Defines both kinds, as the chart does.
-fn install(cluster: &Cluster) {
+pub(super) fn install(cluster: &Cluster) {
     let is_definition = |object: &Value| object["kind"] == "CustomResourceDefinition";
     let definitions: Vec<Value> = super::manifests().into_iter().filter(is_definition).collect();
     assert_eq!(definitions.len(), 2);
