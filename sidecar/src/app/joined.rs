@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
-use super::{App, Rejected};
+use super::{App, Rejected, WORKLOAD};
 use crate::{
     config::Joiner,
     drain::{self, Phase},
@@ -73,9 +73,10 @@ impl Halves {
 }
 
 impl App {
-    /// Has every change of what the controller says come into force, for as long as the sidecar serves its app. `guard` is
-    /// released when that holds for the first word on the own workload.
-    pub(super) fn follow_controller(&self, mut guard: Option<BlockReady>) {
+    /// Has every change of what the controller says come into force, for as long as the sidecar serves its app. In a pod it
+    /// is not ready before that holds for the first word on who may call: until then nobody may.
+    pub(super) fn follow_controller(&self, is_in_pod: bool) {
+        let mut guard = is_in_pod.then(|| self.readiness.block(WORKLOAD));
         let (app, mut fragments) = (self.clone(), self.halves.fragments.clone());
         drain::spawn_background(async move {
             let mut watcher = app.drains.outbound.watcher();

@@ -235,9 +235,7 @@ impl App {
             listening: Arc::default(),
         };
         if let Some(settings) = &first.settings.bootstrap.controller {
-            // In a pod nobody may call before that.
-            let guard = settings.pod.is_some().then(|| app.readiness.block(WORKLOAD));
-            app.follow_controller(guard);
+            app.follow_controller(settings.pod.is_some());
         }
         Ok(app)
     }

@@ -16,13 +16,20 @@ use crate::{kubernetes::webhook::caller::get, processes::until};
 fn calls_that_are_under_way_in_an_app_that_is_killed_fail_and_no_others() {
     rehearse(async || {
         let mesh = Mesh::start().await;
-        let orders = mesh.apply(&slow_service("orders", 2, 400)).await;
+        let orders = mesh.apply(&slow_service("orders", 2, 1000)).await;
         let web = mesh.apply(&service("web", 1)).await;
         for pod in orders.iter().chain(&web) {
             pod.ready().await;
         }
         let loads = Load::several(&web[0], mesh.cluster.service("orders"), &Method::POST);
         join_all(loads.iter().map(|load| load.goes_on(2))).await;
+        // While the sidecar has calls at the app.
+        let gauge = r#"outrider_cluster_in_flight{direction="inbound""#;
+        until("a call is under way", async || {
+            let (_, text) = get(orders[0].at(4391), "/metrics").await;
+            text.lines().any(|line| line.starts_with(gauge) && !line.ends_with(" 0"))
+        })
+        .await;
         orders[0].signal("app", Signal::KILL);
         join_all(loads.iter().map(|load| load.goes_on(3))).await;
         let mut failed = 0;
