@@ -20,21 +20,26 @@ use super::{
     gateway, policies,
 };
 
-pub(super) fn folder() -> PathBuf {
+fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../examples/kubernetes")
 }
 
 /// The manifests, by file.
-pub(super) fn files() -> Vec<(String, Vec<Value>)> {
+fn files() -> Vec<(String, Vec<Value>)> {
     let names =
         fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut names: Vec<String> = names.filter(|name| name.ends_with(".yaml")).collect();
     names.sort();
     let read = |name: String| {
-        let text = fs::read_to_string(folder().join(&name)).unwrap();
+        let text = file(&name);
         (name, documents::read(&text).unwrap().0)
     };
     names.into_iter().map(read).collect()
+}
+
+/// One of the files.
+pub(super) fn file(name: &str) -> String {
+    fs::read_to_string(folder().join(name)).unwrap()
 }
 
 /// All objects of the manifests.
@@ -66,7 +71,7 @@ fn every_pod_of_theirs_is_injected_without_a_word_and_its_sidecar_takes_the_conf
 
 #[test]
 fn the_page_names_every_file_and_no_other_and_the_dockerfile_makes_every_image() {
-    let page = fs::read_to_string(folder().join("README.md")).unwrap();
+    let page = file("README.md");
     let named: BTreeSet<&str> =
         page.split(['(', ')', ' ', '\n']).filter(|word| word.ends_with(".yaml")).collect();
     let named: BTreeSet<&str> =
@@ -89,7 +94,7 @@ fn the_page_names_every_file_and_no_other_and_the_dockerfile_makes_every_image()
 #[tokio::test]
 async fn the_mesh_goes_by_every_route_and_policy_of_theirs() {
     let cluster = Cluster::new().await;
-    gateway::install(&cluster);
+    gateway::install(&cluster.server);
     policies::install(&cluster);
     let mut waited_for = Vec::new();
     for (number, mut object) in objects().into_iter().enumerate() {

@@ -6,26 +6,26 @@ mod statuses;
 use serde_json::{Value, json};
 
 use super::controller::cluster::{Cluster, meshed};
-use crate::harness::api_server::Kind;
+use crate::harness::api_server::{ApiServer, Kind};
 
 /// As the API server of the tests calls it.
 pub(super) const RESOURCE: &str = "gateway.networking.k8s.io/httproutes";
 
 /// Defines the kinds of the Gateway API.
-pub(super) fn install(cluster: &Cluster) {
+pub(super) fn install(api: &ApiServer) {
     for (version, plural, kind) in [
         ("v1", "httproutes", "HTTPRoute"),
         ("v1", "grpcroutes", "GRPCRoute"),
         ("v1beta1", "referencegrants", "ReferenceGrant"),
     ] {
-        cluster.server.define(Kind::custom(&format!("gateway.networking.k8s.io/{version}"), plural, kind));
+        api.define(Kind::custom(&format!("gateway.networking.k8s.io/{version}"), plural, kind));
     }
 }
 
 /// A cluster with the Gateway API, `orders` and `orders-v2` in `shop`, and `far` in `far`.
 async fn canary() -> Cluster {
     let cluster = Cluster::with_orders().await;
-    install(&cluster);
+    install(&cluster.server);
     cluster.service("shop", "orders-v2", "10.96.0.2");
     let pods = [meshed("orders-v2-a", "10.1.0.3")];
     cluster.pods("shop", &pods);

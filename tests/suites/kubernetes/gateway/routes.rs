@@ -115,7 +115,7 @@ async fn without_the_gateway_api_all_else_goes_on_and_it_is_found_when_it_comes(
     let mut sidecar = Sidecar::connect(&cluster, replica.address).await;
     assert!(sidecar.ask(KEY).await.unwrap().routes.is_empty());
     assert!(replica.metric(r#"outrider_controller_watch_errors{kind="httproutes"}"#).await < 1.0);
-    install(&cluster);
+    install(&cluster.server);
     http_route(&cluster, "shop", "late", json!([{"backendRefs": [{"name": "orders", "port": 80}]}]));
     until_shares_are(&mut sidecar, &[("orders.shop.svc:80", 1)]).await;
 }

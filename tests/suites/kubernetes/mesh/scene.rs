@@ -7,13 +7,11 @@ use outrider::admin;
 use serde_json::{Value, json};
 
 use crate::{
-    harness::{
-        Client, HttpApp,
-        api_server::{Account, Kind},
-        body,
-        client::request,
+    harness::{Client, HttpApp, api_server::Account, body, client::request},
+    kubernetes::{
+        gateway,
+        identity::{AUDIENCE, Ca, Cluster},
     },
-    kubernetes::identity::{AUDIENCE, Ca, Cluster},
     processes::{
         DEADLINE,
         mesh::Host,
@@ -47,13 +45,7 @@ pub(super) struct Pod {
 impl Scene {
     pub(super) async fn new() -> Self {
         let cluster = Cluster::start().await;
-        for (version, plural, kind) in [
-            ("v1", "httproutes", "HTTPRoute"),
-            ("v1", "grpcroutes", "GRPCRoute"),
-            ("v1beta1", "referencegrants", "ReferenceGrant"),
-        ] {
-            cluster.api.define(Kind::custom(&format!("gateway.networking.k8s.io/{version}"), plural, kind));
-        }
+        gateway::install(&cluster.api);
         for name in ["outrider", "shop"] {
             cluster.api.put(json!({
                 "apiVersion": "v1", "kind": "Namespace",

@@ -28,7 +28,7 @@ use super::{
     kubelet, network,
     pod::Pod,
 };
-use crate::harness::api_server::ApiServer;
+use crate::{harness::api_server::ApiServer, kubernetes::gateway};
 
 /// First addresses of pods and of Services are one more.
 const PODS: [u8; 3] = [10, 43, 0];
@@ -54,7 +54,7 @@ pub(super) struct Cluster {
 }
 
 impl Cluster {
-    /// An empty one.
+    /// An empty one, with the kinds of the Gateway API.
     pub(super) async fn start() -> Arc<Self> {
         network::up();
         let folder = tempfile::Builder::new().prefix("outrider-node-").tempdir().expect("a folder");
@@ -66,6 +66,7 @@ impl Cluster {
             proxied: Mutex::default(),
             changed: Notify::new(),
         };
+        gateway::install(&cluster.api);
         cluster.write_hosts();
         let cluster = Arc::new(cluster);
         let node = Arc::clone(&cluster);

@@ -30,6 +30,7 @@ pub(super) fn image(reference: &str) -> Image {
         "outrider-init" => {
             Image { programs: &["outrider"], entrypoint: "outrider", user: 0, has_system: true }
         }
+        "outrider-example" => Image { user: 1000, ..ours(&["service"]) },
         "app" => Image { programs: &["service", "greeter"], entrypoint: "sh", user: 0, has_system: true },
         _ => panic!("there is no image {reference}"),
     }

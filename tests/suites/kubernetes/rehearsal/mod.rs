@@ -29,6 +29,7 @@ mod volumes;
 mod calls;
 mod control_plane;
 mod ending;
+mod examples;
 mod killed;
 mod policies;
 mod probed;
