@@ -288,18 +288,55 @@ async fn readiness_tells_that_the_root_has_run_out() {
 }
 
 #[tokio::test]
-async fn silent_and_surplus_connections_are_closed() {
+async fn silent_connections_are_closed_and_where_there_are_too_many_the_oldest() {
     let handshake_timeout = Duration::from_secs(1);
     let ca = Ca::start(Limits { connections: 2, handshake_timeout, ..Limits::default() }).await;
     let mut silent = TcpStream::connect(ca.address).await.unwrap();
     let mut byte = [0];
     assert_eq!(silent.read(&mut byte).await.unwrap(), 0);
-    ca.until("outrider_ca_connections", 1).await;
-    let held = [ca.caller(None).connect().await.unwrap(), ca.caller(None).connect().await.unwrap()];
-    assert!(ca.caller(None).connect().await.is_err());
+    ca.until("outrider_ca_connections", 0).await;
+    let (svid, _) = ca.join().await;
+    ca.until("outrider_ca_connections", 0).await;
+    let mut first = ca.caller(None).connect().await.unwrap();
+    let mut known = ca.caller(Some(&svid)).connect().await.unwrap();
+    ca.until("outrider_ca_connections", 2).await;
+    ca.caller(None).bundle(0).await.unwrap();
     ca.until("outrider_ca_connections_shed_total", 1).await;
-    drop(held);
-    eventually("there is room again", async || ca.caller(None).bundle(0).await.ok()).await;
+    // What HTTP/2 says at the beginning may be read before the end.
+    drop(first.read_to_end(&mut Vec::new()).await);
+    let is_open = tokio::time::timeout(Duration::from_millis(100), known.read_to_end(&mut Vec::new())).await;
+    assert!(is_open.is_err(), "who has proved who it is does not give way to strangers");
+}
+
+/// A request for a certificate whose body does not come, over HTTP/1.
+async fn unfinished(ca: &Ca) -> tokio_rustls::client::TlsStream<TcpStream> {
+    let mut stream = Caller { alpn: b"http/1.1", ..ca.caller(None) }.connect().await.unwrap();
+    let head = "POST /istio.v1.auth.IstioCertificateService/CreateCertificate HTTP/1.1\r\nhost: ca\r\n\
+                content-type: application/grpc\r\ncontent-length: 100\r\n\r\n\0";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn requests_whose_body_does_not_come_keep_nobody_out_and_count_against_the_rate() {
+    let per_caller = Rate { per_second: 1, burst: 12 };
+    let ca = Ca::start(Limits { requests: 2, per_caller, ..Limits::default() }).await;
+    let mut held = Vec::new();
+    for _ in 0..8 {
+        held.push(unfinished(&ca).await);
+    }
+    let (svid, bundle) = ca.join().await;
+    renew(ca.address, &svid, &bundle, svid.id(), ca.now()).await.unwrap();
+    // Over their rate they are refused by their head.
+    let refused = async || {
+        held.push(unfinished(&ca).await);
+        (ca.metric("outrider_ca_refused_total{reason=\"rate\"}").await > 0).then_some(())
+    };
+    eventually("they are over their rate", refused).await;
+    eventually("they are given up", async || {
+        (ca.metric("outrider_ca_requests_shed_total").await >= 8).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

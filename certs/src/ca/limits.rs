@@ -37,9 +37,11 @@ pub struct Rate {
 /// workloads and is meant to be out of the way of honest ones.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Connections at a time; more are closed at once. Default 1024.
+    /// Connections at a time; over that, the oldest that waits is closed. One
+    /// address without an SVID has a quarter. Default 1024.
     pub connections: usize,
-    /// Requests being answered at a time; more are refused. Default 128.
+    /// Requests being answered at a time; more are refused. One address without
+    /// an SVID has a quarter. Default 128.
     pub requests: usize,
     /// Time for a TLS handshake. Default 10 s.
     pub handshake_timeout: Duration,

@@ -4,7 +4,6 @@
 //! connection's age. An error of one connection, or of accept() itself, ends
 //! nothing but that connection.
 
-use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
@@ -12,15 +11,13 @@ use std::time::{Duration, SystemTime};
 
 use http::Request;
 use hyper::body::Incoming;
-use hyper::rt::Executor;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
 use super::acknowledgements::{Acknowledgements, Holder};
@@ -33,13 +30,16 @@ use super::service::{Ca, Remote, States, metrics_router, router};
 use super::state::CaState;
 use super::tls::Secure;
 use crate::clock::WallClock;
+use crate::program::quota::{Quota, Share};
+use crate::program::{Tasks, status};
 use crate::verify::{Peer, peer_of_verified};
 
 /// Pause after an error of accept(): too few file descriptors do not come
 /// back by asking at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Connections at a time on the metrics listener.
-const METRICS_CONNECTIONS: usize = 64;
+/// What part of all connections, and of all requests at a time, one address has
+/// that has not proved who it is: one in so many.
+pub(super) const ADDRESS_PART: usize = 4;
 /// Time for the head of an HTTP/1 request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest request head, in bytes. The longest token or ID is far below.
@@ -114,31 +114,24 @@ pub async fn serve_newest(
         holders: Acknowledgements::default(),
         metrics: Metrics::new(),
     });
-    let tasks = Tasks { tracker: TaskTracker::new(), shutdown, force: CancellationToken::new() };
-    let secured = Server {
-        router: router(&ca, &options.limits),
-        tls: Some(secure),
-        permits: Arc::new(Semaphore::new(options.limits.connections)),
-        limits: options.limits.clone(),
+    let tasks = Tasks::new(shutdown);
+    let limits = options.limits;
+    let server = Server {
+        router: router(&ca, &limits),
+        tls: secure,
+        places: Quota::new(limits.connections, limits.connections.div_ceil(ADDRESS_PART)),
+        limits: limits.clone(),
         tasks: tasks.clone(),
         ca: Arc::clone(&ca),
     };
-    let plain = Server {
-        router: metrics_router(&ca),
-        tls: None,
-        permits: Arc::new(Semaphore::new(METRICS_CONNECTIONS)),
-        limits: options.limits.clone(),
-        tasks: tasks.clone(),
-        ca,
-    };
     let metrics = async {
         match options.metrics_listener {
-            Some(listener) => Arc::new(plain).accept(listener).await,
-            None => tasks.shutdown.cancelled().await,
+            Some(listener) => status::serve(listener, metrics_router(&ca), tasks.clone()).await,
+            None => tasks.stop.cancelled().await,
         }
     };
-    tokio::join!(Arc::new(secured).accept(listener), metrics);
-    tasks.finish(options.limits.grace).await;
+    tokio::join!(Arc::new(server).accept(listener), metrics);
+    tasks.finish(limits.grace).await;
     Ok(())
 }
 
@@ -150,52 +143,11 @@ async fn sweep(state: Arc<CaState>, now: SystemTime) {
     }
 }
 
-/// The tasks of all connections, and how they are told to end.
-#[derive(Clone)]
-struct Tasks {
-    tracker: TaskTracker,
-    /// Take nothing new.
-    shutdown: CancellationToken,
-    /// End now.
-    force: CancellationToken,
-}
-
-impl Tasks {
-    async fn finish(self, grace: Duration) {
-        self.tracker.close();
-        tracing::info!(connections = self.tracker.len(), "stopping");
-        if tokio::time::timeout(grace, self.tracker.wait()).await.is_err() {
-            tracing::warn!(connections = self.tracker.len(), "cut off what did not finish in time");
-            self.force.cancel();
-            self.tracker.wait().await;
-        }
-    }
-}
-
-/// hyper's own tasks (one per HTTP/2 stream) are waited for like ours.
-impl<F> Executor<F> for Tasks
-where
-    F: Future + Send + 'static,
-    F::Output: Send,
-{
-    fn execute(&self, task: F) {
-        let force = self.force.clone();
-        self.tracker.spawn(async move {
-            tokio::select! {
-                biased;
-                () = force.cancelled() => {}
-                _output = task => {}
-            }
-        });
-    }
-}
-
-/// One listener with what it serves.
+/// The TLS listener with what it serves.
 struct Server {
     router: axum::Router,
-    /// `None`: plaintext.
-    tls: Option<Secure>,
-    permits: Arc<Semaphore>,
+    tls: Secure,
+    places: Arc<Quota>,
     limits: Limits,
     tasks: Tasks,
     ca: Arc<Ca>,
@@ -206,7 +158,7 @@ impl Server {
         loop {
             let accepted = tokio::select! {
                 biased;
-                () = self.tasks.shutdown.cancelled() => return,
+                () = self.tasks.stop.cancelled() => return,
                 accepted = listener.accept() => accepted,
             };
             match accepted {
@@ -225,36 +177,36 @@ impl Server {
     }
 
     fn start(self: &Arc<Self>, stream: TcpStream, address: std::net::SocketAddr) {
-        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
+        let Some(place) = self.places.take(Some(address.ip()), 1) else {
             self.ca.metrics.connections_shed.inc();
             return;
         };
-        let server = Arc::clone(self);
-        self.tasks.tracker.spawn(async move {
+        let (server, place) = (Arc::clone(self), Arc::new(place));
+        self.tasks.spawn(async move {
             server.ca.metrics.connections.inc();
-            Box::pin(server.connection(stream, address)).await;
+            tokio::select! {
+                biased;
+                () = place.lost() => drop(server.ca.metrics.connections_shed.inc()),
+                () = Box::pin(server.connection(stream, address, &place)) => {}
+            }
             server.ca.metrics.connections.dec();
-            drop::<OwnedSemaphorePermit>(permit);
         });
     }
 
-    async fn connection(&self, stream: TcpStream, address: std::net::SocketAddr) {
+    async fn connection(&self, stream: TcpStream, address: std::net::SocketAddr, place: &Arc<Share>) {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%address, %error, "TCP_NODELAY could not be set");
         }
-        let Some(acceptor) = self.tls.as_ref().map(Secure::acceptor) else {
-            return Box::pin(self.talk(stream, Remote::new(address, None))).await;
-        };
-        let handshake = tokio::select! {
-            biased;
-            () = self.tasks.force.cancelled() => return,
-            done = tokio::time::timeout(self.limits.handshake_timeout, acceptor.accept(stream)) => done,
-        };
+        let accepting = self.tls.acceptor().accept(stream);
+        let handshake = tokio::time::timeout(self.limits.handshake_timeout, accepting).await;
         let failed = match handshake {
             Ok(Ok(stream)) => {
                 self.ca.metrics.handshakes.inc();
                 let peer = shown(stream.get_ref().1);
-                return Box::pin(self.talk(stream, Remote::new(address, peer))).await;
+                if peer.is_some() {
+                    place.prove();
+                }
+                return Box::pin(self.talk(stream, Remote::new(address, peer), place)).await;
             }
             Ok(Err(error)) => error,
             Err(error) => io::Error::new(io::ErrorKind::TimedOut, error),
@@ -270,14 +222,15 @@ impl Server {
 
     /// Speaks HTTP until either side ends it, the connection is too old, or
     /// the CA stops.
-    async fn talk<IO>(&self, io: IO, remote: Remote)
+    async fn talk<IO>(&self, io: IO, remote: Remote, place: &Arc<Share>)
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (router, remote) = (self.router.clone(), Arc::new(remote));
+        let (router, remote, place) = (self.router.clone(), Arc::new(remote), Arc::clone(place));
         let from = remote.address;
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(Arc::clone(&remote));
+            request.extensions_mut().insert(Arc::clone(&place));
             router.clone().oneshot(request)
         });
         let builder = self.http();
@@ -285,7 +238,7 @@ impl Server {
         let ended = tokio::select! {
             biased;
             ended = connection.as_mut() => Some(ended),
-            () = self.tasks.shutdown.cancelled() => None,
+            () = self.tasks.stop.cancelled() => None,
             () = tokio::time::sleep(self.limits.connection_age) => None,
         };
         let ended = match ended {
@@ -295,7 +248,6 @@ impl Server {
                 tokio::select! {
                     biased;
                     ended = connection => ended,
-                    () = self.tasks.force.cancelled() => Ok(()),
                     () = tokio::time::sleep(self.limits.grace) => Ok(()),
                 }
             }

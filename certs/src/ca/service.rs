@@ -5,18 +5,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use axum::BoxError;
+use axum::body::Body;
 use axum::error_handling::HandleErrorLayer;
-use axum::extract::{Extension, State};
+use axum::extract::{Extension, Request, State};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::{HeaderMap, StatusCode, header};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tokio::sync::watch;
 use tonic::Status;
 use tower::ServiceBuilder;
-use tower::limit::GlobalConcurrencyLimitLayer;
-use tower::load_shed::LoadShedLayer;
 use tower::timeout::TimeoutLayer;
-use tower::timeout::error::Elapsed;
 use zeroize::Zeroizing;
 
 use super::acknowledgements::{Acknowledgements, Holder};
@@ -25,6 +25,7 @@ use super::limits::{Caller, Limits, RateLimiter};
 use super::metrics::Metrics;
 use super::refusal::Refusal;
 use super::review::{self, Reviewed, Reviewer};
+use super::server::ADDRESS_PART;
 use super::state::CaState;
 use crate::api::istio_v1_auth::istio_certificate_service_server::{
     IstioCertificateService, IstioCertificateServiceServer,
@@ -34,10 +35,16 @@ use crate::client::{BUNDLE_PATH, BUNDLE_SEQUENCE_HEADER};
 use crate::clock::{WallClock, instant};
 use crate::join_token::Credential;
 use crate::pem;
+use crate::program::quota::{Quota, Share};
 use crate::verify::Peer;
 
 /// Largest gRPC message; a request is a PEM text of at most 16 KiB.
 const MAX_MESSAGE_BYTES: usize = 20 * 1024;
+/// Largest body: a message, and the five bytes before it.
+const MAX_BODY_BYTES: usize = MAX_MESSAGE_BYTES + 5;
+/// Time for a request's body to arrive: it fits into one window, and whoever
+/// asks has it at hand.
+const BODY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The far end of a connection.
 #[derive(Debug)]
@@ -71,19 +78,65 @@ pub(super) struct Ca {
 pub(super) fn router(ca: &Arc<Ca>, limits: &Limits) -> axum::Router {
     let grpc = IstioCertificateServiceServer::new(CertificateService(Arc::clone(ca)))
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let shedding = Arc::clone(ca);
-    let bounds = ServiceBuilder::new()
-        .layer(HandleErrorLayer::new(move |headers: HeaderMap, error: BoxError| {
-            std::future::ready(shed(&shedding, &headers, error.is::<Elapsed>()))
+    let late = Arc::clone(ca);
+    let in_time = ServiceBuilder::new()
+        .layer(HandleErrorLayer::new(move |headers: HeaderMap, _: BoxError| {
+            std::future::ready(shed(&late, &headers, true))
         }))
-        .layer(LoadShedLayer::new())
-        .layer(GlobalConcurrencyLimitLayer::new(limits.requests))
         .layer(TimeoutLayer::new(limits.request_timeout));
+    let slots = Quota::new(limits.requests, limits.requests.div_ceil(ADDRESS_PART));
+    let gate = Gate { ca: Arc::clone(ca), slots };
     axum::Router::new()
         .route_service("/istio.v1.auth.IstioCertificateService/{method}", grpc)
         .route(BUNDLE_PATH, get(bundle))
-        .layer(bounds)
+        .layer(in_time)
+        .layer(middleware::from_fn_with_state(gate, enter))
         .with_state(Arc::clone(ca))
+}
+
+/// What a request passes before it is worked on.
+#[derive(Clone)]
+struct Gate {
+    ca: Arc<Ca>,
+    /// Requests that are worked on.
+    slots: Arc<Quota>,
+}
+
+/// Admits a request by its head, then reads it, and has it take a slot only
+/// then: whoever sends slowly has nobody else wait.
+async fn enter(
+    State(Gate { ca, slots }): State<Gate>,
+    Extension(remote): Extension<Arc<Remote>>,
+    Extension(place): Extension<Arc<Share>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let (head, body) = request.into_parts();
+    if let Err(exceeded) = ca.rates.admit(remote.caller(), instant()) {
+        let refusal = Refusal::Rate(exceeded);
+        if is_grpc(&head.headers) {
+            ca.log_refusal(&remote, &refusal);
+        }
+        let retry = [(header::RETRY_AFTER, "1")];
+        let plain = (StatusCode::TOO_MANY_REQUESTS, retry, "too many requests\n").into_response();
+        return answer(&head.headers, refusal.status(), plain);
+    }
+    let body = match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY_BYTES).collect()).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            let status = Status::out_of_range(format!("the request has more than {MAX_BODY_BYTES} bytes"));
+            return answer(&head.headers, status, StatusCode::PAYLOAD_TOO_LARGE.into_response());
+        }
+        Ok(Err(_broken)) => {
+            let status = Status::invalid_argument("the request broke off");
+            return answer(&head.headers, status, StatusCode::BAD_REQUEST.into_response());
+        }
+        Err(_elapsed) => return shed(&ca, &head.headers, true),
+    };
+    let address = remote.peer.is_none().then(|| remote.address.ip());
+    let Some(slot) = slots.take(address, 1) else { return shed(&ca, &head.headers, false) };
+    let _serving = (Arc::new(slot).serving(), place.serving());
+    next.run(Request::from_parts(head, Body::from(body))).await
 }
 
 /// The routes of the plaintext listener: nothing secret, nothing that changes.
@@ -143,7 +196,6 @@ impl Ca {
         remote: &Remote,
         request: tonic::Request<IstioCertificateRequest>,
     ) -> Result<Told, Refusal> {
-        self.rates.admit(remote.caller(), instant()).map_err(Refusal::Rate)?;
         let (metadata, _, message) = request.into_parts();
         let headers = metadata.as_ref();
         let wanted = u64::try_from(message.validity_duration).map_err(|_| Refusal::NegativeValidity)?;
@@ -266,10 +318,6 @@ async fn bundle(
     Extension(remote): Extension<Arc<Remote>>,
     headers: HeaderMap,
 ) -> Response {
-    if ca.rates.admit(remote.caller(), instant()).is_err() {
-        return (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, "1")], "too many requests\n")
-            .into_response();
-    }
     ca.metrics.bundle_requests.inc();
     let now = ca.clock.now();
     let leaf = *remote.leaf();
@@ -307,11 +355,18 @@ async fn metrics(State(ca): State<Arc<Ca>>) -> Response {
 /// The answer when a request was not started, or not finished in time.
 fn shed(ca: &Ca, headers: &HeaderMap, is_late: bool) -> Response {
     ca.metrics.requests_shed.inc();
-    let reason = if is_late { "the CA did not finish in time" } else { "the CA is overloaded" };
+    let reason = if is_late { "the request or its answer took too long" } else { "the CA is overloaded" };
+    let status = if is_late { Status::unavailable(reason) } else { Status::resource_exhausted(reason) };
+    let plain = (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], reason).into_response();
+    answer(headers, status, plain)
+}
+
+/// Who asks over gRPC is answered so.
+fn answer(headers: &HeaderMap, status: Status, plain: Response) -> Response {
+    if is_grpc(headers) { status.into_http::<Body>() } else { plain }
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes()).unwrap_or_default();
-    if kind.starts_with(b"application/grpc") {
-        let status = if is_late { Status::unavailable(reason) } else { Status::resource_exhausted(reason) };
-        return status.into_http::<axum::body::Body>();
-    }
-    (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], reason).into_response()
+    kind.starts_with(b"application/grpc")
 }

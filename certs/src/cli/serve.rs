@@ -96,7 +96,7 @@ struct Lifetimes {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Limits")]
 struct Bounds {
-    /// Connections at a time; more are closed at once.
+    /// Connections at a time; over that, the oldest that waits is closed.
     #[arg(long, value_name = "NUMBER", default_value_t = Limits::default().connections)]
     max_connections: usize,
     /// Requests at a time; more are refused.

@@ -81,7 +81,7 @@ struct Certificate {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Limits")]
 struct Bounds {
-    /// Connections at a time; more are closed at once
+    /// Connections at a time; over that, one that waits is closed
     #[arg(long, value_name = "NUMBER", default_value_t = Limits::default().connections)]
     max_connections: usize,
     /// Reviews at a time; more are refused with 503
@@ -90,7 +90,10 @@ struct Bounds {
     /// Time for a TLS handshake
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     handshake_timeout: Duration,
-    /// Time for reviews under way after SIGTERM
+    /// Time that it goes on after SIGTERM, not ready, until API servers have heard of that
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    shutdown_delay: Duration,
+    /// Time for reviews under way after that
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     grace: Duration,
 }
@@ -181,6 +184,7 @@ impl Bounds {
             connections: self.max_connections.max(1),
             requests: self.max_requests.max(1),
             handshake_timeout: self.handshake_timeout,
+            shutdown_delay: self.shutdown_delay,
             grace: self.grace,
         }
     }

@@ -1,42 +1,48 @@
 //! The mutating webhook: the API server asks about each new pod, and gets the patch that gives it its sidecar.
 //!
 //! ```text
-//!   API server ──TLS──▶ server ──▶ review ──▶ pod   (pure)
-//!       ▲                 ▲          └──▶ events: a few, of denials
+//!   API server ──TLS──▶ server ──▶ reviews ──▶ review ──▶ pod   (pure)
+//!       ▲                 ▲           └──▶ events: a few, of denials
 //!       │             certificate ◀── the CA, or files
 //!       └── caBundle ◀────┘
 //! ```
 //!
 //! # Invariants
-//! - A question has an answer or an error within the time that the API server waits; nothing is queued.
+//! - A question has an answer or an error within the time that the API server waits.
+//! - Who asks is not known: memory, connections and time of whoever asks have bounds, and the one who takes most of them
+//!   gives way.
 //! - It is ready only if a pod would get its sidecar now: certificate, `caBundle`, and a Kubernetes that will do.
 
 mod ca_bundle;
 mod certificate;
 mod events;
 mod metrics;
+mod nodes;
 mod review;
+mod reviews;
 mod server;
 
 use std::{sync::Arc, time::Duration};
 
 use kube::Client;
 use outrider::{clock::Clock, identity::rotation::retry_delay};
+use outrider_certs::program::{Tasks, status};
 use rustls_pki_types::ServerName;
 use tokio::{net::TcpListener, sync::watch};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
 pub use self::{
     ca_bundle::{Registration, SEQUENCE},
     certificate::{Origin, Serving},
     metrics::Metrics,
-    review::{Answered, BadReview, Subject, Verdict, answer},
-    server::{Limits, MAX_REVIEW_BYTES},
+    review::{Answered, BadReview, MAX_REVIEW_BYTES, Subject, Verdict, answer},
+    server::Limits,
 };
 use self::{
     certificate::Newest,
     events::Events,
-    server::{Server, Shared},
+    reviews::{Bounds, Shared},
+    server::Server,
 };
 use crate::{
     installation::Installation,
@@ -45,8 +51,6 @@ use crate::{
 
 /// How long the API server may take to say its version.
 const VERSION_DEADLINE: Duration = Duration::from_secs(10);
-/// Connections at a time at the listener for health and metrics.
-const STATUS_CONNECTIONS: usize = 64;
 
 /// What the webhook is made of.
 pub struct Options {
@@ -114,7 +118,8 @@ impl Health {
     }
 }
 
-/// Serves until `stop` is cancelled; what is under way may then finish within [`Limits::grace`].
+/// Serves until `stop` is cancelled: then it is not ready and goes on for [`Limits::shutdown_delay`], for those that have
+/// not heard of it; what is under way after that may finish within [`Limits::grace`].
 ///
 /// # Errors
 /// [`Error`]: the process is no use, and must say why.
@@ -140,31 +145,30 @@ pub async fn serve(
         events,
         health,
         clock: clock.clone(),
+        bounds: Bounds::new(&options.limits),
     });
-    let (tasks, force) = (TaskTracker::new(), CancellationToken::new());
-    let server = |router, tls, connections| {
-        let limits = Limits { connections, ..options.limits.clone() };
-        let (metrics, tasks) = (Arc::clone(&metrics), tasks.clone());
-        Arc::new(Server { router, tls, limits, metrics, tasks, stop: stop.clone(), force: force.clone() })
-    };
-    let reviews = server(server::reviews(&shared, &options.limits), Some(newest), options.limits.connections);
-    let status = server(server::status(&shared), None, STATUS_CONNECTIONS);
-    tasks.spawn(reviews.accept(listeners.reviews));
-    tasks.spawn(status.accept(listeners.status));
+    let tasks = Tasks::new(CancellationToken::new());
+    let server = Arc::new(Server {
+        router: reviews::reviews(&shared),
+        newest,
+        limits: options.limits.clone(),
+        metrics,
+        tasks: tasks.clone(),
+    });
+    tasks.spawn(server.accept(listeners.reviews));
+    tasks.spawn(status::serve(listeners.status, reviews::status(&shared), tasks.clone()));
     let judged = tokio::select! {
         judged = check_version(&client, &to, &clock) => judged,
         () = stop.cancelled() => Ok(()),
     };
     if judged.is_ok() {
         stop.cancelled().await;
+        // An API server goes by its node's list of endpoints, which takes a moment to lose this one.
+        tokio::time::sleep(options.limits.shutdown_delay).await;
     }
     stop.cancel();
-    tasks.close();
-    if tokio::time::timeout(options.limits.grace, tasks.wait()).await.is_err() {
-        tracing::warn!(connections = tasks.len(), "cut off what did not finish in time");
-        force.cancel();
-        tasks.wait().await;
-    }
+    tasks.stop.cancel();
+    tasks.finish(options.limits.grace).await;
     judged.map_err(Error::from)
 }
 

@@ -5,9 +5,10 @@
 //! `kube`'s would write the patch as a list of numbers where `[]byte` of Go is base64.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::nodes::{MAX_REVIEW_NODES, Nodes};
 use crate::{
     denial::{Denial, cut, quoted},
     installation::Installation,
@@ -16,6 +17,8 @@ use crate::{
     pod::{self, Context, Existing, Outcome},
 };
 
+/// Largest review. The API server takes objects of 3 MiB; a review has something around it.
+pub const MAX_REVIEW_BYTES: usize = 3 * 1024 * 1024 + 512 * 1024;
 /// What is spoken.
 const API_VERSION: &str = "admission.k8s.io/v1";
 /// What is spoken of.
@@ -81,6 +84,24 @@ pub struct Answered {
     pub warnings: Vec<String>,
 }
 
+/// What is read of a review whose pod is not: memory for its values is not taken.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Unread {
+    api_version: Option<String>,
+    kind: Option<String>,
+    request: Option<UnreadRequest>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct UnreadRequest {
+    uid: Option<String>,
+    namespace: Option<String>,
+    name: Option<String>,
+    dry_run: Option<bool>,
+}
+
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Review<'a> {
@@ -118,12 +139,11 @@ struct Status {
 /// # Errors
 /// It is none.
 pub fn answer(review: &[u8], installation: &Installation) -> Result<Answered, BadReview> {
-    let review: Value = serde_json::from_slice(review)?;
-    let (version, kind) = (text(&review, "/apiVersion"), text(&review, "/kind"));
-    if (version, kind) != (Some(API_VERSION), Some(KIND)) {
-        let found = format!("{} {}", quoted(version.unwrap_or_default()), quoted(kind.unwrap_or_default()));
-        return Err(BadReview::Other(found));
+    if Nodes::of(review) > MAX_REVIEW_NODES {
+        return deny_unread(review);
     }
+    let review: Value = serde_json::from_slice(review)?;
+    check_kind(text(&review, "/apiVersion"), text(&review, "/kind"))?;
     let request = review.get("request").unwrap_or(&Value::Null);
     let uid = text(request, "/uid").ok_or(BadReview::NoRequest)?;
     let subject = subject(request);
@@ -133,7 +153,46 @@ pub fn answer(review: &[u8], installation: &Installation) -> Result<Answered, Ba
     };
     let warnings: Vec<String> =
         warnings.iter().take(MAX_WARNINGS).map(|text| cut(text, MAX_WARNING)).collect();
-    let status = match &verdict {
+    let body = written(uid, &verdict, patch, &warnings)?;
+    Ok(Answered { body, verdict, subject, warnings })
+}
+
+fn check_kind(version: Option<&str>, kind: Option<&str>) -> Result<(), BadReview> {
+    if (version, kind) == (Some(API_VERSION), Some(KIND)) {
+        return Ok(());
+    }
+    let found = format!("{} {}", quoted(version.unwrap_or_default()), quoted(kind.unwrap_or_default()));
+    Err(BadReview::Other(found))
+}
+
+/// Denies what is about a pod of too many parts, of which no more is read than whom to tell.
+fn deny_unread(review: &[u8]) -> Result<Answered, BadReview> {
+    let review: Unread = serde_json::from_slice(review)?;
+    check_kind(review.api_version.as_deref(), review.kind.as_deref())?;
+    let request = review.request.ok_or(BadReview::NoRequest)?;
+    let uid = request.uid.ok_or(BadReview::NoRequest)?;
+    let reason = format!(
+        "the pod has more than {MAX_REVIEW_NODES} values (fields and items of lists); make it smaller"
+    );
+    let verdict = Verdict::Denied(vec![reason]);
+    let body = written(&uid, &verdict, None, &[])?;
+    let subject = Subject {
+        namespace: request.namespace.unwrap_or_default(),
+        name: request.name.unwrap_or_default(),
+        owner: None,
+        is_dry_run: request.dry_run == Some(true),
+    };
+    Ok(Answered { body, verdict, subject, warnings: Vec::new() })
+}
+
+/// The review that is sent back.
+fn written(
+    uid: &str,
+    verdict: &Verdict,
+    patch: Option<Vec<u8>>,
+    warnings: &[String],
+) -> Result<Vec<u8>, BadReview> {
+    let status = match verdict {
         Verdict::Denied(reasons) => Some(Status {
             status: "Failure",
             code: DENIED,
@@ -148,10 +207,9 @@ pub fn answer(review: &[u8], installation: &Installation) -> Result<Answered, Ba
         status,
         patch_type: patch.as_ref().map(|_| "JSONPatch"),
         patch: patch.map(|patch| STANDARD.encode(patch)),
-        warnings: &warnings,
+        warnings,
     };
-    let body = serde_json::to_vec(&Review { api_version: API_VERSION, kind: KIND, response })?;
-    Ok(Answered { body, verdict, subject, warnings })
+    Ok(serde_json::to_vec(&Review { api_version: API_VERSION, kind: KIND, response })?)
 }
 
 /// What became of a pod, the patch that does it, and what its owner is warned of.
@@ -267,6 +325,22 @@ mod tests {
         assert_eq!((&status["code"], &status["reason"]), (&json!(422), &json!("Invalid")));
         assert!(status["message"].as_str().unwrap().contains("drain-time"), "{status}");
         assert_eq!(review["response"].get("patch"), None);
+    }
+
+    #[test]
+    fn a_pod_of_too_many_parts_is_denied_unread() {
+        let mut pod = pod();
+        pod["spec"]["future"] = vec![0; MAX_REVIEW_NODES].into();
+        let (review, answered) = answered(&request(pod.clone()));
+        assert_eq!(
+            (&review["response"]["uid"], &review["response"]["allowed"]),
+            (&json!("u-1"), &json!(false))
+        );
+        let message = review["response"]["status"]["message"].as_str().unwrap();
+        assert!(message.contains("more than 50000 values"), "{message}");
+        assert_eq!(answered.subject.namespace, "shop");
+        pod["spec"]["future"] = vec![0; MAX_REVIEW_NODES - 100].into();
+        assert_eq!(self::answered(&request(pod)).1.verdict, Verdict::Injected);
     }
 
     #[test]

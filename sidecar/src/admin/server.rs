@@ -18,10 +18,13 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+use outrider_certs::program::{
+    quota::{Quota, Share},
+    status,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
 };
 
 use super::{BoundSocket, State, routes};
@@ -29,14 +32,8 @@ use crate::drain::spawn_background;
 
 /// Connections of the socket: a few operators and tools.
 const MAX_SOCKET_CONNECTIONS: usize = 16;
-/// Connections of the read-only listener. More than the socket's, and without keep-alive, so that idle strangers do
-/// not keep probes out.
-const MAX_READ_ONLY_CONNECTIONS: usize = 64;
-/// Time for a request's head, which is also how long a connection may be idle.
+/// Time for a request's head on the socket, which is also how long a connection may be idle.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// Life of a connection of the read-only listener, its one answer read or not: a reader who does not read has a slot
-/// no longer than this. Head and request fit in.
-const READ_ONLY_LIFETIME: Duration = Duration::from_secs(15);
 /// Life of a connection of the socket: many requests, and dumps that somebody pages through.
 const SOCKET_LIFETIME: Duration = Duration::from_secs(300);
 /// Bytes buffered per connection; no head that is meant for us is larger.
@@ -50,6 +47,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Clone, Copy, Debug)]
 struct Terms {
     keep_alive: bool,
+    /// Time for a request's head.
+    head: Duration,
     /// From accept to close, whatever happens between.
     lifetime: Duration,
 }
@@ -73,8 +72,9 @@ impl Life {
     }
 }
 
-const READ_ONLY: Terms = Terms { keep_alive: false, lifetime: READ_ONLY_LIFETIME };
-const SOCKET: Terms = Terms { keep_alive: true, lifetime: SOCKET_LIFETIME };
+/// Without keep-alive, and for a short time, so that idle strangers do not keep probes out.
+const READ_ONLY: Terms = Terms { keep_alive: false, head: status::HEAD_TIMEOUT, lifetime: status::LIFETIME };
+const SOCKET: Terms = Terms { keep_alive: true, head: HEAD_TIMEOUT, lifetime: SOCKET_LIFETIME };
 
 /// Serves `/live`, `/ready`, `/metrics` and `/probe/…` to anybody, until `shutdown` completes. Connections that are open then end
 /// with their request.
@@ -84,13 +84,13 @@ pub async fn serve_read_only(
     shutdown: impl Future<Output = ()> + Send,
 ) {
     let router = routes::read_only(state);
-    let slots = Arc::new(Semaphore::new(MAX_READ_ONLY_CONNECTIONS));
+    let places = status::places();
     let accepting = async {
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => {
+                Ok((stream, from)) => {
                     let local = stream.local_addr().ok().map(|address| LocalAddress(address.ip()));
-                    start(stream, (&router, local), &slots, READ_ONLY);
+                    start(stream, (&router, local), places.take(Some(from.ip()), 1), READ_ONLY);
                 }
                 Err(error) => pause(&error).await,
             }
@@ -103,11 +103,13 @@ pub async fn serve_read_only(
 /// still ours.
 pub async fn serve_socket(socket: BoundSocket, state: Arc<State>, shutdown: impl Future<Output = ()> + Send) {
     let router = routes::all(state);
-    let slots = Arc::new(Semaphore::new(MAX_SOCKET_CONNECTIONS));
+    let places = Quota::new(MAX_SOCKET_CONNECTIONS, MAX_SOCKET_CONNECTIONS);
     let accepting = async {
         loop {
             match socket.listener().accept().await {
-                Ok((stream, _)) if is_trusted(&stream) => start(stream, (&router, None), &slots, SOCKET),
+                Ok((stream, _)) if is_trusted(&stream) => {
+                    start(stream, (&router, None), places.take(None, 1), SOCKET);
+                }
                 Ok((_stranger, _)) => {
                     tracing::warn!("refused a connection of another user to the admin socket")
                 }
@@ -137,22 +139,29 @@ pub(super) fn is_trusted(stream: &UnixStream) -> bool {
     stream.peer_cred().is_ok_and(|caller| caller.uid() == own || caller.uid() == 0)
 }
 
-/// Serves one connection in a task of its own, or closes it if all slots are taken.
-fn start<S>(stream: S, (router, local): (&Router, Option<LocalAddress>), slots: &Arc<Semaphore>, terms: Terms)
+/// Serves one connection in a task of its own, until another one needs its place; or closes it if it has none.
+fn start<S>(stream: S, (router, local): (&Router, Option<LocalAddress>), place: Option<Share>, terms: Terms)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Ok(slot) = Arc::clone(slots).try_acquire_owned() else {
+    let Some(place) = place.map(Arc::new) else {
         tracing::debug!("admin has too many connections; closed one");
         return;
     };
-    spawn_background(serve_connection(stream, (router.clone(), local), slot, terms));
+    let served = serve_connection(stream, (router.clone(), local), Arc::clone(&place), terms);
+    spawn_background(async move {
+        tokio::select! {
+            biased;
+            () = place.lost() => tracing::debug!("admin has too many connections; closed an idle one"),
+            () = Box::pin(served) => {}
+        }
+    });
 }
 
 async fn serve_connection<S>(
     stream: S,
     (router, local): (Router, Option<LocalAddress>),
-    slot: OwnedSemaphorePermit,
+    place: Arc<Share>,
     terms: Terms,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -164,11 +173,17 @@ async fn serve_connection<S>(
         if let Some(local) = local {
             request.extensions_mut().insert(local);
         }
-        tower::ServiceExt::oneshot(router.clone(), request.map(Body::new))
+        let (serving, answer) =
+            (place.serving(), tower::ServiceExt::oneshot(router.clone(), request.map(Body::new)));
+        async move {
+            let answer = answer.await;
+            drop(serving);
+            answer
+        }
     }));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        .header_read_timeout(terms.head)
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_BUFFER_BYTES)
         .keep_alive(terms.keep_alive)
@@ -188,7 +203,6 @@ async fn serve_connection<S>(
             }
         }
     }
-    drop(slot);
 }
 
 #[cfg(test)]
@@ -202,10 +216,10 @@ mod tests {
     use super::*;
 
     /// A connection whose client has asked, and may read an answer of a megabyte through 64 bytes.
-    async fn asked(slots: &Arc<Semaphore>, terms: Terms) -> DuplexStream {
+    async fn asked(places: &Arc<Quota>, terms: Terms) -> DuplexStream {
         let router = Router::new().route("/", get(|| async { "x".repeat(1024 * 1024) }));
         let (mut client, server) = tokio::io::duplex(64);
-        start(server, (&router, None), slots, terms);
+        start(server, (&router, None), places.take(None, 1), terms);
         client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
         client
     }
@@ -213,11 +227,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_does_not_read_loses_the_slot() {
         for terms in [READ_ONLY, SOCKET] {
-            let slots = Arc::new(Semaphore::new(2));
+            let places = Quota::new(2, 2);
             let began = Instant::now();
-            let _deaf = [asked(&slots, terms).await, asked(&slots, terms).await];
-            assert_eq!(slots.available_permits(), 0);
-            let _slots = slots.acquire_many(2).await.unwrap();
+            let _deaf = [asked(&places, terms).await, asked(&places, terms).await];
+            assert_eq!(places.held(), 2);
+            while places.held() > 0 {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
             assert!(began.elapsed() <= terms.lifetime + Duration::from_secs(1), "{:?}", began.elapsed());
         }
     }
@@ -233,9 +249,9 @@ mod tests {
             Body::from_stream(ticks)
         };
         let router = Router::new().route("/", get(lines));
-        let slots = Arc::new(Semaphore::new(1));
+        let places = Quota::new(1, 1);
         let (mut client, server) = tokio::io::duplex(64);
-        start(server, (&router, None), &slots, SOCKET);
+        start(server, (&router, None), places.take(None, 1), SOCKET);
         client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
         let mut answer = String::new();
         client.read_to_string(&mut answer).await.unwrap();
@@ -244,9 +260,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_reads_gets_the_whole_answer() {
-        let slots = Arc::new(Semaphore::new(1));
+        let places = Quota::new(1, 1);
         let mut answer = Vec::new();
-        asked(&slots, READ_ONLY).await.read_to_end(&mut answer).await.unwrap();
+        asked(&places, READ_ONLY).await.read_to_end(&mut answer).await.unwrap();
         assert!(answer.starts_with(b"HTTP/1.1 200") && answer.len() > 1024 * 1024, "{}", answer.len());
     }
 }

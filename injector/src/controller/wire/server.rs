@@ -4,7 +4,6 @@
 //! connection lives no longer than the trust in the certificate at its other end.
 
 use std::{
-    future::Future,
     io,
     net::SocketAddr,
     pin::{Pin, pin},
@@ -14,12 +13,7 @@ use std::{
 
 use futures_util::{Stream, stream};
 use http::Request;
-use hyper::{
-    body::Incoming,
-    rt::Executor,
-    server::conn::{http1, http2},
-    service::service_fn,
-};
+use hyper::{body::Incoming, rt::Executor as _, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use outrider::{
     clock::Clock,
@@ -29,17 +23,22 @@ use outrider::{
     },
     model::Identity,
 };
+pub use outrider_certs::program::Tasks;
 use outrider_certs::{
     SpiffeId,
+    program::{
+        quota::{Quota, Share},
+        status,
+    },
     verify::{self, Role},
 };
 use rustls_pki_types::CertificateDer;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
+    sync::{mpsc, watch},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status, Streaming};
 use tower::ServiceExt as _;
 
@@ -55,10 +54,6 @@ use crate::controller::{
 
 /// Pause after an error of accept(): too few file descriptors do not come back by asking at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Connections at a time on the plaintext listener.
-const STATUS_CONNECTIONS: usize = 64;
-/// Time for the head of a request on the plaintext listener, and for its connection in all.
-const STATUS_TIMEOUT: Duration = Duration::from_secs(30);
 /// Requests at a time on one connection: a sidecar has one.
 const MAX_STREAMS: u32 = 4;
 /// Bytes of a sidecar's requests under way: one of the largest fits.
@@ -67,52 +62,6 @@ const WINDOW_BYTES: u32 = 64 * 1024;
 const SEND_BYTES: usize = 64 * 1024;
 /// Largest request head, in bytes.
 const MAX_HEADER_BYTES: u32 = 16 * 1024;
-
-/// The tasks of all connections, and how they are told to end.
-#[derive(Clone, Debug)]
-pub struct Tasks {
-    tracker: TaskTracker,
-    /// Take nothing new; streams end.
-    pub stop: CancellationToken,
-    /// End now.
-    force: CancellationToken,
-}
-
-impl Tasks {
-    /// None yet; they stop with `stop`.
-    #[must_use]
-    pub fn new(stop: CancellationToken) -> Self {
-        Self { tracker: TaskTracker::new(), stop, force: CancellationToken::new() }
-    }
-
-    /// Waits for all of them; what takes longer than `grace` is cut off.
-    pub async fn finish(self, grace: Duration) {
-        self.tracker.close();
-        if tokio::time::timeout(grace, self.tracker.wait()).await.is_err() {
-            tracing::warn!(connections = self.tracker.len(), "cut off what did not finish in time");
-            self.force.cancel();
-            self.tracker.wait().await;
-        }
-    }
-}
-
-/// hyper's own tasks (one per HTTP/2 stream) are waited for like ours.
-impl<F> Executor<F> for Tasks
-where
-    F: Future + Send + 'static,
-    F::Output: Send,
-{
-    fn execute(&self, task: F) {
-        let force = self.force.clone();
-        self.tracker.spawn(async move {
-            tokio::select! {
-                biased;
-                () = force.cancelled() => {}
-                _output = task => {}
-            }
-        });
-    }
-}
 
 /// What connections are served with.
 #[derive(Debug)]
@@ -139,56 +88,20 @@ struct Remote {
 }
 
 impl Server {
-    /// Serves sidecars until the controller stops.
-    pub async fn serve_sidecars(self: Arc<Self>, listener: TcpListener) {
-        let permits = Arc::new(Semaphore::new(self.limits.connections));
-        let server = Arc::clone(&self);
-        let serve = move |stream, address, permit| {
-            let server = Arc::clone(&server);
-            async move {
-                Box::pin(server.sidecar(stream, address)).await;
-                drop::<OwnedSemaphorePermit>(permit);
-            }
-        };
-        self.accept(listener, permits, serve).await;
-    }
-
     /// Serves `/live`, `/ready` and `/metrics` until the controller stops.
     pub async fn serve_status(self: Arc<Self>, listener: TcpListener) {
-        let permits = Arc::new(Semaphore::new(STATUS_CONNECTIONS));
         let facts = Facts {
             desk: Arc::clone(&self.desk),
             metrics: Arc::clone(&self.metrics),
             identity: self.identity.clone(),
             clock: self.clock.clone(),
         };
-        let (routes, force) = (router(facts), self.tasks.force.clone());
-        let serve = move |stream: TcpStream, _address, permit| {
-            let (routes, force) = (routes.clone(), force.clone());
-            async move {
-                let service = service_fn(move |request: Request<Incoming>| routes.clone().oneshot(request));
-                let mut builder = http1::Builder::new();
-                builder.timer(TokioTimer::new()).header_read_timeout(STATUS_TIMEOUT).keep_alive(false);
-                let connection = builder.serve_connection(TokioIo::new(stream), service);
-                tokio::select! {
-                    ended = connection => drop(ended),
-                    () = force.cancelled() => {}
-                    () = tokio::time::sleep(STATUS_TIMEOUT) => {}
-                }
-                drop::<OwnedSemaphorePermit>(permit);
-            }
-        };
-        self.accept(listener, permits, serve).await;
+        status::serve(listener, router(facts), self.tasks.clone()).await;
     }
 
-    async fn accept<F>(
-        &self,
-        listener: TcpListener,
-        permits: Arc<Semaphore>,
-        serve: impl Fn(TcpStream, SocketAddr, OwnedSemaphorePermit) -> F,
-    ) where
-        F: Future<Output = ()> + Send + 'static,
-    {
+    /// Serves sidecars until the controller stops.
+    pub async fn serve_sidecars(self: Arc<Self>, listener: TcpListener) {
+        let places = Quota::new(self.limits.connections, self.limits.connections);
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -206,16 +119,24 @@ impl Server {
                     continue;
                 }
             };
-            let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
+            let Some(place) = places.take(Some(address.ip()), 1) else {
                 self.metrics.connections_shed.inc();
                 continue;
             };
-            self.tasks.tracker.spawn(serve(stream, address, permit));
+            let (server, place) = (Arc::clone(&self), Arc::new(place));
+            self.tasks.spawn(async move {
+                server.metrics.connections.inc();
+                tokio::select! {
+                    biased;
+                    () = place.lost() => drop(server.metrics.connections_shed.inc()),
+                    () = Box::pin(server.sidecar(stream, address, &place)) => {}
+                }
+                server.metrics.connections.dec();
+            });
         }
     }
 
-    async fn sidecar(&self, stream: TcpStream, address: SocketAddr) {
-        self.metrics.connections.inc();
+    async fn sidecar(&self, stream: TcpStream, address: SocketAddr, place: &Arc<Share>) {
         let handshake = tokio::select! {
             biased;
             () = self.tasks.stop.cancelled() => None,
@@ -224,6 +145,8 @@ impl Server {
         let failed = match handshake {
             Some(Ok(Ok(stream))) => {
                 self.metrics.handshakes.inc();
+                // It has shown a certificate of the mesh: it does not give way to anybody.
+                let _serving = place.serving();
                 Box::pin(self.talk(stream)).await;
                 None
             }
@@ -235,7 +158,6 @@ impl Server {
             self.metrics.handshakes_failed.inc();
             tracing::debug!(from = %address, %error, "TLS handshake failed");
         }
-        self.metrics.connections.dec();
     }
 
     async fn handshake(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
@@ -290,7 +212,6 @@ impl Server {
             biased;
             _ended = connection => {}
             () = remote.cut.cancelled() => {}
-            () = self.tasks.force.cancelled() => {}
         }
     }
 

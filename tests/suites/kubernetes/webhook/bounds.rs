@@ -1,13 +1,14 @@
 //! What is too large, too slow, too much, or no review.
 
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{
     Files, Webhook,
     caller::{first_line, patched},
-    configuration, pod, ready, review,
+    configuration, of, pod, ready, review,
 };
-use crate::harness::{TestCa, api_server::ApiServer, eventually};
+use crate::harness::{TestCa, api_server::ApiServer, eventually, soon};
 use outrider_injector::webhook::{Limits, MAX_REVIEW_BYTES};
 
 #[tokio::test]
@@ -83,67 +84,93 @@ async fn a_review_that_does_not_arrive_is_given_up_before_the_api_server_does() 
 }
 
 #[tokio::test]
-async fn more_than_may_be_answered_at_a_time_are_refused_at_once() {
-    let (api, ca) = (ApiServer::start().await, TestCa::new());
-    api.put(configuration());
-    let files = Files::new(&ca);
-    let limits = Limits { requests: 1, ..Limits::default() };
-    let webhook = Webhook::start(&api, &files, limits).await;
-    webhook.until_ready().await;
+async fn reviews_that_do_not_arrive_keep_nobody_out_and_are_given_up_soon() {
+    let (api, _ca, _files, webhook) = of(Limits { requests: 1, ..Limits::default() }).await;
     let caller = webhook.caller(&api);
     let slow = String::from_utf8_lossy(UNFINISHED).replace("timeout=2s", "timeout=30s");
-    let held = caller.raw(slow.as_bytes()).await;
-    let body = || review(&pod()).to_string().into_bytes();
-    let mut status = 200;
-    // Until the first one has taken its place.
-    for _ in 0..1_000 {
-        status = caller.post("/inject", body()).await.unwrap().0;
-        if status == 503 {
-            break;
-        }
+    let begun = std::time::Instant::now();
+    let mut held = Vec::new();
+    for _ in 0..8 {
+        held.push(caller.raw(slow.as_bytes()).await);
     }
-    assert_eq!(status, 503);
-    drop(held);
-    for _ in 0..10_000 {
-        status = caller.post("/inject", body()).await.unwrap().0;
-        if status == 200 {
-            break;
-        }
-    }
-    assert_eq!(status, 200, "the place is free again");
+    assert_eq!(caller.ask(&review(&pod())).await["allowed"], true, "they have not taken the only place");
+    assert_eq!(first_line(&mut held[0]).await, "HTTP/1.1 408 Request Timeout");
+    assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
-async fn connections_over_their_number_are_closed() {
-    let (api, ca) = (ApiServer::start().await, TestCa::new());
-    api.put(configuration());
-    let files = Files::new(&ca);
-    let limits = Limits { connections: 2, ..Limits::default() };
-    let webhook = Webhook::start(&api, &files, limits).await;
-    webhook.until_ready().await;
+async fn more_than_may_be_answered_at_a_time_are_refused_at_once() {
+    let (api, _ca, _files, webhook) = of(Limits { requests: 1, ..Limits::default() }).await;
     let caller = webhook.caller(&api);
-    let held = [caller.connect(b"h2").await.unwrap(), caller.connect(b"h2").await.unwrap()];
-    assert!(caller.connect(b"h2").await.is_err());
-    drop(held);
-    let mut is_free = false;
-    for _ in 0..10_000 {
-        is_free = caller.connect(b"h2").await.is_ok();
-        if is_free {
-            break;
-        }
-    }
-    assert!(is_free);
+    let mut large = pod();
+    large["spec"]["future"] = vec![json!({"a": 1}); 20_000].into();
+    let body = review(&large).to_string().into_bytes();
+    let asked = (0..8).map(|_| caller.post("/inject", body.clone()));
+    let answers = futures_util::future::join_all(asked).await;
+    let statuses: Vec<u16> = answers.into_iter().map(|answer| answer.unwrap().0).collect();
+    assert!(statuses.contains(&503) && statuses.contains(&200), "{statuses:?}");
+    assert!(webhook.metric("outrider_injector_requests_refused_total{reason=\"overload\"}").await >= 1.0);
+    assert_eq!(caller.ask(&review(&pod())).await["allowed"], true, "the place is free again");
 }
 
 #[tokio::test]
-async fn it_stops_when_told_and_what_is_under_way_is_answered() {
-    let (api, ca) = (ApiServer::start().await, TestCa::new());
-    api.put(configuration());
-    let files = Files::new(&ca);
-    let limits = Limits { requests: 1, ..Limits::default() };
-    let mut webhook = Webhook::start(&api, &files, limits).await;
-    webhook.until_ready().await;
+async fn whoever_sends_much_and_does_not_end_gives_way_to_an_api_server() {
+    let (api, _ca, _files, webhook) = ready().await;
     let caller = webhook.caller(&api);
+    let (stranger, mut held) = (caller.from(2), Vec::new());
+    let much = "x".repeat(3 * 1024 * 1024);
+    let head = String::from_utf8_lossy(UNFINISHED).replace("Length: 100", "Length: 3500000");
+    for _ in 0..12 {
+        let mut stream = stranger.raw(head.as_bytes()).await;
+        // It may have given way to one of its own before all of it was sent.
+        let _sent = stream.write_all(much.as_bytes()).await;
+        held.push(stream);
+    }
+    assert_eq!(caller.ask(&review(&pod())).await["allowed"], true);
+    assert!(webhook.metric("outrider_injector_requests_refused_total{reason=\"overload\"}").await >= 1.0);
+}
+
+#[tokio::test]
+async fn a_review_of_too_many_values_is_denied_with_the_bound() {
+    let (api, _ca, _files, webhook) = ready().await;
+    let caller = webhook.caller(&api);
+    let mut many = pod();
+    many["spec"]["future"] = vec![0; 1_700_000].into();
+    let response = caller.ask(&review(&many)).await;
+    let message = response["status"]["message"].as_str().unwrap();
+    assert!(response["allowed"] == false && message.contains("more than 50000 values"), "{message}");
+    assert_eq!(caller.ask(&review(&pod())).await["allowed"], true);
+}
+
+#[tokio::test]
+async fn where_there_are_too_many_connections_the_oldest_that_waits_is_closed() {
+    let (api, _ca, _files, webhook) = of(Limits { connections: 4, ..Limits::default() }).await;
+    let caller = webhook.caller(&api);
+    let mut own = caller.connect(b"h2").await.unwrap();
+    let stranger = caller.from(2);
+    let mut idle = Vec::new();
+    for _ in 0..8 {
+        idle.push(stranger.connect(b"h2").await.unwrap());
+    }
+    assert_eq!(caller.ask(&review(&pod())).await["allowed"], true);
+    // What HTTP/2 says at the beginning may be read before the end.
+    drop(soon("the oldest is closed", idle[0].read_to_end(&mut Vec::new())).await);
+    let mut rest = Vec::new();
+    let read = tokio::time::timeout(std::time::Duration::from_millis(100), own.read_to_end(&mut rest));
+    assert!(read.await.is_err(), "who has fewer keeps his");
+    assert!(webhook.metric("outrider_injector_requests_refused_total{reason=\"connections\"}").await >= 1.0);
+}
+
+#[tokio::test]
+async fn told_to_stop_it_is_not_ready_and_goes_on_until_that_is_known() {
+    let shutdown_delay = std::time::Duration::from_secs(1);
+    let (api, _ca, _files, mut webhook) = of(Limits { shutdown_delay, ..Limits::default() }).await;
+    let caller = webhook.caller(&api);
+    webhook.stop.cancel();
+    let (status, text) = webhook.ready().await;
+    assert!(status == 503 && text.contains("stopping"), "{text}");
+    assert_eq!(caller.ask(&review(&pod())).await["allowed"], true, "who has not heard of it is answered");
+
     let text = review(&pod()).to_string();
     let head = format!(
         "POST /inject?timeout=30s HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
@@ -151,25 +178,12 @@ async fn it_stops_when_told_and_what_is_under_way_is_answered() {
     );
     let (first, rest) = text.split_at(10);
     let mut stream = caller.raw(format!("{head}{first}").as_bytes()).await;
-    let taken = async {
-        // It has the only place.
-        while caller.post("/inject", Vec::new()).await.unwrap().0 != 503 {}
-    };
-    crate::harness::soon("the request is under way", taken).await;
-    webhook.stop.cancel();
     let address = webhook.address;
-    let mut is_closed = false;
-    for _ in 0..10_000 {
-        is_closed = tokio::net::TcpStream::connect(address).await.is_err();
-        if is_closed {
-            break;
-        }
-    }
-    assert!(is_closed, "nothing new is taken");
-    tokio::io::AsyncWriteExt::write_all(&mut stream, rest.as_bytes()).await.unwrap();
-    assert_eq!(first_line(&mut stream).await, "HTTP/1.1 200 OK");
+    eventually("nothing new is taken", || std::net::TcpStream::connect(address).is_err()).await;
+    stream.write_all(rest.as_bytes()).await.unwrap();
+    assert_eq!(first_line(&mut stream).await, "HTTP/1.1 200 OK", "what is under way is answered");
     drop(stream);
-    crate::harness::soon("it ends", &mut webhook.running).await.unwrap().unwrap();
+    soon("it ends", &mut webhook.running).await.unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -178,7 +192,7 @@ async fn a_kubernetes_without_sidecars_ends_it_with_the_reason() {
     api.set_version("v1.28.15");
     let files = Files::new(&ca);
     let mut webhook = Webhook::start(&api, &files, Limits::default()).await;
-    let error = crate::harness::soon("it ends", &mut webhook.running).await.unwrap().unwrap_err().to_string();
+    let error = soon("it ends", &mut webhook.running).await.unwrap().unwrap_err().to_string();
     assert!(error.contains("1.28 is too old") && error.contains("1.29"), "{error}");
 }
 

@@ -1,6 +1,9 @@
 //! Calls a webhook as the API server does, or as it should not be called.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use base64::Engine as _;
 use bytes::Bytes;
@@ -13,7 +16,7 @@ use rustls_pki_types::CertificateDer;
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
@@ -26,6 +29,7 @@ pub(in crate::kubernetes) type Answer = (u16, String);
 #[derive(Clone)]
 pub(super) struct Caller {
     address: SocketAddr,
+    from: IpAddr,
     tls: Arc<ClientConfig>,
 }
 
@@ -40,13 +44,20 @@ impl Caller {
             .unwrap()
             .with_root_certificates(store)
             .with_no_client_auth();
-        Self { address, tls: Arc::new(tls) }
+        Self { address, from: address.ip(), tls: Arc::new(tls) }
+    }
+
+    /// The same from another address of loopback: somebody else.
+    pub(super) fn from(&self, last: u8) -> Self {
+        Self { from: [127, 0, 0, last].into(), ..self.clone() }
     }
 
     pub(super) async fn connect(&self, alpn: &[u8]) -> std::io::Result<TlsStream<TcpStream>> {
         let mut tls = (*self.tls).clone();
         tls.alpn_protocols = vec![alpn.to_vec()];
-        let stream = TcpStream::connect(self.address).await?;
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((self.from, 0).into())?;
+        let stream = socket.connect(self.address).await?;
         TlsConnector::from(Arc::new(tls)).connect(SERVER_NAME.try_into().unwrap(), stream).await
     }
 

@@ -179,11 +179,16 @@ impl Webhook {
 
 /// An API server with the configuration, a CA of files, and a webhook that is ready.
 async fn ready() -> (ApiServer, TestCa, Files, Webhook) {
+    of(Limits { shutdown_delay: Duration::ZERO, ..Limits::default() }).await
+}
+
+/// The same with other bounds.
+async fn of(limits: Limits) -> (ApiServer, TestCa, Files, Webhook) {
     let (api, ca) = (ApiServer::start().await, TestCa::new());
     api.put(configuration());
     api.put(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}}));
     let files = Files::new(&ca);
-    let webhook = Webhook::start(&api, &files, Limits::default()).await;
+    let webhook = Webhook::start(&api, &files, limits).await;
     webhook.until_ready().await;
     (api, ca, files, webhook)
 }

@@ -1,5 +1,9 @@
 //! What the mesh's programs that serve have in common: their log, their listeners, their end.
 
+pub mod quota;
+pub mod status;
+mod tasks;
+
 use std::future::Future;
 use std::io::{self, IsTerminal as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -10,6 +14,8 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
+
+pub use tasks::Tasks;
 
 /// Connections that wait to be accepted; the kernel's `somaxconn` may be less.
 const BACKLOG: u32 = 1024;
