@@ -43,13 +43,13 @@ pub fn by_authority<'a>(snapshot: &'a Snapshot, authority: &str, default: Option
 pub fn by_name<'a>(snapshot: &'a Snapshot, authority: &str, default: Option<&ClusterName>) -> Way<'a> {
     match by_authority(snapshot, authority, default) {
         Way::Unknown => with_port(snapshot, authority).map_or(Way::Unknown, |cluster| to(snapshot, cluster)),
-        known => known,
+        known @ (Way::Rules(_) | Way::Cluster(_) | Way::Endpoint(..)) => known,
     }
 }
 
 fn with_port<'a>(snapshot: &'a Snapshot, authority: &str) -> Option<&'a Arc<Cluster>> {
     snapshot.config.settings.bootstrap.controller.as_ref()?;
-    match Key::name(&*canonical::authority(authority)?)? {
+    match Key::name(&canonical::authority(authority)?)? {
         Key::Name(name) => find(snapshot, &name, None),
         Key::Address(_) => None,
     }

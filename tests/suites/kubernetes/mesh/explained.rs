@@ -1,11 +1,12 @@
 //! What sidecars in pods say of calls, by what they were told of routes and policies.
 
-use http::StatusCode;
+use http::{StatusCode, Version};
 use serde_json::json;
 use tokio::process::Command;
 
 use super::scene::{Pod, Scene};
 use crate::{
+    harness::Client,
     kubernetes::policies,
     processes::{process::program, run, until},
 };
@@ -38,6 +39,10 @@ fn a_route_of_the_cluster_is_explained_where_it_holds_and_what_was_never_called_
         let asked = "GET http://orders/items/7 -H x-team:red";
         let (code, text) = scene.web().explains("route", asked).await;
         assert!(code == Some(1) && text.contains("it has said nothing of orders:80"), "{code:?}\n{text}");
+        // Nobody but its own user is told.
+        let mut client = Client::connect(scene.web().read_only(), Version::HTTP_11).await;
+        let answer = client.get("/explain/route?url=http://orders/").await.unwrap();
+        assert_eq!(answer.status(), StatusCode::NOT_FOUND);
         scene.until_known("orders").await;
         until("the route is told", async || {
             let (code, text) = scene.web().explains("route", asked).await;

@@ -1,6 +1,6 @@
 //! A cluster with its control plane, and pods in it.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use http::{Method, StatusCode, Version};
 use outrider::admin;
@@ -201,6 +201,11 @@ impl Scene {
 }
 
 impl Pod {
+    /// Where anybody may ask its sidecar a few things.
+    pub(super) fn read_only(&self) -> SocketAddr {
+        self.host.health()
+    }
+
     /// Where its sidecar is asked.
     pub(super) fn socket(&self) -> PathBuf {
         self.folder.join("admin.sock")
