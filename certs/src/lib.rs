@@ -11,6 +11,7 @@
 //! | [`rustls_verify`] | the same, as verifiers for TLS | – |
 //! | [`request`], [`join_token`], [`client`] | how a workload gets its SVID | Istio's CA service |
 //! | [`files`] | what is kept on disk: whole or not at all, and private | – |
+//! | [`program`] | what programs that serve have in common | – |
 //! | [`ca`] | the CA itself; `outrider-ca` is a thin program around it | – |
 //!
 //! # Invariants
@@ -31,6 +32,7 @@ pub mod clock;
 pub mod files;
 pub mod join_token;
 pub mod pem;
+pub mod program;
 pub mod request;
 pub mod rustls_verify;
 pub mod spiffe_id;

@@ -6,7 +6,7 @@ use outrider_certs::{SpiffeId, TrustDomain};
 
 use crate::{
     denial::Denial,
-    names::PREFIX,
+    names::{PREFIX, is_label},
     settings::{self, Settings},
 };
 
@@ -98,13 +98,8 @@ impl Installation {
     /// # Errors
     /// The namespace is none.
     pub fn checked(self) -> Result<Self, Denial> {
-        let is_label = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         let name = &self.namespace;
-        let is_namespace = (1..=63).contains(&name.len())
-            && name.chars().all(is_label)
-            && !name.starts_with('-')
-            && !name.ends_with('-');
-        if !is_namespace || SpiffeId::parse(&self.controller_id()).is_err() {
+        if !is_label(name) || SpiffeId::parse(&self.controller_id()).is_err() {
             let problem = format!("{} is no namespace", crate::denial::quoted(name));
             return Err(Denial::of("--namespace", &problem, "use lower-case letters, digits and '-'"));
         }

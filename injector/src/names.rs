@@ -64,3 +64,11 @@ pub const API_TOKEN_FOLDER: &str = "/var/run/secrets/kubernetes.io/serviceaccoun
 
 /// Where the sidecar performs the app's probes, at [`ADMIN_PORT`].
 pub const PROBE_PATH: &str = "/probe/";
+
+/// Whether that could be the name of a namespace, or a part of a DNS name (RFC 1123, in lower case).
+pub(crate) fn is_label(text: &str) -> bool {
+    (1..=63).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}

@@ -7,11 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
 use super::Place;
 use crate::ca::review::Reviewer;
@@ -19,6 +16,7 @@ use crate::ca::{self, Limits, MAX_VALIDITY, NamesOf, Options, Rate, ServerSan, S
 use crate::clock::SystemWallClock;
 #[cfg(feature = "kubernetes")]
 use crate::clock::WallClock as _;
+use crate::program::{LogFormat, listen, start_log, stop_on_signal};
 use crate::spiffe_id::SpiffeId;
 #[cfg(feature = "kubernetes")]
 use crate::spiffe_id::TrustDomain;
@@ -63,14 +61,6 @@ pub(super) struct Serve {
     /// How to log.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
-}
-
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object per line.
-    Json,
 }
 
 /// Flags for a CA in a cluster.
@@ -172,8 +162,8 @@ impl Serve {
             () = &mut signalled => return Ok(()),
             opened = self.open() => opened.context("the CA cannot start")?,
         };
-        let listener = listen(self.listen, "--listen").await?;
-        let metrics = listen(self.metrics_listen, "--metrics-listen").await?;
+        let listener = listen(self.listen, "--listen")?;
+        let metrics = listen(self.metrics_listen, "--metrics-listen")?;
         tracing::info!(
             trust_domain = %opened.states.borrow().trust_domain(),
             address = %listener.local_addr()?,
@@ -284,36 +274,4 @@ impl Bounds {
             ..Limits::default()
         }
     }
-}
-
-async fn listen(address: SocketAddr, flag: &str) -> Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("{address}: cannot listen there; choose another address with {flag}"))
-}
-
-/// Cancels `shutdown` on the first SIGTERM or SIGINT.
-fn stop_on_signal(shutdown: CancellationToken) -> Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be waited for")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be waited for")?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        shutdown.cancel();
-    })
-}
-
-fn start_log(filter: &str, format: LogFormat) -> Result<()> {
-    let filter = EnvFilter::try_new(filter).with_context(|| format!("--log {filter:?} is not a filter"))?;
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
-    let started = match format {
-        LogFormat::Text => log.try_init(),
-        LogFormat::Json => log.json().try_init(),
-    };
-    started.map_err(|e| anyhow::anyhow!("the log cannot start: {e}"))
 }

@@ -3,7 +3,6 @@
 mod check;
 mod install;
 mod manifests;
-pub(crate) mod program;
 mod serve;
 
 use std::process::ExitCode;

@@ -5,13 +5,11 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use outrider::{clock::Clock, identity::ca::CaSettings, model::settings::CaProof};
+use outrider_certs::program::{LogFormat, listen, start_log, stop_on_signal};
 use rustls_pki_types::ServerName;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Target,
-    program::{LogFormat, listen, start_log, stop_on_signal},
-};
+use super::Target;
 use crate::{
     installation::Installation,
     names::{BUNDLE_FILE, BUNDLE_FOLDER, TOKEN_FOLDER},
@@ -118,11 +116,11 @@ impl Serve {
             "how to reach the API server is not known: run it in a pod with a service account, or set KUBECONFIG",
         )?;
         let listeners = Listeners {
-            reviews: listen(self.listen, "--listen").await?,
-            status: listen(self.metrics_listen, "--metrics-listen").await?,
+            reviews: listen(self.listen, "--listen")?,
+            status: listen(self.metrics_listen, "--metrics-listen")?,
         };
         let stop = CancellationToken::new();
-        stop_on_signal(stop.clone())?;
+        outrider::drain::spawn_background(stop_on_signal(stop.clone())?);
         let name = self.certificate.server_name.clone();
         let name = name.unwrap_or_else(|| format!("{NAME}.{}.svc", installation.namespace));
         tracing::info!(

@@ -15,12 +15,14 @@ use outrider::{
     model::settings::CaProof,
     net::TcpNet,
 };
-use outrider_certs::TrustDomain;
+use outrider_certs::{
+    TrustDomain,
+    program::{LogFormat, listen, start_log, stop_on_signal},
+};
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::program::{LogFormat, listen, start_log, stop_on_signal};
-
 use super::{Limits, Options, identity, kubernetes::watch::WATCH_SECONDS, model::value::World, serve};
+use crate::names::is_label;
 
 /// Tells sidecars of the cluster's services: what each app uses, and nothing else.
 ///
@@ -125,9 +127,6 @@ struct Bounds {
 
 fn parse_domain(text: &str) -> Result<String, String> {
     let domain = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
-    let is_label = |label: &str| {
-        !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-    };
     if domain.len() <= 200 && domain.split('.').all(is_label) {
         Ok(domain)
     } else {
@@ -167,10 +166,10 @@ impl Serve {
         let kube = kube::Config::infer().await.context(
             "how to reach the API server is not known: run it in a pod with a service account, or set KUBECONFIG",
         )?;
-        let listener = listen(self.listen, "--listen").await?;
-        let status = listen(self.metrics_listen, "--metrics-listen").await?;
+        let listener = listen(self.listen, "--listen")?;
+        let status = listen(self.metrics_listen, "--metrics-listen")?;
         let stop = CancellationToken::new();
-        stop_on_signal(stop.clone())?;
+        outrider::drain::spawn_background(stop_on_signal(stop.clone())?);
         tracing::info!(
             trust_domain = %self.trust_domain,
             address = %listener.local_addr()?,

@@ -9,6 +9,8 @@ mod values;
 use outrider_certs::spiffe_id::TrustDomain;
 use serde_json::{Value, json};
 
+use crate::names::is_label;
+
 const DEFAULTS: &str = include_str!("../../../deploy/helm/outrider/values.yaml");
 
 /// In the order in which they are applied.
@@ -57,11 +59,7 @@ pub fn manifests(settings: &Settings) -> Result<String, String> {
 
 /// What the cluster would refuse only later, or not at all.
 fn check(namespace: &str, values: &Value) -> Result<(), String> {
-    let is_label = (1..=63).contains(&namespace.len())
-        && namespace.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
-        && !namespace.starts_with('-')
-        && !namespace.ends_with('-');
-    if !is_label {
+    if !is_label(namespace) {
         return Err(format!("{namespace:?} is no name of a namespace: lower-case letters, digits and '-'"));
     }
     let text = |pointer: &str| values.pointer(pointer).and_then(Value::as_str).unwrap_or_default();

@@ -1,11 +1,11 @@
 //! What the operating system knows of addresses.
 
 use std::{
-    fs, io,
+    fs,
     net::{SocketAddr, SocketAddrV6, UdpSocket},
 };
 
-use rustix::io::Errno;
+use outrider_certs::program::is_without_ipv6;
 use socket2::{Domain, Socket, Type};
 
 /// Where the kernel says whether sockets can be bound to addresses that are not the host's.
@@ -41,11 +41,6 @@ pub fn nonlocal_bind() -> Option<&'static str> {
 /// they are good for IPv4.
 pub(super) fn has_ipv6() -> bool {
     !Socket::new(Domain::IPV6, Type::STREAM, None).is_err_and(|error| is_without_ipv6(&error))
-}
-
-/// Whether that is why there is no socket.
-pub(super) fn is_without_ipv6(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error())
 }
 
 #[cfg(test)]

@@ -1,18 +1,15 @@
 //! What tells our connections apart from others', for the kernel's rules of interception.
 
-use std::{
-    io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    time::Duration,
-};
+use std::{io, net::SocketAddr, time::Duration};
 
+use outrider_certs::program::at;
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpStream;
 
 use super::{
     Purpose,
-    addresses::{canonical, has_ipv6, is_without_ipv6},
+    addresses::{canonical, has_ipv6},
     client_ports::ClientPorts,
     tcp::{Bound, set_options},
 };
@@ -145,17 +142,6 @@ impl Marks {
     }
 }
 
-/// Does it at that address; at `0.0.0.0` in place of `[::]` where there is no IPv6: `[::]` stands for every address there
-/// is.
-fn at<T>(address: SocketAddr, mut is_done: impl FnMut(SocketAddr) -> io::Result<T>) -> io::Result<T> {
-    match is_done(address) {
-        Err(error) if address.ip() == IpAddr::from(Ipv6Addr::UNSPECIFIED) && is_without_ipv6(&error) => {
-            is_done((Ipv4Addr::UNSPECIFIED, address.port()).into())
-        }
-        done => done,
-    }
-}
-
 /// Lets a socket have an address that is not the host's. On a socket of IPv6 it takes both, as it may be for both.
 fn set_transparent(socket: &Socket, domain: Domain) -> io::Result<()> {
     socket.set_ip_transparent_v4(true)?;
@@ -189,20 +175,6 @@ pub(super) async fn established(begun: &TcpStream, timeout: Duration) -> io::Res
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_address_is_that_of_ipv4_alone_where_there_is_no_ipv6() {
-        let without_ipv6 = |address: SocketAddr| match address {
-            SocketAddr::V4(_) => Ok(address.to_string()),
-            SocketAddr::V6(_) => Err(Errno::AFNOSUPPORT.into()),
-        };
-        let done = |text: &str| at(text.parse().unwrap(), without_ipv6);
-        assert_eq!(done("[::]:4343").unwrap(), "0.0.0.0:4343");
-        assert_eq!(done("127.0.0.1:1").unwrap(), "127.0.0.1:1");
-        done("[::1]:4343").expect_err("that one is of IPv6 alone");
-        let taken = |_| Err::<(), _>(Errno::ADDRINUSE.into());
-        at("[::]:4343".parse().unwrap(), taken).expect_err("another reason");
-    }
 
     #[tokio::test]
     async fn a_connection_that_nobody_takes_fails_as_the_system_says() {

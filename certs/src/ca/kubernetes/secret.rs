@@ -45,9 +45,15 @@ pub(super) async fn read_or_create(
             Err(Failed::NotFound) => None,
             Err(failed) => return Err(unread(cluster, &failed)),
         };
+        let is_first = empty.is_none();
         match Box::pin(write(cluster, empty, new, now)).await? {
             Ok(()) => {
                 tracing::info!(trust_domain = %new.trust_domain, place = %cluster.place().display(), "made a new CA");
+            }
+            Err(Failed::NotFound) if is_first => {
+                let reason =
+                    format!("there is no namespace {}: make it first, or name another", cluster.namespace);
+                return Err(Error::Api { place: cluster.place(), reason });
             }
             // Read what is there now.
             Err(Failed::Conflict | Failed::NotFound) => {}

@@ -218,6 +218,19 @@ fn a_ca_waits_for_an_api_server_that_starts_later() {
 }
 
 #[test]
+fn a_namespace_that_is_not_there_is_told_as_such_and_waited_for() {
+    run(async {
+        let cluster = Cluster::start().await;
+        let namespace = cluster.api.object("namespaces", "", NAMESPACE).expect("it is there");
+        cluster.api.remove("namespaces", "", NAMESPACE);
+        let ca = cluster.start_ca(1, &[]);
+        until("it says why", async || ca.process.log().contains("there is no namespace outrider")).await;
+        cluster.api.put(namespace);
+        ca.listening().await;
+    });
+}
+
+#[test]
 fn the_webhook_gets_a_dns_name_beside_its_id() {
     run(async {
         let cluster = Cluster::start().await;

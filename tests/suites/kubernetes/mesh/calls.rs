@@ -1,5 +1,7 @@
 //! Calls by name, while pods, programs and routes change.
 
+use http::StatusCode;
+
 use super::scene::{Scene, kill};
 use crate::processes::run;
 
@@ -75,5 +77,45 @@ fn a_canary_by_a_route_gets_its_share_and_then_everything() {
         })
         .await;
         assert_eq!(scene.answers("orders-v2", 3).await, ["orders-v2-a"; 3]);
+    });
+}
+
+#[test]
+fn an_address_that_another_workload_got_has_none_of_the_calls_to_who_had_it() {
+    run(async {
+        let scene = Scene::new().await;
+        let mut one = scene.pod("orders", "orders-a", 4).await;
+        scene.service("orders", "10.96.0.1");
+        scene.slice("orders", &[&one]);
+        scene.until_known("orders").await;
+        kill(one.process()).await;
+        // Nobody has said yet that it is gone.
+        let other = scene.pod("other", "other-a", 4).await;
+        for _ in 0..10 {
+            assert_ne!(scene.call("orders").await.0, StatusCode::OK);
+        }
+        // Its Pod is gone, and its Service has not heard.
+        scene.cluster.api.remove("pods", "shop", "orders-a");
+        for _ in 0..10 {
+            assert_ne!(scene.call("orders").await.0, StatusCode::OK);
+        }
+        assert_eq!(other.count(), 0);
+        scene.service("other", "10.96.0.2");
+        scene.slice("other", &[&other]);
+        scene.until_known("other").await;
+        assert_ne!(scene.call("orders").await.0, StatusCode::OK);
+    });
+}
+
+#[test]
+fn a_service_that_is_another_name_of_one_is_that_one() {
+    run(async {
+        let scene = Scene::new().await;
+        let one = scene.pod("orders", "orders-a", 4).await;
+        scene.service("orders", "10.96.0.1");
+        scene.slice("orders", &[&one]);
+        scene.external_name("till", "orders.shop.svc.cluster.local");
+        scene.until_known("till").await;
+        scene.until_from("till.shop.svc.cluster.local", "orders-a").await;
     });
 }

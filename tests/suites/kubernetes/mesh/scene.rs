@@ -119,6 +119,14 @@ impl Scene {
         }));
     }
 
+    /// A Service that is another name.
+    pub(super) fn external_name(&self, name: &str, target: &str) {
+        self.cluster.api.put(json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "shop", "name": name},
+            "spec": {"type": "ExternalName", "externalName": target},
+        }));
+    }
+
     /// Which pods a Service has.
     pub(super) fn slice(&self, service: &str, pods: &[&Pod]) {
         let endpoint = |pod: &&Pod| {
@@ -214,6 +222,10 @@ impl Pod {
     /// How many requests its app has had.
     pub(super) fn count(&self) -> usize {
         self.app.count()
+    }
+
+    pub(super) fn process(&mut self) -> &mut Process {
+        &mut self.process
     }
 }
 

@@ -37,7 +37,7 @@ spec:
           command: [service, --name, {name}, --replica, $(POD_NAME), --listen, '0.0.0.0:8080']
           env: [{{name: POD_NAME, valueFrom: {{fieldRef: {{fieldPath: metadata.name}}}}}}]
           ports: [{{name: http, containerPort: 8080}}]
-          readinessProbe: {{httpGet: {{path: /, port: http}}, periodSeconds: 1}}
+          readinessProbe: {{httpGet: {{path: /, port: http}}, periodSeconds: 1, timeoutSeconds: 10}}
 "
     )
 }

@@ -1,6 +1,7 @@
 //! What becomes of pods while the control plane is away.
 
 use http::Method;
+use rustix::process::Signal;
 
 use super::{
     calls::{called, service},
@@ -38,5 +39,31 @@ fn calls_go_on_while_the_control_plane_is_away_and_no_pod_is_made_without_it() {
         load.goes_on(100).await;
         assert_eq!(load.end().await, Vec::<String>::new(), "{:?}", orders.events());
         assert_eq!(called(web, "http://orders/").await["replica"], *new.name);
+    });
+}
+
+#[test]
+fn of_two_replicas_of_each_part_one_is_enough() {
+    rehearse(async || {
+        let mesh = Mesh::of_replicas(2).await;
+        let pods = mesh.apply(&(service("orders", 1) + "---\n" + &service("web", 1))).await;
+        let [orders, web] = &pods[..] else { panic!("two pods") };
+        orders.ready().await;
+        web.ready().await;
+        let load = Load::begin(web, mesh.cluster.service("orders"), Method::GET);
+        load.goes_on(100).await;
+        // Those that sidecars are connected to, and that has the Lease.
+        for (part, container) in PARTS.iter().zip(["ca", "controller", "injector"]) {
+            let first = mesh.parts.iter().find(|pod| pod.name.starts_with(part)).expect("it runs");
+            first.signal(container, Signal::KILL);
+            first.delete().await;
+        }
+
+        let new = mesh.cluster.replica("orders").await;
+        new.ready().await;
+        until("the new pod is called", async || called(web, "http://orders/").await["replica"] == *new.name)
+            .await;
+        load.goes_on(100).await;
+        assert_eq!(load.end().await, Vec::<String>::new());
     });
 }

@@ -16,32 +16,39 @@ pub(super) const PARTS: [&str; 3] = ["outrider-ca", "outrider-controller", "outr
 /// Where the webhook's Service leads.
 const WEBHOOK: u16 = 4380;
 
-/// Its manifests, with one replica of each part.
-fn control_plane() -> String {
-    let set = vec!["replicas=1".to_owned()];
+/// Its manifests, with so many replicas of each part.
+fn control_plane(replicas: u8) -> String {
+    let set = vec![format!("replicas={replicas}")];
     manifests(&Settings { namespace: "outrider".to_owned(), set, ..Settings::default() }).expect("manifests")
 }
 
 /// A cluster with the mesh, and the namespace `shop`, whose pods get sidecars.
 pub(super) struct Mesh {
     pub(super) cluster: Arc<Cluster>,
-    /// The control plane, in the order of [`PARTS`].
+    /// The control plane, in the order of [`PARTS`]; replicas beside each other.
     pub(super) parts: Vec<Arc<Pod>>,
 }
 
 impl Mesh {
+    /// With one replica of each part.
     pub(super) async fn start() -> Self {
+        Self::of_replicas(1).await
+    }
+
+    pub(super) async fn of_replicas(count: u8) -> Self {
         let cluster = Cluster::start().await;
-        let pods = cluster.apply(&control_plane()).await;
-        let find =
-            |name: &&str| pods.iter().find(|pod| pod.name.starts_with(*name)).expect("it is in the chart");
-        let mesh = Self { parts: PARTS.iter().map(find).cloned().collect(), cluster };
+        let pods = cluster.apply(&control_plane(count)).await;
+        let find = |name: &&str| pods.iter().filter(|pod| pod.name.starts_with(*name)).cloned().collect();
+        let parts: Vec<Vec<_>> = PARTS.iter().map(find).collect();
+        assert!(parts.iter().all(|replicas| replicas.len() == usize::from(count)));
+        let mesh = Self { parts: parts.concat(), cluster };
         mesh.is_up(&mesh.parts).await;
         mesh.apply("{apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {outrider.io/inject: enabled}}}")
             .await;
         mesh
     }
 
+    /// Waits for parts of the control plane; of the injector's replicas the API server calls the last.
     async fn is_up(&self, parts: &[Arc<Pod>]) {
         for part in parts {
             if part.name.starts_with("outrider-injector") {
@@ -65,7 +72,7 @@ impl Mesh {
 
     /// Starts parts in place of those that were deleted.
     pub(super) async fn start_again(&self, names: &[&str]) {
-        let all = documents::read(&control_plane()).expect("manifests").0;
+        let all = documents::read(&control_plane(1)).expect("manifests").0;
         let is_one = |object: &&Value| {
             object["kind"] == "Deployment" && names.iter().any(|name| object["metadata"]["name"] == **name)
         };
