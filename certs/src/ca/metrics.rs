@@ -43,7 +43,7 @@ pub(super) struct Metrics {
     pub(super) bundle_requests: Counter,
     /// Connections that are open, handshakes included.
     pub(super) connections: Number,
-    /// Connections closed at once because there were too many.
+    /// Connections closed because there were too many.
     pub(super) connections_shed: Counter,
     /// Requests refused because too many were being answered, or too slowly.
     pub(super) requests_shed: Counter,

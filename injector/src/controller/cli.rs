@@ -105,7 +105,7 @@ struct IdentityFlags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Limits")]
 struct Bounds {
-    /// Connections at a time; more are closed at once.
+    /// Connections at a time; over that, the oldest that has shown no certificate yet is closed.
     #[arg(long, value_name = "NUMBER", default_value_t = Limits::default().connections)]
     max_connections: usize,
     /// Streams at a time, one for each sidecar; more are refused.
