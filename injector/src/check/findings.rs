@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn each_root_webhook_and_pod_that_is_wrong_is_told_once() {
+    fn each_root_and_webhook_that_is_wrong_is_told_once() {
         each_is_told(&[
             (
                 change(|facts| facts.roots = Seen::There(vec![])),
@@ -385,6 +385,12 @@ mod tests {
                 Severity::Fault,
                 "a has no caBundle",
             ),
+        ]);
+    }
+
+    #[test]
+    fn each_pod_and_label_that_is_wrong_is_told_once() {
+        each_is_told(&[
             (change(|facts| facts.trial = Some(Trial::NotInjected)), Severity::Fault, "got no sidecar"),
             (
                 change(|facts| facts.trial = Some(Trial::Refused("no route".to_owned()))),
