@@ -57,6 +57,7 @@ pub mod publish;
 
 // Operations that both sides use.
 pub mod drain;
+pub mod explain;
 pub mod readiness;
 pub mod telemetry;
 

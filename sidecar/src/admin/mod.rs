@@ -4,7 +4,7 @@
 //!   0.0.0.0:4391               GET /live /ready /metrics          anybody who reaches the pod
 //!                              GET /probe/<name>                  the same: probes of the own app, as configured
 //!   /run/outrider/admin.sock   the same, GET /status /config /clusters /listeners /certs
-//!                              GET /edges /tap /explain
+//!                              GET /edges /tap /explain /explain/route /explain/policy
 //!                              POST /drain /reload /log           our own user, or root
 //!   …/admin.sock.fd            our listening sockets, for a successor  our own user, or root
 //! ```

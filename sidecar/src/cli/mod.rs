@@ -9,6 +9,7 @@ mod log;
 mod policy;
 mod reload;
 mod route;
+mod source;
 mod stat;
 mod table;
 mod tap;
@@ -59,7 +60,7 @@ enum Command {
     /// log it, or by its trace ID; or name a response flag of the metrics (UH) or the x-outrider-reason of an answer
     /// (no_endpoint) to read what it means, with the newest requests that had it.
     Explain(explain::Explain),
-    /// What the authorization rules of a configuration say of a call, and why
+    /// What the authorization rules of a configuration, or of a running sidecar, say of a call, and why
     #[command(subcommand)]
     Policy(policy::Policy),
     /// Show what a running sidecar logs, or change it until it ends
@@ -67,7 +68,7 @@ enum Command {
     /// Bring the connections of this network namespace to the sidecar, by the kernel
     #[command(subcommand)]
     Intercept(intercept::Intercept),
-    /// Where requests go, by a configuration
+    /// Where requests go, by a configuration or by a running sidecar
     #[command(subcommand)]
     Route(route::Route),
     /// Print the version

@@ -20,9 +20,6 @@ use crate::model::{
     listener::{Inbound, InterceptedInbound, Protocol},
 };
 
-/// The name under which faults of what is said of the own workload are told.
-const WORKLOAD: &str = "intercept.inbound";
-
 /// Both together.
 #[derive(Debug)]
 pub struct Joined {
@@ -60,7 +57,7 @@ impl Joiner {
         if let Some(read) = &self.inbound {
             if !read.faults.is_empty() {
                 let faults = read.faults.clone();
-                rejected.push(Rejected { service: WORKLOAD.into(), faults, is_conflict: false });
+                rejected.push(Rejected { service: Rejected::PORTS.into(), faults, is_conflict: false });
             }
             add_ports(&mut settings, read.good.as_deref().unwrap_or_default());
         }

@@ -13,9 +13,6 @@ use crate::model::{
     controller::Rejected,
 };
 
-/// The name under which faults of what is said of who may call are told.
-const AUTHORIZATION: &str = "authorization";
-
 /// What the controller has said, as it was read last.
 #[derive(Debug, Default)]
 pub(super) struct ToldRules(Option<(Arc<str>, Found)>);
@@ -39,7 +36,7 @@ impl ToldRules {
                 Ok(rules) => rules.clone(),
                 Err(faults) => {
                     let faults = [vec![closed()], faults.clone()].concat();
-                    rejected.push(Rejected { service: AUTHORIZATION.into(), faults, is_conflict: false });
+                    rejected.push(Rejected { service: Rejected::CALLERS.into(), faults, is_conflict: false });
                     Some(nobody())
                 }
             },

@@ -68,12 +68,25 @@ pub struct Fragment {
 /// A service of which what the controller says is not in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejected {
-    /// Its name.
+    /// Its name; or what is said of the own workload: [`Self::CALLERS`], [`Self::PORTS`].
     pub service: Arc<str>,
     /// Why. The last good is in force, if there was one.
     pub faults: Vec<Fault>,
     /// It is sound, but the file, or another service, has something of it.
     pub is_conflict: bool,
+}
+
+impl Rejected {
+    /// The name under which faults of what is said of who may call are told.
+    pub const CALLERS: &'static str = "authorization";
+    /// The name under which faults of what is said of the own workload's ports are told.
+    pub const PORTS: &'static str = "intercept.inbound";
+
+    /// Whether it is about the own workload, and not about a service that the app calls.
+    #[must_use]
+    pub fn is_of_workload(&self) -> bool {
+        [Self::CALLERS, Self::PORTS].contains(&&*self.service)
+    }
 }
 
 /// How it goes with the controller, for metrics and operators.

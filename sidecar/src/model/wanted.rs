@@ -111,6 +111,12 @@ impl Outside {
         self.0.get(key).map(|used| used.note()).is_some()
     }
 
+    /// The same for who only asks: it is not taken for used.
+    #[must_use]
+    pub fn knows(&self, key: &Key) -> bool {
+        self.0.contains_key(key)
+    }
+
     /// How many they are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -272,6 +278,7 @@ mod tests {
         let used = Arc::new(Use::default());
         let outside = Outside::new([(key("1.1.1.1:53"), Arc::clone(&used))]);
         assert!(!outside.has(&key("1.1.1.1:54")) && !used.look());
+        assert!(outside.knows(&key("1.1.1.1:53")) && !outside.knows(&key("1.1.1.1:54")) && !used.look());
         assert!(outside.has(&key("1.1.1.1:53")) && used.look() && !used.look());
     }
 }

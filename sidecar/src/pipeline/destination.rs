@@ -201,7 +201,7 @@ fn rules<'a>(door: &Door, snapshot: &'a Snapshot, authority: &str) -> Option<&'a
     // The listener belongs to the door as much as to the snapshot.
     let way = match &door.listener(snapshot).kind {
         ListenerKind::OutboundHttp { default_cluster } => {
-            table::by_authority(snapshot, authority, default_cluster.as_ref())
+            table::by_name(snapshot, authority, default_cluster.as_ref())
         }
         ListenerKind::InterceptedOutbound { .. } => table::by_address(snapshot, door.original()?, authority),
         ListenerKind::OutboundTcp { .. } | ListenerKind::Inbound(_) | ListenerKind::InterceptedInbound(_) => {

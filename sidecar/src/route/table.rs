@@ -11,6 +11,7 @@ use crate::{
     model::{
         Cluster, ClusterName, Endpoint, Snapshot,
         route_table::{Candidate, RouteTable, Rule, RuleList, Sticky},
+        wanted::Key,
     },
 };
 
@@ -34,6 +35,24 @@ pub fn by_authority<'a>(snapshot: &'a Snapshot, authority: &str, default: Option
         return Way::Rules(rules);
     }
     find(snapshot, authority, default).map_or(Way::Unknown, |cluster| to(snapshot, cluster))
+}
+
+/// The same where the app addresses the sidecar itself: what no cluster has as it is written is looked for with the port that
+/// it means. Only a controller knows services by name and port alone.
+#[must_use]
+pub fn by_name<'a>(snapshot: &'a Snapshot, authority: &str, default: Option<&ClusterName>) -> Way<'a> {
+    match by_authority(snapshot, authority, default) {
+        Way::Unknown => with_port(snapshot, authority).map_or(Way::Unknown, |cluster| to(snapshot, cluster)),
+        known @ (Way::Rules(_) | Way::Cluster(_) | Way::Endpoint(..)) => known,
+    }
+}
+
+fn with_port<'a>(snapshot: &'a Snapshot, authority: &str) -> Option<&'a Arc<Cluster>> {
+    snapshot.config.settings.bootstrap.controller.as_ref()?;
+    match Key::name(&canonical::authority(authority)?)? {
+        Key::Name(name) => find(snapshot, &name, None),
+        Key::Address(_) => None,
+    }
 }
 
 /// The way of a request for an authority that came by a connection to that address; as [`at_address`], with rules. The

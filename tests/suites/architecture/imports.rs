@@ -43,6 +43,7 @@ const RANKS: &[(&str, u8, Side)] = &[
     // Operations that both sides use.
     ("buffer", 2, Shared),
     ("drain", 2, Shared),
+    ("explain", 2, Shared),
     ("readiness", 2, Shared),
     ("telemetry", 2, Shared),
     // Stages of the pipeline: effects.

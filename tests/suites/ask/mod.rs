@@ -4,6 +4,7 @@
 //!   client ──▶ `outrider run` (asked here) ══mTLS══▶ sidecar of `orders` ──▶ app
 //! ```
 
+mod calls;
 mod commands;
 mod explain;
 mod tap;

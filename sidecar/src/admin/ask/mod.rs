@@ -1,5 +1,6 @@
-//! What operators ask of requests: who calls whom, what goes on now, why something failed.
+//! What operators ask of requests: who calls whom, what goes on now, why something failed, what would become of one.
 
+mod calls;
 mod edges;
 mod explain;
 mod now;
@@ -11,10 +12,12 @@ use axum::{Router, routing::get};
 
 use super::State;
 
-/// `/edges`, `/tap` and `/explain`.
+/// `/edges`, `/tap`, `/explain`, and what is below that.
 pub(super) fn routes() -> Router<Arc<State>> {
     Router::new()
         .route("/edges", get(edges::edges))
         .route("/tap", get(tap::tap))
         .route("/explain", get(explain::explain))
+        .route("/explain/route", get(calls::route))
+        .route("/explain/policy", get(calls::policy))
 }

@@ -64,6 +64,7 @@ pub(super) const NO_ROUTE: Remedy = Remedy {
         "the cluster is missing from the configuration, or a reload was rejected",
     ],
     next: &[
+        "who is known by that host: outrider route explain --running METHOD URL",
         CONFIG,
         "whether the newest file is in force: outrider reload",
         "clusters[].authorities in the file",
@@ -78,8 +79,8 @@ pub(super) const NO_RULE: Remedy = Remedy {
         "a route for the host was added, and takes the requests that used to go to the cluster of that name",
     ],
     next: &[
-        "which rules were looked at, and what did not fit: outrider route explain --config FILE METHOD URL",
-        "routes[].rules[].matches in the file",
+        "which rules were looked at, and what did not fit: outrider route explain --running METHOD URL (or --config FILE: by a file)",
+        "routes[].rules[].matches in the file; in Kubernetes the HTTPRoutes and GRPCRoutes of the service, and their status",
         CONFIG,
     ],
 };
@@ -127,7 +128,7 @@ pub(super) const NOT_AUTHORIZED: Remedy = Remedy {
         "a field that a rule looks at is sent twice, or not in ASCII",
     ],
     next: &[
-        "which rule comes closest: outrider policy explain --config FILE --from <caller> --path <path> at the callee",
+        "which rule comes closest: outrider policy explain --running --from <caller> --port <port> --path <path> at the callee (or --config FILE: by a file)",
         "what the controller says: bootstrap.controller_authorization and controller.rejected of GET /config",
         CONFIG,
         "to see what rules would deny before they do: authorization.mode: audit",

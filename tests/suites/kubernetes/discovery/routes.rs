@@ -37,6 +37,23 @@ async fn canary() -> (Scene, Stream, [HttpApp; 3]) {
     (scene, stream, apps)
 }
 
+#[tokio::test]
+async fn routes_hold_for_a_service_that_is_asked_for_without_its_port() {
+    let (scene, mut stream) = Scene::new(PATIENT).await;
+    let apps = [HttpApp::named("orders").await, HttpApp::named("v1").await];
+    let telling = async {
+        assert_eq!(stream.asked().await, "want orders:80 0/0");
+        stream.service("v1", 1, BEHIND).await;
+        stream.endpoints("v1", 2, &[(apps[1].address(), "")]).await;
+        stream.routed("orders", 3, BEHIND, &split(&[("v1", 1)])).await;
+        stream.endpoints("orders", 4, &[(apps[0].address(), "")]).await;
+        stream.leads("orders:80", "orders").await;
+    };
+    let (answer, ()) = tokio::join!(scene.name("orders", Version::HTTP_11), telling);
+    is_from(&answer, "v1");
+    is_from(&scene.name("orders:80", Version::HTTP_11).await, "v1");
+}
+
 /// Who answers so many requests.
 async fn answers(scene: &Scene, count: usize) -> BTreeMap<String, usize> {
     let mut by = BTreeMap::new();

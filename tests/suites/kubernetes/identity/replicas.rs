@@ -221,6 +221,8 @@ fn a_ca_waits_for_an_api_server_that_starts_later() {
 fn a_namespace_that_is_not_there_is_told_as_such_and_waited_for() {
     run(async {
         let cluster = Cluster::start().await;
+        // An administrator's rights: the CA's own go with its namespace.
+        cluster.api.kubeconfig(cluster.folder.path(), cluster.api.admin_token());
         let namespace = cluster.api.object("namespaces", "", NAMESPACE).expect("it is there");
         cluster.api.remove("namespaces", "", NAMESPACE);
         let ca = cluster.start_ca(1, &[]);

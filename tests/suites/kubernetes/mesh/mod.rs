@@ -4,4 +4,5 @@
 //! No file says anything of a destination: what the app names is asked of the controller.
 
 mod calls;
+mod explained;
 mod scene;

@@ -1,6 +1,6 @@
 //! A cluster with its control plane, and pods in it.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use http::{Method, StatusCode, Version};
 use outrider::admin;
@@ -101,7 +101,7 @@ impl Scene {
         let mut pod = Pod { host, folder, process, app, object };
         until(&format!("{name} is ready"), async || {
             assert!(!pod.process.has_ended(), "it ended while starting");
-            let ready = admin::call(&pod.folder.join("admin.sock"), Method::GET, "/ready").await;
+            let ready = admin::call(&pod.socket(), Method::GET, "/ready").await;
             ready.is_ok_and(|answer| answer.status == StatusCode::OK)
         })
         .await;
@@ -161,9 +161,14 @@ impl Scene {
         }));
     }
 
+    /// The pod that calls.
+    pub(super) fn web(&self) -> &Pod {
+        self.web.as_ref().expect("it runs")
+    }
+
     /// What `web` hears when it calls that name: the status, and the text or why there is none.
     pub(super) async fn call(&self, name: &str) -> (StatusCode, String) {
-        let address = self.web.as_ref().expect("it runs").host.outbound();
+        let address = self.web().host.outbound();
         let mut client = Client::connect(address, Version::HTTP_11).await;
         let mut request = request(Method::GET, "/", body::empty());
         request.headers_mut().insert("host", name.parse().unwrap());
@@ -204,6 +209,16 @@ impl Scene {
 }
 
 impl Pod {
+    /// Where anybody may ask its sidecar a few things.
+    pub(super) fn read_only(&self) -> SocketAddr {
+        self.host.health()
+    }
+
+    /// Where its sidecar is asked.
+    pub(super) fn socket(&self) -> PathBuf {
+        self.folder.join("admin.sock")
+    }
+
     /// How many requests its app has had.
     pub(super) fn count(&self) -> usize {
         self.app.count()

@@ -7,16 +7,22 @@ mod told;
 use serde_json::{Value, json};
 
 use super::controller::cluster::Cluster;
+use crate::harness::api_server::ApiServer;
 
 const TRAFFIC: &str = "outrider.io/trafficpolicies";
 pub(super) const AUTHORIZATION: &str = "outrider.io/authorizationpolicies";
 
 /// Defines both kinds, as the chart does.
 pub(super) fn install(cluster: &Cluster) {
+    define(&cluster.server);
+}
+
+/// The same at an API server.
+pub(super) fn define(api: &ApiServer) {
     let is_definition = |object: &Value| object["kind"] == "CustomResourceDefinition";
     let definitions: Vec<Value> = super::manifests().into_iter().filter(is_definition).collect();
     assert_eq!(definitions.len(), 2);
-    definitions.into_iter().for_each(|definition| drop(cluster.server.put(definition)));
+    definitions.into_iter().for_each(|definition| drop(api.put(definition)));
 }
 
 /// A cluster with `orders` in `shop`.

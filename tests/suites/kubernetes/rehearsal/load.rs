@@ -22,7 +22,7 @@ use crate::{
 const CALLS: usize = 20;
 /// Who call at the same time.
 pub(super) const CALLERS: usize = 4;
-/// Longest call.
+/// Longest call, and longest wait for a connection.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A caller beside a pod's containers, as root: the kernel takes it for the app.
@@ -45,8 +45,7 @@ impl Load {
         let caller = Arc::clone(&shared);
         let ended = pod.host.begin(move || async move {
             while !caller.is_over.load(Ordering::SeqCst) {
-                let called = timeout(PATIENCE, caller.calls(to, &method)).await.map_err(BoxError::from);
-                if let Err(error) = called.and_then(|called| called) {
+                if let Err(error) = caller.calls(to, &method).await {
                     caller.failures.lock().unwrap().push(error.to_string());
                 }
             }
@@ -76,15 +75,21 @@ impl Load {
 impl Shared {
     /// Calls over one connection.
     async fn calls(&self, to: SocketAddr, method: &Method) -> Result<(), BoxError> {
-        let mut client = Client::over(TcpStream::connect(to).await?, http::Version::HTTP_11).await;
+        let stream = timeout(PATIENCE, TcpStream::connect(to)).await??;
+        let mut client = Client::over(stream, http::Version::HTTP_11).await;
         for _ in 0..CALLS {
-            let answer = client.send(request(method.clone(), "/", body::empty())).await?;
-            let status = answer.status();
-            let text = body::text(answer.into_body()).await;
+            let call = async {
+                let answer = client.send(request(method.clone(), "/", body::empty())).await?;
+                Ok::<_, BoxError>((answer.status(), body::text(answer.into_body()).await))
+            };
+            let (status, text) = timeout(PATIENCE, call).await??;
             if status != StatusCode::OK {
                 return Err(format!("{status}: {text}").into());
             }
             self.good.fetch_add(1, Ordering::SeqCst);
+            if self.is_over.load(Ordering::SeqCst) {
+                break;
+            }
         }
         Ok(())
     }
