@@ -356,13 +356,6 @@ impl Hub {
         None
     }
 
-    fn led(&self, seen: &Seen) -> Option<Led> {
-        let value = Arc::clone(&self.values.get(seen)?.value);
-        let needed = value.facts.routing.needs.iter();
-        let needed = needed.filter_map(|target| self.values.get(&(target.clone(), Side::Back)));
-        Some(Led { needs: needed.map(|kept| Arc::clone(&kept.value)).collect(), value })
-    }
-
     /// What holds for the subscriber's own pod, if that is to be told and is known: the pod must be one that its
     /// certificate can be of, and the one that it says, not a former one of its name.
     fn workload(&mut self, id: SubscriberId) -> Option<Change> {
