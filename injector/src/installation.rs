@@ -1,6 +1,6 @@
 //! What is the same for all pods that one injector serves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use outrider_certs::{SpiffeId, TrustDomain};
 
@@ -34,6 +34,8 @@ pub struct Installation {
     pub init_image: String,
     /// Texts of annotations that hold where a pod has none, by the annotation's whole name.
     defaults: BTreeMap<String, String>,
+    /// Whole names of annotations that no pod may have.
+    forbidden: BTreeSet<String>,
 }
 
 impl Installation {
@@ -48,6 +50,7 @@ impl Installation {
             image: format!("{registry}/outrider:{version}"),
             init_image: format!("{registry}/outrider-init:{version}"),
             defaults: BTreeMap::new(),
+            forbidden: BTreeSet::new(),
         }
     }
 
@@ -59,15 +62,28 @@ impl Installation {
         mut self,
         defaults: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, Denial> {
-        let whole = |name: String| {
-            if name.starts_with(PREFIX) { name } else { format!("{PREFIX}{name}") }
-        };
         self.defaults = defaults.into_iter().map(|(name, text)| (whole(name), text)).collect();
         for name in self.defaults.keys() {
             settings::known(name)?;
         }
         Settings::read(&BTreeMap::new(), &self)?;
         Ok(self)
+    }
+
+    /// The same for pods that may not have these annotations, named as for [`Self::with_defaults`]. Defaults for them
+    /// hold nevertheless.
+    ///
+    /// # Errors
+    /// One of them is not known.
+    pub fn with_forbidden(mut self, names: impl IntoIterator<Item = String>) -> Result<Self, Denial> {
+        self.forbidden = names.into_iter().map(whole).collect();
+        self.forbidden.iter().try_for_each(|name| settings::known(name))?;
+        Ok(self)
+    }
+
+    /// Whether pods may not have an annotation, by its whole name.
+    pub(crate) fn forbids(&self, annotation: &str) -> bool {
+        self.forbidden.contains(annotation)
     }
 
     /// The default text of an annotation, by its whole name.
@@ -105,4 +121,9 @@ impl Installation {
         }
         Ok(self)
     }
+}
+
+/// The whole name of an annotation of ours.
+fn whole(name: String) -> String {
+    if name.starts_with(PREFIX) { name } else { format!("{PREFIX}{name}") }
 }

@@ -6,8 +6,10 @@ pub const PREFIX: &str = "outrider.io/";
 pub const INJECT: &str = "outrider.io/inject";
 /// Label (`"true"`) and annotation (what was changed) of pods that have a sidecar.
 pub const INJECTED: &str = "outrider.io/injected";
-/// Label of the mesh's own programs, which never get a sidecar.
+/// Label of the mesh's own programs, by which people find them.
 pub const CONTROL_PLANE: &str = "outrider.io/control-plane";
+/// Where Kubernetes has its own pods, whom the mesh needs: none of them gets a sidecar by the webhook.
+pub const KUBERNETES_NAMESPACE: &str = "kube-system";
 /// Annotation that holds the sidecar's configuration file.
 pub const CONFIG: &str = "outrider.io/config";
 

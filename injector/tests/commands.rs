@@ -79,7 +79,7 @@ fn every_command_and_flag_is_on_the_page() {
         outrider_injector::controller::cli::Cli::command(),
     ] {
         program.build();
-        describe(&program.get_name().to_owned(), &program, &mut expected);
+        describe(program.get_name(), &program, &mut expected);
     }
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/commands.md");
     if env::var_os("UPDATE_DOCS").is_some() {

@@ -25,6 +25,10 @@ pub struct Facts {
     pub roots: Seen<Vec<SystemTime>>,
     /// Pods that have a sidecar, or should.
     pub pods: Vec<PodFact>,
+    /// Namespaces and pods whose label says neither `enabled` nor `disabled`, with what it says.
+    pub odd_labels: Vec<String>,
+    /// Namespaces and pods that ask for a sidecar where the webhook is not asked.
+    pub unheard_labels: Vec<String>,
     /// Questions that were not answered, each with the reason.
     pub unseen: Vec<String>,
 }
@@ -81,8 +85,12 @@ pub enum Trial {
     Injected,
     /// It was taken without one.
     NotInjected,
-    /// It was refused; the API server's words.
+    /// It was refused, or could not be asked for, by our webhook; the API server's words.
     Refused(String),
+    /// It had its sidecar, and Pod Security refused it for that; the API server's words.
+    Barred(String),
+    /// Something else refused it, before or after our webhook; the API server's words.
+    Unknown(String),
     /// We may not create pods, not even on trial.
     Forbidden,
 }
@@ -94,4 +102,6 @@ pub struct PodFact {
     pub name: String,
     /// Version of the injector that put its sidecar there; absent: it has none, and should.
     pub version: Option<String>,
+    /// Whether callers may pass its sidecar by, in plaintext.
+    pub has_exceptions: bool,
 }

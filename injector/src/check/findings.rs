@@ -3,11 +3,15 @@
 use std::time::{Duration, SystemTime};
 
 use super::{Facts, Finding, PodFact, Seen, Trial, Webhook};
+use crate::names::KUBERNETES_NAMESPACE;
 
 /// The first minor version with native sidecars on by default.
 const OLDEST_MINOR: u32 = 29;
 /// Roots that end within this are told of.
 const SOON: Duration = Duration::from_secs(30 * 24 * 3600);
+/// What is to be done about a root that ends; nothing makes another by itself.
+const ANOTHER_ROOT: &str =
+    "give outrider-ca another one by hand: docs/kubernetes-identity.md, \"Another root\"";
 /// Pods that are named; more are counted.
 const NAMED: usize = 5;
 
@@ -33,6 +37,7 @@ pub fn findings(facts: &Facts, version: &str) -> Vec<Finding> {
     found.extend(of_webhook(&facts.webhook, facts.now));
     found.extend(facts.trial.as_ref().map(|trial| of_trial(trial, &facts.namespace)));
     found.extend(of_pods(&facts.pods, version));
+    found.extend(of_labels(facts));
     found
 }
 
@@ -101,13 +106,10 @@ fn of_roots(whose: &str, roots: &[SystemTime], now: Option<SystemTime>) -> Findi
         );
     };
     match last.duration_since(now) {
-        Err(_past) => Finding::fault(
-            format!("all roots of {whose} have run out"),
-            "see the log of outrider-ca: it must have a newer root",
-        ),
+        Err(_past) => Finding::fault(format!("all roots of {whose} have run out"), ANOTHER_ROOT),
         Ok(left) if left < SOON => Finding::warning(
             format!("the last root of {whose} runs out in {} days", left.as_secs() / 86_400),
-            "make another before that",
+            ANOTHER_ROOT,
         ),
         Ok(left) => Finding::fine(format!(
             "{} root(s) in {whose}, good for {} days",
@@ -157,6 +159,16 @@ fn of_trial(trial: &Trial, namespace: &str) -> Finding {
             format!("a pod on trial was refused: {why}"),
             format!("is the way from the API server to port 4380 of {namespace}/outrider-injector open?"),
         ),
+        Trial::Barred(why) => Finding::warning(
+            format!("a pod on trial got its sidecar, and was then refused by Pod Security: {why}"),
+            "namespaces of the mesh need the level `privileged` (pod-security.kubernetes.io/enforce) or an exemption",
+        ),
+        Trial::Unknown(why) => Finding::warning(
+            format!(
+                "whether the API server reaches the webhook is not known: something else refused a pod on trial: {why}"
+            ),
+            "look at a pod of your own in a namespace of the mesh, or let pods outrider-check-… of dry runs pass there",
+        ),
         Trial::Forbidden => Finding::warning(
             "whether the API server reaches the webhook is not known: you may not create pods, not even on trial",
             "look again as somebody who may",
@@ -166,10 +178,11 @@ fn of_trial(trial: &Trial, namespace: &str) -> Finding {
 
 fn of_pods(pods: &[PodFact], version: &str) -> Vec<Finding> {
     let mut found = Vec::new();
+    let named = |pods: &[&PodFact]| names(pods.iter().map(|pod| pod.name.as_str()));
     let outside: Vec<_> = pods.iter().filter(|pod| pod.version.is_none()).collect();
     if !outside.is_empty() {
         found.push(Finding::fault(
-            format!("{} pod(s) should have a sidecar and have none: {}", outside.len(), names(&outside)),
+            format!("{} pod(s) should have a sidecar and have none: {}", outside.len(), named(&outside)),
             "they are older than the label: restart their workloads (kubectl rollout restart)",
         ));
     }
@@ -177,8 +190,19 @@ fn of_pods(pods: &[PodFact], version: &str) -> Vec<Finding> {
         pods.iter().filter(|pod| pod.version.as_deref().is_some_and(|theirs| theirs != version)).collect();
     if !others.is_empty() {
         found.push(Finding::warning(
-            format!("{} pod(s) have a sidecar of another version: {}", others.len(), names(&others)),
+            format!("{} pod(s) have a sidecar of another version: {}", others.len(), named(&others)),
             "they get this one's when their workloads are restarted",
+        ));
+    }
+    let open: Vec<_> = pods.iter().filter(|pod| pod.has_exceptions).collect();
+    if !open.is_empty() {
+        found.push(Finding::warning(
+            format!(
+                "{} pod(s) let callers pass the sidecar, in plaintext, whom no policy judges: {}",
+                open.len(),
+                named(&open)
+            ),
+            "outrider.io/inbound-except-ports or -cidrs say so: see that a NetworkPolicy limits who gets there",
         ));
     }
     let inside = pods.iter().filter(|pod| pod.version.is_some()).count();
@@ -188,9 +212,34 @@ fn of_pods(pods: &[PodFact], version: &str) -> Vec<Finding> {
     found
 }
 
-fn names(pods: &[&PodFact]) -> String {
-    let mut named: Vec<&str> = pods.iter().take(NAMED).map(|pod| pod.name.as_str()).collect();
-    if pods.len() > NAMED {
+/// Labels that nobody goes by, so that their pods are outside of the mesh although somebody may think otherwise.
+fn of_labels(facts: &Facts) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let named = |all: &[String]| names(all.iter().map(String::as_str));
+    let odd = &facts.odd_labels;
+    if !odd.is_empty() {
+        found.push(Finding::fault(
+            format!("{} label(s) outrider.io/inject say what nobody goes by: {}", odd.len(), named(odd)),
+            "write enabled or disabled: such a namespace is outside of the mesh, and such a pod is refused when it is made",
+        ));
+    }
+    let unheard = &facts.unheard_labels;
+    if !unheard.is_empty() {
+        let (count, namespace) = (unheard.len(), &facts.namespace);
+        found.push(Finding::warning(
+            format!("{count} label(s) ask for sidecars where no pod gets one: {}", named(unheard)),
+            format!(
+                "take them off: the pods of {namespace} and {KUBERNETES_NAMESPACE} start without the mesh"
+            ),
+        ));
+    }
+    found
+}
+
+/// The first few.
+fn names<'a>(mut all: impl Iterator<Item = &'a str>) -> String {
+    let mut named: Vec<&str> = all.by_ref().take(NAMED).collect();
+    if all.next().is_some() {
         named.push("…");
     }
     named.join(", ")
@@ -222,7 +271,7 @@ mod tests {
             trial: Some(Trial::Injected),
             roots: Seen::There(vec![now + DAY * 100]),
             pods: vec![pod("shop/a", Some(OURS))],
-            unseen: vec![],
+            ..Facts::default()
         }
     }
 
@@ -233,7 +282,7 @@ mod tests {
     }
 
     fn pod(name: &str, version: Option<&str>) -> PodFact {
-        PodFact { name: name.to_owned(), version: version.map(str::to_owned) }
+        PodFact { name: name.to_owned(), version: version.map(str::to_owned), has_exceptions: false }
     }
 
     /// What is not fine.
@@ -298,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn each_root_webhook_and_pod_that_is_wrong_is_told_once() {
+    fn each_root_and_webhook_that_is_wrong_is_told_once() {
         each_is_told(&[
             (
                 change(|facts| facts.roots = Seen::There(vec![])),
@@ -336,6 +385,12 @@ mod tests {
                 Severity::Fault,
                 "a has no caBundle",
             ),
+        ]);
+    }
+
+    #[test]
+    fn each_pod_and_label_that_is_wrong_is_told_once() {
+        each_is_told(&[
             (change(|facts| facts.trial = Some(Trial::NotInjected)), Severity::Fault, "got no sidecar"),
             (
                 change(|facts| facts.trial = Some(Trial::Refused("no route".to_owned()))),
@@ -343,6 +398,31 @@ mod tests {
                 "refused: no route",
             ),
             (change(|facts| facts.trial = Some(Trial::Forbidden)), Severity::Warning, "not known"),
+            (
+                change(|facts| facts.trial = Some(Trial::Barred("violates".to_owned()))),
+                Severity::Warning,
+                "got its sidecar, and was then refused by Pod Security: violates",
+            ),
+            (
+                change(|facts| facts.trial = Some(Trial::Unknown("kyverno".to_owned()))),
+                Severity::Warning,
+                "something else refused a pod on trial: kyverno",
+            ),
+            (
+                change(|facts| facts.pods[0].has_exceptions = true),
+                Severity::Warning,
+                "1 pod(s) let callers pass the sidecar, in plaintext, whom no policy judges: shop/a",
+            ),
+            (
+                change(|facts| facts.odd_labels.push("namespace bank (\"true\")".to_owned())),
+                Severity::Fault,
+                "say what nobody goes by: namespace bank (\"true\")",
+            ),
+            (
+                change(|facts| facts.unheard_labels.push("namespace kube-system".to_owned())),
+                Severity::Warning,
+                "where no pod gets one: namespace kube-system",
+            ),
             (
                 change(|facts| facts.pods.push(pod("shop/b", None))),
                 Severity::Fault,

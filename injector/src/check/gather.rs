@@ -8,7 +8,7 @@ use std::{
 use kube::Client;
 use serde_json::{Value, json};
 
-use super::{Facts, Part, PodFact, Right, Seen, Trial, Webhook};
+use super::{Facts, Part, Right, Seen, Trial, Webhook, census::Census, trial};
 use crate::{install, names};
 
 /// Objects in one answer of the API server.
@@ -49,8 +49,10 @@ pub async fn gather(client: &Client, namespace: &str, now: SystemTime) -> Facts 
     facts.roots = seen(bundle, |bundle| ends_of(text(&bundle, "/data/bundle.pem").as_bytes()));
     let rights = ask.rights().await;
     facts.rights = facts.take("rights", rights).unwrap_or_default();
-    let pods = ask.pods().await;
-    facts.pods = facts.take("pods", pods).unwrap_or_default();
+    let census = ask.census().await;
+    if let Some(census) = facts.take("pods", census) {
+        (facts.pods, facts.odd_labels, facts.unheard_labels) = (census.pods, census.odd, census.unheard);
+    }
     facts.trial = Some(ask.trial().await);
     facts
 }
@@ -137,19 +139,12 @@ impl Ask<'_> {
         Ok(rights)
     }
 
-    /// Pods that have a sidecar, or should.
-    async fn pods(&self) -> Result<Vec<PodFact>, String> {
-        let mut enabled = Vec::new();
-        let label = names::INJECT.replace('/', "~1");
-        self.list("/api/v1/namespaces", |namespace| {
-            if text(namespace, &format!("/metadata/labels/{label}")) == "enabled" {
-                enabled.push(text(namespace, "/metadata/name").to_owned());
-            }
-        })
-        .await?;
-        let mut pods = Vec::new();
-        self.list("/api/v1/pods", |pod| pods.extend(pod_of(pod, &enabled))).await?;
-        Ok(pods)
+    /// Pods that have a sidecar, or should, and odd labels.
+    async fn census(&self) -> Result<Census, String> {
+        let mut census = Census::new(self.namespace);
+        self.list("/api/v1/namespaces", |namespace| census.namespace(namespace)).await?;
+        self.list("/api/v1/pods", |pod| census.pod(pod)).await?;
+        Ok(census)
     }
 
     /// Creates a pod on trial that asks for a sidecar.
@@ -164,17 +159,9 @@ impl Ask<'_> {
                 }],
             },
         });
-        match self.post("/api/v1/namespaces/default/pods?dryRun=All", &pod).await {
-            Ok(pod) => {
-                let inits = pod.pointer("/spec/initContainers").and_then(Value::as_array);
-                let has = inits.is_some_and(|all| all.iter().any(|one| text(one, "/name") == names::SIDECAR));
-                if has { Trial::Injected } else { Trial::NotInjected }
-            }
-            Err(kube::Error::Api(status)) if status.code == 403 && !status.message.contains("webhook") => {
-                Trial::Forbidden
-            }
-            Err(error) => Trial::Refused(words(&error)),
-        }
+        // Pods of the control plane's namespace get no sidecar.
+        let namespace = if self.namespace == "default" { "kube-public" } else { "default" };
+        trial::of(self.post(&format!("/api/v1/namespaces/{namespace}/pods?dryRun=All"), &pod).await)
     }
 }
 
@@ -265,27 +252,6 @@ fn webhook_of(object: &Value) -> Webhook {
     webhook
 }
 
-/// A pod that has a sidecar, or should.
-fn pod_of(pod: &Value, enabled: &[String]) -> Option<PodFact> {
-    let escape = |name: &str| name.replace('/', "~1");
-    let label = |name| text(pod, &format!("/metadata/labels/{}", escape(name)));
-    let (namespace, name) = (text(pod, "/metadata/namespace"), text(pod, "/metadata/name"));
-    let name = format!("{namespace}/{name}");
-    if label(names::INJECTED) == "true" {
-        let mark = text(pod, &format!("/metadata/annotations/{}", escape(names::INJECTED)));
-        let mark: Value = serde_json::from_str(mark).unwrap_or_default();
-        return Some(PodFact { name, version: Some(text(&mark, "/version").to_owned()) });
-    }
-    let is_enabled = match label(names::INJECT) {
-        "enabled" => true,
-        "disabled" => false,
-        _ => enabled.iter().any(|enabled| enabled == namespace),
-    };
-    let is_over = matches!(text(pod, "/status/phase"), "Succeeded" | "Failed");
-    let is_ours = !label(names::CONTROL_PLANE).is_empty();
-    (is_enabled && !is_over && !is_ours).then_some(PodFact { name, version: None })
-}
-
 fn version_of(version: &Value) -> Option<(u32, u32)> {
     // Some write "33+".
     let number = |key: &str| text(version, key).trim_end_matches(|c: char| !c.is_ascii_digit()).parse().ok();
@@ -306,11 +272,11 @@ fn decoded(text: &str) -> Option<Vec<u8>> {
     STANDARD.decode(text).ok()
 }
 
-fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+pub(super) fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
     value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
-fn array<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
+pub(super) fn array<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
     value.pointer(pointer).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
 
@@ -332,7 +298,7 @@ fn escaped(text: &str) -> String {
 }
 
 /// An error in one line of bounded length.
-fn words(error: &kube::Error) -> String {
+pub(super) fn words(error: &kube::Error) -> String {
     let mut words = if let kube::Error::Api(status) = error {
         status.message.clone()
     } else {
@@ -372,28 +338,6 @@ mod tests {
         ] {
             assert!(told.iter().any(|told| told == expected), "{expected}: {told:?}");
         }
-    }
-
-    #[test]
-    fn pods_that_should_be_in_the_mesh_are_told_from_others() {
-        let enabled = ["shop".to_owned()];
-        let pod = |namespace: &str, labels: Value, phase: &str| {
-            let mark = json!({"version": "0.0.9"}).to_string();
-            let annotations = json!({names::INJECTED: mark});
-            pod_of(
-                &json!({"metadata": {"namespace": namespace, "name": "p", "labels": labels, "annotations": annotations}, "status": {"phase": phase}}),
-                &enabled,
-            )
-        };
-        let outside = |namespace: &str| Some(PodFact { name: format!("{namespace}/p"), version: None });
-        assert_eq!(pod("shop", json!({}), "Running"), outside("shop"));
-        assert_eq!(pod("bank", json!({}), "Running"), None);
-        assert_eq!(pod("bank", json!({names::INJECT: "enabled"}), "Running"), outside("bank"));
-        assert_eq!(pod("shop", json!({names::INJECT: "disabled"}), "Running"), None);
-        assert_eq!(pod("shop", json!({}), "Succeeded"), None);
-        assert_eq!(pod("shop", json!({names::CONTROL_PLANE: "ca"}), "Running"), None);
-        let injected = pod("bank", json!({names::INJECTED: "true"}), "Running").unwrap();
-        assert_eq!(injected.version.as_deref(), Some("0.0.9"));
     }
 
     #[test]

@@ -5,9 +5,11 @@
 //!           (effects)           (pure)
 //! ```
 
+mod census;
 mod facts;
 mod findings;
 mod gather;
+mod trial;
 
 use std::fmt;
 

@@ -81,6 +81,10 @@ struct Target {
     /// What holds for pods that do not have this annotation, such as drain-time=40s; may be given several times
     #[arg(long = "default", value_name = "ANNOTATION=VALUE", value_parser = parse_default)]
     defaults: Vec<(String, String)>,
+    /// Refuse pods that have this annotation, such as inbound-except-cidrs; a list has commas, and it may be given
+    /// several times
+    #[arg(long = "forbid-annotation", value_name = "ANNOTATION", value_delimiter = ',')]
+    forbidden: Vec<String>,
 }
 
 fn parse_default(text: &str) -> Result<(String, String), String> {
@@ -100,7 +104,9 @@ impl Target {
             installation.init_image.clone_from(image);
         }
         let installation = installation.checked()?;
-        installation.with_defaults(self.defaults.clone()).context("--default cannot be used")
+        let installation =
+            installation.with_defaults(self.defaults.clone()).context("--default cannot be used")?;
+        installation.with_forbidden(self.forbidden.clone()).context("--forbid-annotation cannot be used")
     }
 }
 

@@ -47,7 +47,8 @@ pub fn manifests(settings: &Settings) -> Result<String, String> {
         values::lay(&mut values, file, "")?;
     }
     for single in &settings.set {
-        values::lay(&mut values, values::single(single)?, "")?;
+        let over = values::single(single, &values)?;
+        values::lay(&mut values, over, "")?;
     }
     check(&settings.namespace, &values)?;
     let scope = json!({"Values": values, "Release": {"Namespace": settings.namespace}});
@@ -109,12 +110,48 @@ mod tests {
     }
 
     #[test]
+    fn what_is_set_of_the_control_plane_and_of_sidecars_gets_there() {
+        let set = [
+            "image.pullSecrets=[{name: regcred}]",
+            "logLevel=off",
+            "clusterDomain=example.internal",
+            "sidecar.tracesEndpoint=http://otel.observability.svc:4317",
+            "sidecar.traceSamplePercent=12.5",
+            "sidecar.forbiddenAnnotations=inbound-except-ports,uid",
+        ];
+        let text = manifests(&settings(&set)).unwrap();
+        let all: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
+        let deployments: Vec<_> = all.iter().filter(|object| object["kind"] == "Deployment").collect();
+        assert_eq!(deployments.len(), 3);
+        for deployment in deployments {
+            let pod = &deployment["spec"]["template"]["spec"];
+            assert_eq!(pod["imagePullSecrets"], json!([{"name": "regcred"}]));
+            let arguments = pod["containers"][0]["args"].as_array().unwrap();
+            let has = |argument: &str| arguments.iter().any(|there| there == argument);
+            assert!(has("--log=off"));
+            let name = deployment["metadata"]["name"].as_str().unwrap();
+            assert_eq!(has("--cluster-domain=example.internal"), name == "outrider-controller");
+            for argument in [
+                "--default=traces-endpoint=http://otel.observability.svc:4317",
+                "--default=trace-sample-percent=12.5",
+                "--default=access-log=none",
+                "--forbid-annotation=inbound-except-ports,uid",
+            ] {
+                assert_eq!(has(argument), name == "outrider-injector", "{argument}");
+            }
+        }
+        let text = manifests(&settings(&[])).unwrap();
+        assert!(!text.contains("imagePullSecrets") && !text.contains("--forbid-annotation"));
+    }
+
+    #[test]
     fn values_that_cannot_be_are_told_with_their_key() {
         for (set, told) in [
             ("trustDomain=Not A Domain", "trustDomain: "),
             ("certificates.validity=soon", "certificates.validity: \"soon\""),
             ("replicas=0", "replicas: 1 to 16"),
             ("image.tag='a b'", "ca.yaml, line "),
+            ("image.pullSecrets=regcred", "image.pullSecrets: \"regcred\" does not fit; a list"),
             ("repliccas=2", "repliccas: there is no such key"),
         ] {
             let fault = manifests(&settings(&[set])).unwrap_err();

@@ -3,8 +3,14 @@
 use serde_json::{Map, Value};
 
 /// Keys below which anything may stand: Kubernetes' own words.
-const FREE: [&str; 5] =
-    ["nodeSelector", "tolerations", "resources.ca", "resources.controller", "resources.injector"];
+const FREE: [&str; 6] = [
+    "nodeSelector",
+    "tolerations",
+    "resources.ca",
+    "resources.controller",
+    "resources.injector",
+    "image.pullSecrets",
+];
 
 /// Lays `over` over `values`: sections are joined key by key, everything else is replaced, as Helm does.
 ///
@@ -51,13 +57,21 @@ fn join(values: &mut Value, over: Value) {
     }
 }
 
-/// Reads `a.b=c` as `{a: {b: c}}`, where `c` is YAML.
+/// Reads `a.b=c` as `{a: {b: c}}`, where `c` is YAML; but where the default is a string, words such as `off` and `1.10`
+/// stay what they are.
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn single(text: &str) -> Result<Value, String> {
+pub(super) fn single(text: &str, defaults: &Value) -> Result<Value, String> {
     let (path, value) = text.split_once('=').ok_or_else(|| format!("{text:?}: write it as key=value"))?;
-    let value: Value = serde_saphyr::from_str(value).map_err(|error| format!("{path}: {error}"))?;
+    let default = path.split('.').try_fold(defaults, |section, key| section.get(key));
+    let read: Value = serde_saphyr::from_str(value).map_err(|error| format!("{path}: {error}"))?;
+    let value = match (default, read) {
+        (Some(Value::String(_)), Value::Null | Value::Bool(_) | Value::Number(_)) => {
+            Value::String(value.to_owned())
+        }
+        (_, read) => read,
+    };
     Ok(path.rsplit('.').fold(value, |value, key| Value::Object(Map::from_iter([(key.to_owned(), value)]))))
 }
 
@@ -70,7 +84,7 @@ fn wrong_kind(path: &str, default: &Value, given: &Value) -> String {
         Value::Null => "nothing",
         Value::Bool(_) => "true or false",
         Value::Number(_) => "a number",
-        Value::String(_) => "a string",
+        Value::String(_) => "a string (in quotes, if YAML would take it for something else)",
         Value::Array(_) => "a list",
         Value::Object(_) => "a section",
     };
@@ -92,8 +106,9 @@ mod tests {
     fn sections_are_joined_and_the_rest_is_replaced() {
         let mut values = defaults();
         lay(&mut values, json!({"image": {"tag": "2"}, "nodeSelector": {"a": null, "c": "d"}}), "").unwrap();
-        lay(&mut values, single("replicas=3").unwrap(), "").unwrap();
-        lay(&mut values, single("resources.ca={limits: {memory: 1Gi}}").unwrap(), "").unwrap();
+        for over in ["replicas=3", "resources.ca={limits: {memory: 1Gi}}"] {
+            lay(&mut values, single(over, &defaults()).unwrap(), "").unwrap();
+        }
         let expected = json!({"replicas": 3, "image": {"tag": "2", "registry": "r"}, "nodeSelector": {"c": "d"}, "resources": {"ca": {"limits": {"memory": "1Gi"}}}});
         assert_eq!(values, expected);
     }
@@ -106,9 +121,20 @@ mod tests {
             ("image=2", "image: 2 does not fit; a section is wanted here"),
             ("nodeSelector=2", "nodeSelector: 2 does not fit; a section is wanted here"),
         ] {
-            let fault = lay(&mut defaults(), single(given).unwrap(), "").unwrap_err();
+            let fault = lay(&mut defaults(), single(given, &defaults()).unwrap(), "").unwrap_err();
             assert!(fault.starts_with(told), "{fault}");
         }
-        assert!(single("replicas").unwrap_err().contains("key=value"));
+        assert!(single("replicas", &defaults()).unwrap_err().contains("key=value"));
+    }
+
+    #[test]
+    fn text_stays_text_where_the_default_is_text() {
+        for (given, tag) in
+            [("off", "off"), ("1.10", "1.10"), ("true", "true"), ("", ""), ("'2'", "2"), ("1e3", "1e3")]
+        {
+            let mut values = defaults();
+            lay(&mut values, single(&format!("image.tag={given}"), &defaults()).unwrap(), "").unwrap();
+            assert_eq!(values["image"]["tag"], tag, "{given}");
+        }
     }
 }

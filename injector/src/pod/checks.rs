@@ -150,6 +150,18 @@ pub(super) fn warnings(pod: &Value, settings: &Settings) -> Vec<String> {
             }
         }
     }
+    let except = &settings.inbound_except;
+    let ports: Vec<_> = except.ports.iter().map(ToString::to_string).collect();
+    for (name, what, items) in
+        [("ports", "what comes to", &ports), ("cidrs", "who comes from", &except.cidrs)]
+    {
+        if !items.is_empty() {
+            warnings.push(format!(
+                "outrider.io/inbound-except-{name}: {what} {} does not go by the sidecar: plaintext, which no policy judges",
+                items.join(", ")
+            ));
+        }
+    }
     if !settings.are_probes_rewritten && has_probes(pod) {
         warnings.push(
             "outrider.io/probes: keep leaves probes to the kubelet, which the sidecar refuses unless their ports are \

@@ -12,7 +12,7 @@ use crate::{
     names::{
         ADMIN_PORT, BUNDLE_FILE, BUNDLE_FOLDER, INBOUND_PORT, OUTBOUND_PORT, RUN_FOLDER, TOKEN_FOLDER, UID,
     },
-    settings::{Except, Settings},
+    settings::{Except, Settings, Telemetry},
 };
 
 /// Seconds that are left when the app has ended: what is under way then is under way to nobody.
@@ -47,10 +47,41 @@ pub(super) fn text(
         "admin": {"socket": format!("{RUN_FOLDER}/admin.sock"), "listen": format!("[::]:{ADMIN_PORT}")},
         "drain": {"deadline": format!("{LAST_SECONDS}s")},
     });
+    let telemetry = telemetry(&settings.telemetry);
+    if !telemetry.is_empty() {
+        set(&mut file, "telemetry", Value::Object(telemetry));
+    }
     if !probes.is_empty() {
         set(&mut file, "probes", Value::Array(probes));
     }
     yaml(&file)
+}
+
+/// What is told of requests. Records go to standard output, where Kubernetes looks for logs.
+fn telemetry(telemetry: &Telemetry) -> Map<String, Value> {
+    let mut section = Map::new();
+    let export = |endpoint: &String| {
+        let mut export = json!({"endpoint": endpoint});
+        if telemetry.protocol != "grpc" {
+            set(&mut export, "protocol", json!(telemetry.protocol));
+        }
+        export
+    };
+    if let Some(endpoint) = &telemetry.traces {
+        let mut traces = export(endpoint);
+        let (whole, tenth) = (telemetry.sample_permille / 10, telemetry.sample_permille % 10);
+        let percent =
+            if tenth == 0 { json!(whole) } else { json!(f64::from(telemetry.sample_permille) / 10.0) };
+        set(&mut traces, "sample_percent", percent);
+        section.insert("traces".to_owned(), traces);
+    }
+    if let Some(endpoint) = &telemetry.metrics {
+        section.insert("metrics".to_owned(), export(endpoint));
+    }
+    if let Some(of) = telemetry.access_log {
+        section.insert("access_log".to_owned(), json!({"of": of}));
+    }
+    section
 }
 
 fn intercept(settings: &Settings) -> Value {

@@ -103,7 +103,8 @@ pub(super) fn volumes() -> Vec<Value> {
         json!({"name": TOKEN_VOLUME, "projected": {"sources": [{"serviceAccountToken": token}]}}),
         json!({"name": RUN_VOLUME, "emptyDir": {"medium": "Memory", "sizeLimit": "4Mi"}}),
         // Kubernetes mounts no token for its API where something is mounted already.
-        json!({"name": NO_TOKEN_VOLUME, "emptyDir": {}}),
+        // In memory, for the Cluster Autoscaler leaves nodes alone whose pods have something on their disks.
+        json!({"name": NO_TOKEN_VOLUME, "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}),
     ]
 }
 

@@ -31,7 +31,7 @@ use crate::{
     denial::{Denial, Faults, quoted},
     installation::Installation,
     json::{items, list_at, name, nothing, object_at},
-    names::{CONFIG, CONTROL_PLANE, INIT, INJECT, INJECTED, SIDECAR, VOLUMES},
+    names::{CONFIG, INIT, INJECT, INJECTED, SIDECAR, VOLUMES},
     settings::Settings,
 };
 
@@ -138,9 +138,6 @@ fn left_because(pod: &Value) -> Result<Option<&'static str>, Denial> {
     let labels = pod.pointer("/metadata/labels");
     let label = |name: &str| labels.and_then(|labels| labels.get(name));
     let annotation = |name: &str| pod.pointer("/metadata/annotations").and_then(|all| all.get(name));
-    if label(CONTROL_PLANE).is_some() {
-        return Ok(Some("it is of the control plane"));
-    }
     if annotation("kubernetes.io/config.mirror").is_some() {
         return Ok(Some("it mirrors a pod that the kubelet runs from a file"));
     }

@@ -9,7 +9,7 @@ use super::mark::Mark;
 use crate::{
     denial::{Faults, quoted},
     json::{name, set},
-    names::{ADMIN_PORT, PROBE_PATH},
+    names::{ADMIN_PORT, PORTS, PROBE_PATH},
 };
 
 /// The kinds of probes: the key, and what the sidecar calls it.
@@ -115,6 +115,11 @@ fn replace(probe: &mut Map<String, Value>, handler: &str, name: &str, mark: &mut
 fn describe(container: &Value, probe: &Map<String, Value>, handler: &str) -> Result<Value, (String, String)> {
     let what = probe.get(handler).unwrap_or(&Value::Null);
     let port = port(container, what.get("port"))?;
+    if PORTS.contains(&port) {
+        // It would ask the sidecar whether the sidecar is well, or for itself.
+        let problem = format!("asks port {port}, which is the sidecar's");
+        return Err((problem, "ask a port of the app; the sidecar has probes of its own".to_owned()));
+    }
     let text = |key: &str| what.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
     let mut inside = json!({"port": port});
     let name = match handler {

@@ -39,6 +39,11 @@ keys! {
     DRAIN_TIME = "drain-time": "duration", "20s", "1s..=1h";
     LOG_LEVEL = "log-level": "log filter", "info", "";
     LOG_FORMAT = "log-format": "`json` or `text`", "json", "";
+    TRACES_ENDPOINT = "traces-endpoint": "URL or `none`", "none", "";
+    METRICS_ENDPOINT = "metrics-endpoint": "URL or `none`", "none", "";
+    OTLP_PROTOCOL = "otlp-protocol": "`grpc` or `http`", "grpc", "";
+    TRACE_SAMPLE_PERCENT = "trace-sample-percent": "number with at most one decimal", "1", "0..=100";
+    ACCESS_LOG = "access-log": "`none`, `errors` or `all`", "none", "";
     CPU_REQUEST = "cpu-request": "quantity or `none`", "50m", "1m..=64";
     CPU_LIMIT = "cpu-limit": "quantity or `none`", "none", "1m..=64";
     MEMORY_REQUEST = "memory-request": "quantity or `none`", "48Mi", "16Mi..=1Ti";

@@ -12,10 +12,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use self::{
     keys::{
-        APP_PROTOCOLS, CPU_LIMIT, CPU_REQUEST, DRAIN_TIME, IMAGE, IMAGE_PULL_POLICY, INBOUND_EXCEPT_CIDRS,
-        INBOUND_EXCEPT_PORTS, INIT_IMAGE, LOG_FORMAT, LOG_LEVEL, MEMORY_LIMIT, MEMORY_REQUEST,
-        OUTBOUND_EXCEPT_CIDRS, OUTBOUND_EXCEPT_PORTS, OUTBOUND_UNKNOWN, PLAINTEXT_FROM, PLAINTEXT_PORTS,
-        PLAINTEXT_UNTIL, PROBES, PROTOCOLS, SERVICE, UID,
+        ACCESS_LOG, APP_PROTOCOLS, CPU_LIMIT, CPU_REQUEST, DRAIN_TIME, IMAGE, IMAGE_PULL_POLICY,
+        INBOUND_EXCEPT_CIDRS, INBOUND_EXCEPT_PORTS, INIT_IMAGE, LOG_FORMAT, LOG_LEVEL, MEMORY_LIMIT,
+        MEMORY_REQUEST, METRICS_ENDPOINT, OTLP_PROTOCOL, OUTBOUND_EXCEPT_CIDRS, OUTBOUND_EXCEPT_PORTS,
+        OUTBOUND_UNKNOWN, PLAINTEXT_FROM, PLAINTEXT_PORTS, PLAINTEXT_UNTIL, PROBES, PROTOCOLS, SERVICE,
+        TRACE_SAMPLE_PERCENT, TRACES_ENDPOINT, UID,
     },
     values::Parsed,
 };
@@ -54,6 +55,8 @@ pub struct Settings {
     pub log_level: String,
     /// How it logs.
     pub log_format: &'static str,
+    /// What it tells of requests, and where to.
+    pub telemetry: Telemetry,
     /// What it asks for and may use.
     pub resources: Resources,
     /// Its user and group.
@@ -84,6 +87,21 @@ pub struct Plaintext {
     pub until: String,
     /// From these addresses; empty: from any.
     pub from: Vec<String>,
+}
+
+/// What is told of requests, and where to; `None` where it is not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Telemetry {
+    /// The collector of spans.
+    pub traces: Option<String>,
+    /// The collector of metrics.
+    pub metrics: Option<String>,
+    /// What both speak: `grpc` or `http`.
+    pub protocol: &'static str,
+    /// So many of a thousand traces that begin here are sampled: 0 to 1000.
+    pub sample_permille: u16,
+    /// Which requests are logged: `errors` or `all`.
+    pub access_log: Option<&'static str>,
 }
 
 /// Requests and limits; `None` where there is none.
@@ -143,6 +161,9 @@ impl<'a> Reader<'a> {
             }
             if let Err(denial) = known(name) {
                 self.faults.take(denial);
+            } else if self.installation.forbids(name) {
+                let remedy = "take it out, or ask who runs the mesh (--forbid-annotation of its injector)";
+                self.faults.add(&format!("annotation {name}"), "is forbidden in this cluster", remedy);
             }
         }
     }
@@ -180,7 +201,7 @@ impl<'a> Reader<'a> {
             service: self.optional(&SERVICE, values::name),
             inbound_except: Except {
                 ports: self.optional(&INBOUND_EXCEPT_PORTS, values::app_ports).unwrap_or_default(),
-                cidrs: self.optional(&INBOUND_EXCEPT_CIDRS, values::cidrs).unwrap_or_default(),
+                cidrs: self.optional(&INBOUND_EXCEPT_CIDRS, values::callers).unwrap_or_default(),
             },
             outbound_except: Except {
                 ports: self.optional(&OUTBOUND_EXCEPT_PORTS, values::ports).unwrap_or_default(),
@@ -198,6 +219,7 @@ impl<'a> Reader<'a> {
             drain_time: self.required(&DRAIN_TIME, values::duration(Duration::from_secs(1), hour)),
             log_level: self.required(&LOG_LEVEL, values::log_filter),
             log_format: self.required(&LOG_FORMAT, values::word(&["json", "text"])),
+            telemetry: self.telemetry(),
             resources: Resources {
                 cpu_request: self.required(&CPU_REQUEST, values::quantity("1m", "64")),
                 cpu_limit: self.required(&CPU_LIMIT, values::quantity("1m", "64")),
@@ -232,6 +254,28 @@ impl<'a> Reader<'a> {
             self.faults.add(&format!("annotation {given}"), "has no meaning alone", remedy);
         }
         Some(Plaintext { ports: ports?, until: until?, from: from.unwrap_or_default() })
+    }
+
+    fn telemetry(&mut self) -> Telemetry {
+        let telemetry = Telemetry {
+            traces: self.required(&TRACES_ENDPOINT, values::endpoint),
+            metrics: self.required(&METRICS_ENDPOINT, values::endpoint),
+            protocol: self.required(&OTLP_PROTOCOL, values::word(&["grpc", "http"])),
+            sample_permille: self.required(&TRACE_SAMPLE_PERCENT, values::percent),
+            access_log: self.required(&ACCESS_LOG, |text| {
+                values::word(&["none", "errors", "all"])(text).map(|word| Some(word).filter(|w| *w != "none"))
+            }),
+        };
+        for (key, endpoint) in
+            [(&TRACES_ENDPOINT, &telemetry.traces), (&METRICS_ENDPOINT, &telemetry.metrics)]
+        {
+            let place = format!("annotation {}", key.name);
+            if telemetry.protocol == "grpc" && endpoint.as_ref().is_some_and(|url| values::has_path(url)) {
+                let remedy = format!("leave the path out, or say {}: http", OTLP_PROTOCOL.name);
+                self.faults.add(&place, "has a path, which gRPC has no use for", remedy);
+            }
+        }
+        telemetry
     }
 
     /// Notes what makes sense alone and not together.

@@ -91,6 +91,7 @@ fn what_makes_no_sense_together_is_denied() {
         (&[("outrider.io/inbound-except-ports", "80"), ("outrider.io/protocols", "80=http")], "never comes"),
         (&[("outrider.io/protocols", "80=tcp"), ("outrider.io/app-protocols", "80=http2")], "carries tcp"),
         (&[("outrider.io/memory-request", "300Mi")], "more than the limit"),
+        (&[("outrider.io/traces-endpoint", "http://c:4318/spans")], "has a path, which gRPC has no use for"),
     ] {
         let wrong = reason(annotations);
         assert!(wrong.contains(words), "{wrong}");
@@ -105,6 +106,42 @@ fn the_installation_has_the_say_where_the_pod_is_silent() {
     let annotations = BTreeMap::from([("outrider.io/log-level", "debug")]);
     let settings = Settings::read(&annotations, &installation).unwrap();
     assert_eq!((settings.drain_time.as_secs(), settings.log_level.as_str()), (40, "debug"));
+}
+
+#[test]
+fn what_is_told_and_where_to_is_typed() {
+    let settings = read(&[
+        ("outrider.io/traces-endpoint", "http://c:4318/spans"),
+        ("outrider.io/otlp-protocol", "http"),
+        ("outrider.io/trace-sample-percent", "0.5"),
+        ("outrider.io/access-log", "errors"),
+    ]);
+    let expected = Telemetry {
+        traces: Some("http://c:4318/spans".to_owned()),
+        metrics: None,
+        protocol: "http",
+        sample_permille: 5,
+        access_log: Some("errors"),
+    };
+    assert_eq!(settings.unwrap().telemetry, expected);
+    let secret = reason(&[("outrider.io/metrics-endpoint", "http://u:secret@c:4317")]);
+    assert!(secret.contains("user or password") && !secret.contains("secret@"), "{secret}");
+}
+
+#[test]
+fn what_the_installation_forbids_is_denied_to_pods_and_holds_as_a_default() {
+    let installation = installation()
+        .with_defaults([("inbound-except-ports".to_owned(), "9100".to_owned())])
+        .unwrap()
+        .with_forbidden(["inbound-except-ports".to_owned()])
+        .unwrap();
+    let settings = Settings::read(&BTreeMap::new(), &installation).unwrap();
+    assert_eq!(settings.inbound_except.ports, [9100]);
+    let annotations = BTreeMap::from([("outrider.io/inbound-except-ports", "9200")]);
+    let denial = Settings::read(&annotations, &installation).unwrap_err().to_string();
+    assert!(denial.contains("inbound-except-ports: is forbidden in this cluster"), "{denial}");
+    let unknown = self::installation().with_forbidden(["inbound-excpet-ports".to_owned()]);
+    assert!(unknown.unwrap_err().to_string().contains("is not known"));
 }
 
 #[test]

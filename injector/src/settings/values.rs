@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use ipnet::IpNet;
 
-use crate::{denial::quoted, names::PORTS};
+use crate::{
+    denial::quoted,
+    names::{INJECT, PORTS},
+};
 
 /// Most items of a list; an annotation is no place for a table.
 const MAX_ITEMS: usize = 256;
@@ -79,6 +82,43 @@ pub(super) fn cidrs(text: &str) -> Parsed<Vec<String>> {
         is_one.then(|| item.to_owned()).ok_or_else(wrong)
     };
     unique(items(text)?.into_iter().map(one))
+}
+
+/// The same for callers that pass the sidecar by: everybody is none of them.
+pub(super) fn callers(text: &str) -> Parsed<Vec<String>> {
+    let found = cidrs(text)?;
+    match found.iter().find(|item| item.parse::<IpNet>().is_ok_and(|range| range.prefix_len() == 0)) {
+        None => Ok(found),
+        Some(all) => Err(format!(
+            "{} is everybody, and nobody would be asked for a certificate: name the ranges that call in plaintext, or \
+             leave the pod outside of the mesh with the label {INJECT}: disabled",
+            quoted(all)
+        )),
+    }
+}
+
+/// Where a collector is, or nowhere.
+pub(super) fn endpoint(text: &str) -> Parsed<Option<String>> {
+    if text == "none" {
+        return Ok(None);
+    }
+    // What stands there is not repeated: it may hold a password.
+    outrider::config::collector_endpoint(text).map_err(|problem| format!("it is {problem}"))?;
+    Ok(Some(text.to_owned()))
+}
+
+/// Whether the URL of a collector says more than where it is.
+pub(super) fn has_path(url: &str) -> bool {
+    outrider::config::collector_endpoint(url).is_ok_and(|endpoint| !matches!(&*endpoint.path, "" | "/"))
+}
+
+/// A percentage in tenths.
+pub(super) fn percent(text: &str) -> Parsed<u16> {
+    let (whole, tenth) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    let is_number = (1..=3).contains(&whole.len()) && tenth.len() == 1 && digits(whole) && digits(tenth);
+    let tenths = format!("{whole}{tenth}").parse().ok().filter(|tenths| is_number && *tenths <= 1000);
+    tenths.ok_or_else(|| format!("{} is no percentage such as 10 or 0.5", quoted(text)))
 }
 
 /// One of several words.
@@ -245,6 +285,20 @@ mod tests {
         for wrong in ["", ",", "0", "65536", "+80", "http", "80-90"] {
             assert!(ports(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn percentages_have_one_decimal_and_everybody_is_no_caller() {
+        for (text, tenths) in [("0", 0), ("0.5", 5), ("1", 10), ("100", 1000), ("100.0", 1000)] {
+            assert_eq!(percent(text).unwrap(), tenths, "{text}");
+        }
+        for wrong in ["", ".5", "1.", "0.55", "100.1", "-1", "+1", "1e1", "1000"] {
+            assert!(percent(wrong).is_err(), "{wrong}");
+        }
+        for wrong in ["0.0.0.0/0", "10.0.0.0/8,::/0", "10.1.2.3/0"] {
+            assert!(callers(wrong).unwrap_err().contains("is everybody"), "{wrong}");
+        }
+        assert!(callers("10.0.0.0/8,fd00::/8,192.0.2.1").is_ok());
     }
 
     #[test]

@@ -43,6 +43,7 @@ pub use load::{Error, Text, Unreadable, load, parse, parse_in, read};
 pub use row::Row;
 pub use rows::rows;
 pub use told::{faults_of_service, faults_of_workload};
+pub use url::endpoint as collector_endpoint;
 pub use watch::Watch;
 
 pub use crate::model::{Settings, file::Fault};

@@ -17,7 +17,7 @@ const MAX_BYTES: usize = 2048;
 ///
 /// # Errors
 /// What is wrong with it, in words that follow "is".
-pub(super) fn endpoint(text: &str) -> Result<Endpoint, &'static str> {
+pub fn endpoint(text: &str) -> Result<Endpoint, &'static str> {
     let uri = parse(text)?;
     let is_tls = match uri.scheme_str() {
         Some("http") => false,

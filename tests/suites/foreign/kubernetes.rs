@@ -47,7 +47,15 @@ fn helm_makes_the_same_of_the_chart_as_install() {
                 "outrider",
                 json!({
                     "namespace": {"create": true}, "trustDomain": "prod.example", "logLevel": "debug",
-                    "image": {"registry": "localhost:5000/mesh", "tag": "1e3", "pullPolicy": "Always"},
+                    "clusterDomain": "example.internal",
+                    "image": {
+                        "registry": "localhost:5000/mesh", "tag": "1e3", "pullPolicy": "Always",
+                        "pullSecrets": [{"name": "regcred"}],
+                    },
+                    "sidecar": {
+                        "tracesEndpoint": "http://[fd00::1]:4317", "traceSamplePercent": 12.5,
+                        "forbiddenAnnotations": "inbound-except-ports,uid",
+                    },
                     "priorityClassName": "system-cluster-critical",
                     "resources": {"ca": {"limits": {"memory": "1Gi"}}},
                     "nodeSelector": {"disk": "ssd", "n": "1", "kubernetes.io/os": null},
@@ -79,6 +87,8 @@ fn helm_has_nothing_against_the_chart_and_refuses_what_install_refuses() {
             json!({"image": {"tga": "1"}}),
             json!({"trustDomain": "Not A Domain"}),
             json!({"image": {"tag": "a b"}}),
+            json!({"image": {"pullSecrets": "regcred"}}),
+            json!({"logLevel": false}),
         ] {
             let told = text("kubernetes.py", &["helm-refuses", &chart(), &values.to_string()]).await;
             assert!(!told.trim().is_empty(), "{values}");

@@ -71,6 +71,7 @@ async fn roots_webhook_and_pods_are_looked_at() {
     old["metadata"]["annotations"] = json!({"outrider.io/injected": json!({"version": "0.0.1"}).to_string()});
     api.put(old);
     api.put(pod("missed", &json!({})));
+    api.put(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "bank", "labels": {"outrider.io/inject": "true"}}}));
     api.put(pod("apart", &json!({"outrider.io/inject": "disabled"})));
     // More than one answer of the API server holds.
     for number in 0..1_100 {
@@ -84,6 +85,7 @@ async fn roots_webhook_and_pods_are_looked_at() {
     for words in [
         "should have a sidecar and have none: shop/missed",
         "1 pod(s) have a sidecar of another version: shop/old",
+        "say what nobody goes by: namespace bank (\"true\")",
         "the webhook has no roots",
         "a pod on trial with outrider.io/inject=enabled got no sidecar",
     ] {

@@ -3,7 +3,7 @@
 
 use std::{
     io::{self, Read},
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     pin::Pin,
     sync::{Arc, Mutex},
     time::Duration,
@@ -67,9 +67,9 @@ pub(super) enum Mood {
 
 /// A message that was taken.
 #[derive(Clone, Debug)]
-pub(super) struct Got {
-    pub(super) resource: Vec<KeyValue>,
-    pub(super) spans: Vec<Span>,
+pub(crate) struct Got {
+    pub(crate) resource: Vec<KeyValue>,
+    pub(crate) spans: Vec<Span>,
     pub(super) headers: HeaderMap,
 }
 
@@ -80,8 +80,8 @@ struct State {
 }
 
 /// A collector on a port of its own; it is gone when this is dropped.
-pub(super) struct Collector {
-    pub(super) address: SocketAddr,
+pub(crate) struct Collector {
+    pub(crate) address: SocketAddr,
     state: State,
     task: JoinHandle<()>,
 }
@@ -92,9 +92,17 @@ impl Collector {
         Self::with(None).await
     }
 
+    /// In the clear, at this address.
+    pub(crate) async fn start_at(address: IpAddr) -> Self {
+        Self::listening(TcpListener::bind((address, 0)).await.unwrap(), None)
+    }
+
     /// By TLS.
     pub(super) async fn with(tls: Option<ServerConfig>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::listening(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap(), tls)
+    }
+
+    fn listening(listener: TcpListener, tls: Option<ServerConfig>) -> Self {
         let address = listener.local_addr().unwrap();
         let state = State { mood: Arc::new(Mutex::new(Mood::Takes)), got: Arc::default() };
         let acceptor = tls.map(|config| TlsAcceptor::from(Arc::new(config)));
@@ -123,7 +131,7 @@ impl Collector {
         *self.state.mood.lock().unwrap() = mood;
     }
 
-    pub(super) fn got(&self) -> Vec<Got> {
+    pub(crate) fn got(&self) -> Vec<Got> {
         self.state.got.lock().unwrap().clone()
     }
 
@@ -265,7 +273,7 @@ fn endless(kind: &'static str) -> Response<Body> {
 }
 
 /// An attribute as text.
-pub(super) fn text(attributes: &[KeyValue], name: &str) -> String {
+pub(crate) fn text(attributes: &[KeyValue], name: &str) -> String {
     let found = attributes.iter().find(|pair| pair.key == name).and_then(|pair| pair.value.clone()?.value);
     match found {
         Some(Value::StringValue(text)) => text,

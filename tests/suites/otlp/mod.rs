@@ -1,6 +1,6 @@
 //! Spans, sent to a collector: what it gets, and what becomes of requests when it is away, slow or lying.
 
-mod collector;
+pub(crate) mod collector;
 mod export;
 mod moods;
 mod traces;

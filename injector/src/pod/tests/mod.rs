@@ -61,9 +61,9 @@ fn the_label_on_the_pod_has_the_last_word() {
 }
 
 #[test]
-fn the_control_plane_and_mirrors_are_left_alone() {
-    let control_plane = with("/metadata/labels", json!({CONTROL_PLANE: "ca"}));
-    assert!(matches!(outcome(&control_plane, Existing::Keep), Ok(Outcome::Left(_))));
+fn mirrors_are_left_alone_and_a_label_that_anybody_could_write_is_no_way_out() {
+    let would_be = with("/metadata/labels", json!({crate::names::CONTROL_PLANE: "ca"}));
+    assert!(matches!(outcome(&would_be, Existing::Keep), Ok(Outcome::Injected { .. })));
     let mirror = with("/metadata/annotations", json!({"kubernetes.io/config.mirror": "x"}));
     assert!(matches!(outcome(&mirror, Existing::Keep), Ok(Outcome::Left(_))));
 }
@@ -95,6 +95,10 @@ fn what_cannot_have_a_sidecar_is_denied_with_place_and_remedy() {
         (
             json!({"name": "a", "readinessProbe": {"tcpSocket": {"port": 0}}}),
             "readinessProbe: the port \"0\"",
+        ),
+        (
+            json!({"name": "a", "livenessProbe": {"httpGet": {"port": 4391, "path": "/probe/a/liveness"}}}),
+            "livenessProbe: asks port 4391, which is the sidecar's",
         ),
     ] {
         let denial = denial(&container(value));
@@ -138,6 +142,20 @@ fn the_owner_is_warned_of_what_works_otherwise_than_they_may_think() {
     let Ok(Outcome::Injected { warnings, pod }) = outcome(&pod, Existing::Replace) else { panic!() };
     assert_eq!(warnings.len(), 3, "{warnings:#?}");
     assert_eq!(pod.pointer("/spec/terminationGracePeriodSeconds"), Some(&json!(30)));
+}
+
+#[test]
+fn who_lets_callers_pass_the_sidecar_is_told_what_that_means() {
+    let exceptions = json!({"outrider.io/inbound-except-ports": "9100,9101", "outrider.io/inbound-except-cidrs": "10.8.0.0/16"});
+    let pod = with("/metadata/annotations", exceptions);
+    let Ok(Outcome::Injected { warnings, .. }) = outcome(&pod, Existing::Replace) else { panic!() };
+    assert_eq!(
+        warnings,
+        [
+            "outrider.io/inbound-except-ports: what comes to 9100, 9101 does not go by the sidecar: plaintext, which no policy judges",
+            "outrider.io/inbound-except-cidrs: who comes from 10.8.0.0/16 does not go by the sidecar: plaintext, which no policy judges",
+        ]
+    );
 }
 
 #[test]

@@ -231,10 +231,7 @@ impl Store {
         metadata["uid"] = uid().into();
         metadata["creationTimestamp"] = now().into();
         metadata["generation"] = 1.into();
-        if kind.kind == "Namespace" {
-            let name = metadata["name"].clone();
-            metadata["labels"]["kubernetes.io/metadata.name"] = name;
-        }
+        label_namespace(kind, &mut object);
         if kind.kind == "Secret" {
             bytes_of_texts(&mut object);
         }
@@ -250,7 +247,8 @@ impl Store {
         part: Part,
     ) -> Result<Arc<Value>, Failure> {
         let old = self.get(kind, namespace, name)?;
-        let new = replacement(kind, &old, object, part)?;
+        let mut new = replacement(kind, &old, object, part)?;
+        label_namespace(kind, &mut new);
         if without_version(&new) == without_version(&old) {
             return Ok(old);
         }
@@ -322,6 +320,15 @@ impl Store {
         }
         self.newest.send_replace(revision);
         after
+    }
+}
+
+/// Namespaces have their names as a label, whatever is written.
+fn label_namespace(kind: &Kind, object: &mut Value) {
+    if kind.kind == "Namespace" {
+        let metadata = &mut object["metadata"];
+        let name = metadata["name"].clone();
+        metadata["labels"]["kubernetes.io/metadata.name"] = name;
     }
 }
 

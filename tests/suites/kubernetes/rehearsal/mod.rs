@@ -34,6 +34,7 @@ mod killed;
 mod policies;
 mod probed;
 mod starting;
+mod traced;
 
 use crate::{
     foreign::programs::say,

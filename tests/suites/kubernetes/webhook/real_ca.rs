@@ -229,13 +229,19 @@ fn with_the_manifests_applied_pods_get_a_sidecar_where_labels_say_so() {
             ("shop", json!({"outrider.io/inject": "disabled"}), false),
             ("bank", json!({}), false),
             ("bank", json!({"outrider.io/inject": "enabled"}), true),
-            ("shop", json!({"outrider.io/control-plane": "ca"}), false),
+            ("shop", json!({"outrider.io/control-plane": "ca"}), true),
+            (NAMESPACE, json!({"outrider.io/inject": "enabled"}), false),
         ] {
             let pod = created(&cluster, namespace, labels.clone(), app.clone()).await.unwrap();
             let inits = pod["spec"]["initContainers"].as_array().cloned().unwrap_or_default();
             let names: Vec<_> = inits.iter().map(|init| init["name"].as_str().unwrap()).collect();
             let expected = if has_sidecar { vec!["outrider-init", "outrider"] } else { vec![] };
             assert_eq!(names, expected, "{namespace} {labels}");
+        }
+        for namespace in ["shop", "bank"] {
+            let label = json!({"outrider.io/inject": "true"});
+            let refused = created(&cluster, namespace, label, app.clone()).await.unwrap_err().to_string();
+            assert!(refused.contains("allowed: enabled, disabled"), "{namespace}: {refused}");
         }
         let mut on_the_host = app.clone();
         on_the_host["hostNetwork"] = true.into();
