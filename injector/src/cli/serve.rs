@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Target;
 use crate::{
+    controller::kubernetes::watch::{WATCH_SECONDS, bounded},
     installation::Installation,
     names::{BUNDLE_FILE, BUNDLE_FOLDER, TOKEN_FOLDER},
     webhook::{self, Limits, Listeners, Options, Origin, Registration},
@@ -118,6 +119,7 @@ impl Serve {
         let config = kube::Config::infer().await.context(
             "how to reach the API server is not known: run it in a pod with a service account, or set KUBECONFIG",
         )?;
+        let config = bounded(config, WATCH_SECONDS);
         let listeners = Listeners {
             reviews: listen(self.listen, "--listen")?,
             status: listen(self.metrics_listen, "--metrics-listen")?,

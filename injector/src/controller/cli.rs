@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Parser, Subcommand};
+use ipnet::IpNet;
 use outrider::{
     clock::Clock,
     identity::{
@@ -21,7 +22,10 @@ use outrider_certs::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Limits, Options, identity, kubernetes::watch::WATCH_SECONDS, model::value::World, serve};
+use super::{
+    Limits, Options, identity, kubernetes::watch::WATCH_SECONDS, model::value::World, serve,
+    subscriptions::MaxWants,
+};
 use crate::names::is_label;
 
 /// Tells sidecars of the cluster's services: what each app uses, and nothing else.
@@ -56,6 +60,10 @@ struct Serve {
     /// The cluster's domain in the DNS.
     #[arg(long, value_name = "NAME", default_value = "cluster.local", value_parser = parse_domain)]
     cluster_domain: String,
+    /// Ranges of addresses that pods and Services have. One of these that nobody is known to have is not reached, instead of
+    /// being outside.
+    #[arg(long, value_name = "RANGES", value_delimiter = ',')]
+    cluster_cidrs: Vec<IpNet>,
     /// The controller's own namespace, for its Lease.
     #[arg(long, value_name = "NAME", default_value = "outrider", env = "POD_NAMESPACE")]
     namespace: String,
@@ -111,12 +119,15 @@ struct Bounds {
     /// Streams at a time, one for each sidecar; more are refused.
     #[arg(long, value_name = "NUMBER", default_value_t = Limits::default().streams)]
     max_streams: usize,
-    /// Streams at a time of one SPIFFE ID, which all pods of a service account share.
+    /// Streams, and connections, at a time of one SPIFFE ID, which all pods of a service account share.
     #[arg(long, value_name = "NUMBER", default_value_t = Limits::default().streams_of_identity)]
     max_streams_per_identity: usize,
-    /// Destinations that all streams together may want; one stream may want 4096.
-    #[arg(long, value_name = "NUMBER", default_value_t = Limits::default().wants)]
+    /// Destinations that all streams together may want; one stream may want 4096. More are not answered.
+    #[arg(long, value_name = "NUMBER", default_value_t = Limits::default().wants.of_all)]
     max_wants: usize,
+    /// Destinations that all streams of one SPIFFE ID may want.
+    #[arg(long, value_name = "NUMBER", default_value_t = Limits::default().wants.of_identity)]
+    max_wants_per_identity: usize,
     /// Time for a TLS handshake.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     handshake_timeout: Duration,
@@ -185,6 +196,7 @@ impl Serve {
             world: World {
                 domain: self.cluster_domain.as_str().into(),
                 trust_domain: self.trust_domain.clone(),
+                ranges: self.cluster_cidrs.iter().map(IpNet::trunc).collect(),
             },
             namespace: self.namespace.clone(),
             name: self.name.clone(),
@@ -221,7 +233,7 @@ impl Bounds {
             connections: self.max_connections,
             streams: self.max_streams,
             streams_of_identity: self.max_streams_per_identity,
-            wants: self.max_wants,
+            wants: MaxWants { of_identity: self.max_wants_per_identity, of_all: self.max_wants },
             handshake_timeout: self.handshake_timeout,
             grace: self.grace,
         }

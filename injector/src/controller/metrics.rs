@@ -91,6 +91,8 @@ pub struct Metrics {
     wants: Number,
     values: Number,
     ended: Family<Label, Counter>,
+    /// Wishes that were refused.
+    pub wants_refused: Counter,
     /// Messages that were sent to sidecars.
     pub messages: Counter,
     /// Connections that are open, handshakes included.
@@ -148,6 +150,7 @@ impl Metrics {
             wants: Number::default(),
             values: Number::default(),
             ended: Family::default(),
+            wants_refused: Counter::default(),
             messages: Counter::default(),
             connections: Number::default(),
             connections_shed: Counter::default(),
@@ -181,6 +184,7 @@ impl Metrics {
         to.register("wants", "Destinations that all streams want together", self.wants.clone());
         to.register("values", "Destinations that are kept ready for them", self.values.clone());
         to.register("streams_ended", "Streams that ended, by reason", self.ended.clone());
+        to.register("wants_refused", "Wishes refused as too many", self.wants_refused.clone());
         to.register("messages_sent", "Messages sent to sidecars", self.messages.clone());
         to.register("connections", "Open connections", self.connections.clone());
         to.register("connections_shed", "Connections closed as too many", self.connections_shed.clone());

@@ -58,14 +58,14 @@ use self::{
         policies::{ApiAuthorizationPolicy, ApiTrafficPolicy},
         routes::{ApiGrant, ApiGrpcRoute, ApiHttpRoute},
         statuses,
-        watch::watch,
+        watch::{bounded, watch},
     },
     metrics::Metrics,
     model::{
         objects::{Event, Kind, Name},
         value::World,
     },
-    subscriptions::Hub,
+    subscriptions::{Hub, MaxWants},
     wire::{
         desk::Desk,
         server::{Server, Tasks},
@@ -84,8 +84,8 @@ pub struct Limits {
     pub streams: usize,
     /// Streams at a time of one SPIFFE ID, which all replicas of a workload share.
     pub streams_of_identity: usize,
-    /// Destinations that all streams together may want.
-    pub wants: usize,
+    /// Destinations that streams may want.
+    pub wants: MaxWants,
     /// Time for a TLS handshake.
     pub handshake_timeout: Duration,
     /// Time for streams to end when the controller stops.
@@ -98,7 +98,9 @@ impl Default for Limits {
             connections: 20_000,
             streams: 20_000,
             streams_of_identity: 5000,
-            wants: 1_000_000,
+            // Some 1.2 KiB each if nobody else wants the same, 240 MiB in all: beside a cluster it fits the 512 MiB that the chart
+            // gives, and is what 5,000 sidecars want that call 40 services each.
+            wants: MaxWants { of_identity: 20_000, of_all: 200_000 },
             handshake_timeout: Duration::from_secs(10),
             grace: Duration::from_secs(10),
         }
@@ -130,11 +132,13 @@ pub struct Options {
 /// # Errors
 /// When no client for the API server can be made.
 pub async fn serve(
-    options: Options,
+    mut options: Options,
     (listener, status): (TcpListener, TcpListener),
     clock: Clock,
     stop: CancellationToken,
 ) -> kube::Result<()> {
+    options.watch_seconds = options.watch_seconds.max(1);
+    options.kube = bounded(options.kube, options.watch_seconds);
     let metrics = Arc::new(Metrics::new(clock.now()));
     let epoch = clock.fork_rng().u64(1..);
     let hub = Hub::new(options.world.clone(), epoch, options.limits.wants);
@@ -149,7 +153,7 @@ pub async fn serve(
         lease::run(client.clone(), options.namespace.clone(), election, clock.clone(), (leads, stop.clone()));
     let inputs = bundle::Inputs {
         leads: leading.clone(),
-        bundle: bundle_of(&options.world, identity.clone()),
+        roots: roots_of(&options.world, identity.clone()),
         namespaces,
         metrics: Arc::clone(&metrics),
     };
@@ -169,6 +173,7 @@ pub async fn serve(
         desk,
         identity,
         limits: options.limits,
+        connections: Arc::default(),
         metrics,
         clock: clock.clone(),
         tasks: tasks.clone(),
@@ -214,7 +219,7 @@ fn start<K: Watched>(options: &Options, metrics: &Metrics, clock: &Clock, events
         Arc::clone(status),
         clock.clone(),
         events,
-        options.watch_seconds.max(1),
+        options.watch_seconds,
     ));
 }
 
@@ -244,30 +249,31 @@ async fn take(
         }
         let newest = desk.look(|cluster, _| cluster.meshes());
         if meshes.replace(newest) != Some(newest) {
-            // Our own is one in any case: the other parts of the control plane go by the bundle, too.
+            // Our own is the CA's to write: whoever made the roots knows them first.
             let mut meshed = desk.meshed_namespaces();
-            meshed.insert(Name::clone(&own));
+            meshed.remove(&own);
             namespaces.send_replace(Some(Arc::new(meshed)));
         }
     }
 }
 
-/// The roots of our trust domain, in PEM, whenever they change.
-fn bundle_of(
+/// The roots of our trust domain, whenever they change.
+fn roots_of(
     world: &World,
     mut identity: watch::Receiver<Option<Arc<Identity>>>,
-) -> watch::Receiver<Option<Arc<str>>> {
+) -> watch::Receiver<Option<Arc<bundle::Roots>>> {
     let (to, bundle) = watch::channel(None);
     let trust_domain = world.trust_domain.clone();
     drain::spawn_background(async move {
         loop {
             let newest = identity.borrow_and_update().clone();
-            let pem = newest.and_then(|identity| Some(identity.bundles.get(&trust_domain)?.to_pem()));
-            if let Some(pem) = pem {
-                to.send_if_modified(|before: &mut Option<Arc<str>>| {
-                    let is_new = before.as_deref() != Some(&*pem);
+            let roots = newest.as_ref().and_then(|identity| identity.bundles.get(&trust_domain));
+            if let Some(roots) = roots {
+                let roots = bundle::Roots { pem: roots.to_pem(), sequence: roots.sequence() };
+                to.send_if_modified(|before: &mut Option<Arc<bundle::Roots>>| {
+                    let is_new = before.as_deref() != Some(&roots);
                     if is_new {
-                        *before = Some(pem.into());
+                        *before = Some(Arc::new(roots));
                     }
                     is_new
                 });

@@ -13,6 +13,8 @@ pub use self::emit::yaml;
 pub const MAX_BYTES: usize = 64 * 1024 * 1024;
 /// Nodes of one stream; what repeats itself by aliases is stopped here.
 const MAX_NODES: usize = 8_000_000;
+/// Nodes of a small document.
+const MAX_SMALL_NODES: usize = 10_000;
 /// How deep a manifest may be nested; schemas inside of CRDs are at about 40.
 const MAX_DEPTH: usize = 128;
 /// Documents of one stream.
@@ -63,6 +65,19 @@ pub fn read(text: &str) -> Result<(Vec<Value>, Format), Error> {
     let documents = serde_saphyr::from_multiple_with_options::<Value>(text, bounds());
     let documents = documents.map_err(|error| Error::Yaml(error.render().trim_end().to_owned()))?;
     Ok((documents.into_iter().filter(|document| !document.is_null()).collect(), Format::Yaml))
+}
+
+/// Reads one document of a few hundred lines, of somebody who may mean harm; `None`: it is no such thing.
+#[must_use]
+pub fn small(text: &str) -> Option<Value> {
+    let budget = budget! {
+        max_depth: 32,
+        max_nodes: MAX_SMALL_NODES,
+        max_events: 2 * MAX_SMALL_NODES,
+        max_documents: 1,
+    };
+    let options = options! { budget: budget, legacy_octal_numbers: true };
+    serde_saphyr::from_str_with_options(text, options).ok()
 }
 
 /// Writes documents as a stream.

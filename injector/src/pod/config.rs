@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::probes::Performed;
 use crate::{
-    documents::yaml,
+    documents::{self, yaml},
     installation::Installation,
     json::set,
     names::{
@@ -17,6 +17,11 @@ use crate::{
 
 /// Seconds that are left when the app has ended: what is under way then is under way to nobody.
 pub(super) const LAST_SECONDS: u64 = 5;
+
+/// The key with ports that the kernel's rules leave alone.
+const EXCEPT_PORTS: &str = "except_ports";
+/// Ports that are believed of a file.
+const MAX_PORTS: usize = 256;
 
 /// The file as YAML.
 pub(super) fn text(
@@ -97,9 +102,23 @@ fn intercept(settings: &Settings) -> Value {
     Value::Object(section)
 }
 
+/// The ports that such a file keeps from what the kernel brings to the sidecar of what others send. Who may change a pod's
+/// annotations may have written it: what is no such file has none.
+#[must_use]
+pub fn inbound_except_ports(text: &str) -> Vec<u16> {
+    // Most have none, and need not be read.
+    if !text.contains(EXCEPT_PORTS) {
+        return Vec::new();
+    }
+    let file = documents::small(text);
+    let listed = file.as_ref().and_then(|file| file.pointer("/intercept/inbound/except_ports")?.as_array());
+    let number = |port: &Value| u16::try_from(port.as_u64()?).ok();
+    listed.into_iter().flatten().filter_map(number).take(MAX_PORTS).collect()
+}
+
 fn except(section: &mut Value, except: &Except) {
     if !except.ports.is_empty() {
-        set(section, "except_ports", json!(except.ports));
+        set(section, EXCEPT_PORTS, json!(except.ports));
     }
     if !except.cidrs.is_empty() {
         set(section, "except_cidrs", json!(except.cidrs));

@@ -25,6 +25,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::{Map, Value, json};
 
+pub use self::config::inbound_except_ports;
 use self::mark::{Grace, Mark};
 use crate::{
     denial::{Denial, Faults, quoted},

@@ -1,4 +1,4 @@
-//! The one reader of the process's environment: for the variables that OpenTelemetry has given names to, and the name of our pod.
+//! The one reader of the process's environment: for the variables that OpenTelemetry has given names to, and the name and UID of our pod.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -8,7 +8,10 @@ const MAX_BYTES: usize = 16 * 1024;
 /// The pod that this is; its host's name is another where the pod's specification says so.
 pub(super) const POD: &str = "OUTRIDER_POD_NAME";
 
-/// Variables that begin with `OTEL_`, and `OUTRIDER_POD_NAME`. Values may be secrets: they are not shown.
+/// Which one of that name: the pod's UID.
+pub(super) const POD_UID: &str = "OUTRIDER_POD_UID";
+
+/// Variables that begin with `OTEL_`, `OUTRIDER_POD_NAME` and `OUTRIDER_POD_UID`. Values may be secrets: they are not shown.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Environment(BTreeMap<String, String>);
 
@@ -26,7 +29,9 @@ impl Environment {
     /// Environment Variable Specification).
     pub fn new(variables: impl IntoIterator<Item = (String, String)>) -> Self {
         let counts = |(name, value): &(String, String)| {
-            (name.starts_with("OTEL_") || name == POD) && !value.trim().is_empty() && value.len() <= MAX_BYTES
+            (name.starts_with("OTEL_") || name == POD || name == POD_UID)
+                && !value.trim().is_empty()
+                && value.len() <= MAX_BYTES
         };
         Self(
             variables

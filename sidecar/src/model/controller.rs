@@ -26,6 +26,8 @@ pub struct ControllerSettings {
     pub spiffe_id: SpiffeId,
     /// The pod that this sidecar is in; `None`: it is called as its host.
     pub pod: Option<String>,
+    /// Its UID, if that is known: another pod may have had its name.
+    pub pod_uid: Option<String>,
     /// How long a connection or request waits for the first word about where it goes.
     pub wait: Duration,
     /// After this, what is not used is asked after no more.

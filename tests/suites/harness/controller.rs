@@ -210,7 +210,7 @@ impl Stream {
 
     /// Where a key leads; nowhere in the cluster, if there is no service.
     pub(crate) async fn leads(&self, key: &str, service: &str) {
-        let destination = Destination { key: key.to_owned(), service: service.to_owned() };
+        let destination = Destination { key: key.to_owned(), service: service.to_owned(), unknown: false };
         self.say(Said::Destination(destination)).await;
     }
 

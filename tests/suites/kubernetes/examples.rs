@@ -97,7 +97,6 @@ fn the_page_names_every_file_and_no_other_and_the_dockerfile_makes_every_image()
 async fn the_mesh_goes_by_every_route_and_policy_of_theirs() {
     let cluster = Cluster::new().await;
     gateway::install(&cluster.server);
-    policies::install(&cluster);
     let mut waited_for = Vec::new();
     for (number, mut object) in objects().into_iter().enumerate() {
         let (kind, name) = (object["kind"].as_str().unwrap(), object["metadata"]["name"].as_str().unwrap());

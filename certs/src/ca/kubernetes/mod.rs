@@ -27,6 +27,11 @@ use super::state::{CaState, Error, NewCa, Stores};
 
 /// Deadline of one call to the API server.
 const DEADLINE: Duration = Duration::from_secs(5);
+/// How often the watch of the Secret is begun anew, in seconds.
+const WATCH_SECONDS: u32 = 60;
+/// How long the API server may be silent on a connection on which something is
+/// asked: longer than a watch. It ends lists that are never answered.
+const SILENCE: Duration = Duration::from_secs(70);
 
 /// Where the CA is kept.
 #[derive(Clone, Debug)]
@@ -66,7 +71,10 @@ impl Cluster {
         // Another one may have been installed already; there is one provider in this program anyway.
         drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
         let unfound = |reason: String| Error::Api { place: PathBuf::from("the API server"), reason };
-        let config = Config::infer().await.map_err(|e| unfound(e.to_string()))?;
+        let mut config = Config::infer().await.map_err(|e| unfound(e.to_string()))?;
+        config.read_timeout = Some(SILENCE);
+        // Not since the connection was used last, but since something was asked on it.
+        config.reset_reader_on_write = true;
         let namespace = place.namespace.unwrap_or_else(|| config.default_namespace.clone());
         let client = Client::try_from(config).map_err(|e| unfound(e.to_string()))?;
         let tokens = SecretTokens::new(Api::namespaced(client.clone(), &namespace), Handle::current());

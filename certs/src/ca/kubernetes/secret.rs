@@ -13,7 +13,7 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use tokio::sync::watch;
 use zeroize::Zeroize as _;
 
-use super::{Cluster, Failed, call};
+use super::{Cluster, Failed, WATCH_SECONDS, call};
 use crate::ca::state::{self, CaState, Error, MAX_STATE_BYTES, NewCa, STATE_FILE};
 
 /// How often a place is looked at that others write to at the same time.
@@ -90,7 +90,9 @@ async fn write(
 
 /// Follows the Secret for ever.
 pub(super) async fn follow(cluster: &Cluster, to: &watch::Sender<Arc<CaState>>) {
-    let only = watcher::Config::default().fields(&format!("metadata.name={}", cluster.secret));
+    let only = watcher::Config::default()
+        .fields(&format!("metadata.name={}", cluster.secret))
+        .timeout(WATCH_SECONDS);
     let events = watcher(cluster.secrets(), only).default_backoff();
     let mut events = std::pin::pin!(events);
     while let Some(event) = events.next().await {

@@ -8,12 +8,14 @@ use kube::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use super::lenient;
 use crate::{
     controller::model::objects::{
         Kind, Name, Namespace, Object, ObjectKey, Pod, PodRef, Protocol, Reach, Service, ServicePort, Slice,
         SliceEndpoint, SlicePort, Uid,
     },
     names,
+    pod::inbound_except_ports,
 };
 
 /// Label of an EndpointSlice: the Service it is of (KEP 752).
@@ -85,6 +87,10 @@ resource!(ApiPod, NamespaceResourceScope, "", "pods", "Pod");
 resource!(ApiConfigMap, NamespaceResourceScope, "", "configmaps", "ConfigMap");
 resource!(ApiLease, NamespaceResourceScope, "coordination.k8s.io", "leases", "Lease");
 
+fn annotation<'a>(meta: &'a ObjectMeta, name: &str) -> Option<&'a str> {
+    meta.annotations.as_ref()?.get(name).map(String::as_str)
+}
+
 fn label<'a>(meta: &'a ObjectMeta, name: &str) -> Option<&'a str> {
     meta.labels.as_ref()?.get(name).map(String::as_str)
 }
@@ -92,6 +98,7 @@ fn label<'a>(meta: &'a ObjectMeta, name: &str) -> Option<&'a str> {
 /// A Namespace.
 #[derive(Clone, Debug, Deserialize)]
 pub struct ApiNamespace {
+    #[serde(deserialize_with = "lenient::metadata")]
     metadata: ObjectMeta,
 }
 
@@ -110,6 +117,7 @@ impl Watched for ApiNamespace {
 /// A Service.
 #[derive(Clone, Debug, Deserialize)]
 pub struct ApiService {
+    #[serde(deserialize_with = "lenient::metadata")]
     metadata: ObjectMeta,
     #[serde(default)]
     spec: ServiceSpec,
@@ -118,21 +126,29 @@ pub struct ApiService {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct ServiceSpec {
+    #[serde(deserialize_with = "lenient::field")]
     r#type: String,
-    #[serde(rename = "clusterIP")]
+    #[serde(rename = "clusterIP", deserialize_with = "lenient::field")]
     cluster_ip: String,
-    #[serde(rename = "clusterIPs")]
+    #[serde(rename = "clusterIPs", deserialize_with = "lenient::list")]
     cluster_ips: Vec<String>,
+    #[serde(deserialize_with = "lenient::field")]
     external_name: String,
+    #[serde(deserialize_with = "lenient::list")]
     ports: Vec<ApiServicePort>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct ApiServicePort {
+    #[serde(deserialize_with = "lenient::field")]
     name: String,
+    /// 0: not a number of a port.
+    #[serde(deserialize_with = "lenient::field")]
     port: u16,
+    #[serde(deserialize_with = "lenient::field")]
     protocol: String,
+    #[serde(deserialize_with = "lenient::field")]
     app_protocol: Option<String>,
 }
 
@@ -171,20 +187,25 @@ impl Watched for ApiService {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ApiSlice {
+    #[serde(deserialize_with = "lenient::metadata")]
     metadata: ObjectMeta,
-    #[serde(default)]
-    endpoints: Option<Vec<ApiEndpoint>>,
-    #[serde(default)]
-    ports: Option<Vec<ApiSlicePort>>,
+    #[serde(default, deserialize_with = "lenient::list")]
+    endpoints: Vec<ApiEndpoint>,
+    #[serde(default, deserialize_with = "lenient::list")]
+    ports: Vec<ApiSlicePort>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct ApiEndpoint {
+    #[serde(deserialize_with = "lenient::list")]
     addresses: Vec<String>,
+    #[serde(deserialize_with = "lenient::field")]
     conditions: Conditions,
+    #[serde(deserialize_with = "lenient::field")]
     hostname: Option<String>,
     target_ref: Option<TargetRef>,
+    #[serde(deserialize_with = "lenient::field")]
     zone: Option<String>,
 }
 
@@ -209,6 +230,8 @@ struct TargetRef {
 #[serde(default)]
 struct ApiSlicePort {
     name: Option<String>,
+    /// The API server looks at no more than that it is a number.
+    #[serde(deserialize_with = "lenient::field")]
     port: Option<u16>,
     protocol: Option<String>,
 }
@@ -242,11 +265,12 @@ impl Watched for ApiSlice {
                 is_terminating: endpoint.conditions.terminating.unwrap_or(false),
             })
         };
-        let endpoints = self.endpoints.unwrap_or_default().into_iter().filter_map(endpoint).collect();
-        let ports = self.ports.unwrap_or_default().into_iter();
+        let endpoints = self.endpoints.into_iter().filter_map(endpoint).collect();
+        let ports = self.ports.into_iter();
         let ports = ports.filter(|port| is_tcp(port.protocol.as_deref().unwrap_or_default()));
         let port = |port: ApiSlicePort| {
-            Some(SlicePort { name: port.name.unwrap_or_default().into(), port: port.port? })
+            let number = port.port.filter(|number| *number > 0)?;
+            Some(SlicePort { name: port.name.unwrap_or_default().into(), port: number })
         };
         Object::Slice(key.clone(), Slice { service, ports: ports.filter_map(port).collect(), endpoints })
     }
@@ -255,6 +279,7 @@ impl Watched for ApiSlice {
 /// A Pod.
 #[derive(Clone, Debug, Deserialize)]
 pub struct ApiPod {
+    #[serde(deserialize_with = "lenient::metadata")]
     metadata: ObjectMeta,
     #[serde(default)]
     spec: PodSpec,
@@ -265,17 +290,20 @@ pub struct ApiPod {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct PodSpec {
+    #[serde(deserialize_with = "lenient::field")]
     service_account_name: String,
+    #[serde(deserialize_with = "lenient::field")]
     host_network: bool,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct PodStatus {
+    #[serde(deserialize_with = "lenient::field")]
     phase: String,
-    #[serde(rename = "podIP")]
+    #[serde(rename = "podIP", deserialize_with = "lenient::field")]
     pod_ip: String,
-    #[serde(rename = "podIPs")]
+    #[serde(rename = "podIPs", deserialize_with = "lenient::list")]
     pod_ips: Vec<PodIp>,
 }
 
@@ -301,12 +329,14 @@ impl Watched for ApiPod {
         let account = self.spec.service_account_name;
         let is_injected = label(&self.metadata, names::INJECTED) == Some("true");
         let labels = self.metadata.labels.iter().flatten().filter(|_| is_injected);
+        let config = annotation(&self.metadata, names::CONFIG).filter(|_| is_injected);
         let pod = Pod {
             uid: Uid::of(self.metadata.uid.as_deref().unwrap_or_default()),
             addresses,
             service_account: if account.is_empty() { "default".into() } else { account.into() },
             labels: labels.map(|(name, value)| (name.as_str().into(), value.as_str().into())).collect(),
             is_injected,
+            plain_ports: config.map(inbound_except_ports).unwrap_or_default().into(),
             is_on_host_network: self.spec.host_network,
             created: self.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
         };
@@ -438,5 +468,49 @@ mod tests {
         let Object::Pod(_, running) = read::<ApiPod>(pod("Running")) else { panic!("a pod") };
         assert_eq!((running.addresses.len(), &*running.service_account), (2, "default"));
         assert!(running.is_in_mesh() && running.created == 1_767_225_610);
+    }
+
+    #[test]
+    fn what_is_odd_of_an_object_counts_as_not_said() {
+        let odd = json!({
+            "metadata": {"namespace": "shop", "name": "orders", "generation": "odd", "labels": {"kubernetes.io/service-name": "orders"}},
+            "endpoints": [7, {"addresses": ["10.1.0.1"], "conditions": "odd", "zone": 3}],
+            "ports": [{"name": "a", "port": 70000}, {"name": "b", "port": -1}, {"name": "c", "port": 0}, {"name": "d", "port": 8080}],
+        });
+        let Object::Slice(key, slice) = read::<ApiSlice>(odd) else { panic!("a slice") };
+        assert_eq!(key, ObjectKey::new("shop", "orders"));
+        assert_eq!((slice.ports.len(), slice.ports[0].port, slice.endpoints.len()), (1, 8080, 1));
+        let odd = json!({
+            "metadata": {"namespace": "shop", "name": "orders"},
+            "spec": {"clusterIP": 7, "clusterIPs": ["10.96.0.1", 7], "ports": [{"port": 70000}, {"port": 80, "name": null}]},
+        });
+        let Object::Service(_, service) = read::<ApiService>(odd) else { panic!("a Service") };
+        assert_eq!(service.reach, Reach::Addresses(vec!["10.96.0.1".parse().unwrap()]));
+        assert_eq!(service.ports.len(), 1);
+        let odd = json!({
+            "metadata": {"namespace": "shop", "name": "a"},
+            "spec": {"serviceAccountName": null, "hostNetwork": "odd"}, "status": {"podIPs": "odd", "podIP": "10.1.0.1"},
+        });
+        let Object::Pod(_, pod) = read::<ApiPod>(odd) else { panic!("a pod") };
+        assert_eq!((pod.addresses.len(), &*pod.service_account), (1, "default"));
+        let odd =
+            json!({"metadata": {"name": "shop", "labels": {"outrider.io/inject": "enabled", "odd": 7}}});
+        let Object::Namespace(name, namespace) = read::<ApiNamespace>(odd) else { panic!("a namespace") };
+        assert!(&*name == "shop" && namespace.is_enabled);
+    }
+
+    #[test]
+    fn a_pods_excepted_ports_are_those_that_were_put_in_force() {
+        let config = "intercept:\n  inbound:\n    port: 4343\n    except_ports: [8080, 9090]\n";
+        let pod = |labels: serde_json::Value| {
+            let object = json!({
+                "metadata": {"namespace": "shop", "name": "a", "labels": labels, "annotations": {"outrider.io/config": config}},
+            });
+            let Object::Pod(_, pod) = read::<ApiPod>(object) else { panic!("a pod") };
+            pod
+        };
+        let injected = pod(json!({"outrider.io/injected": "true"}));
+        assert!([8080, 9090, 4391].iter().all(|port| !injected.is_mesh_at(*port)) && injected.is_mesh_at(80));
+        assert!(pod(json!({})).plain_ports.is_empty(), "nothing was put in force");
     }
 }

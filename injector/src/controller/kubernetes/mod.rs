@@ -13,6 +13,7 @@
 pub mod api;
 pub mod bundle;
 pub mod lease;
+mod lenient;
 pub mod policies;
 pub mod routes;
 pub mod statuses;

@@ -1,6 +1,11 @@
 //! Statuses of routes and policies: the leader writes what differs, each to the version of the object that it was made of.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    future::pending,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use kube::{
     Api, Client,
@@ -27,9 +32,11 @@ use crate::{
 
 /// Pause after each write: at most 20 a second, however many routes a change of a Service concerns.
 const PAUSE: Duration = Duration::from_millis(50);
-/// Pause after something could not be written.
+/// Until what the API server refused is tried again; others are written meanwhile.
+const REFUSED: Duration = Duration::from_secs(10);
+/// Pause after something could not be written, whatever it was.
 const RETRY: Duration = Duration::from_secs(5);
-/// Pause after somebody else wrote: the watch tells what it says now.
+/// Pause after somebody else wrote.
 const CONFLICT: Duration = Duration::from_millis(500);
 /// Time for one call.
 const CALL: Duration = Duration::from_secs(10);
@@ -51,7 +58,13 @@ pub struct Inputs {
 /// Keeps statuses current for ever.
 pub async fn run(client: Client, mut inputs: Inputs) {
     let mut was_leader = false;
+    // At most one entry of each object: it is tried when it is taken out.
+    let mut later: VecDeque<(Instant, Subject)> = VecDeque::new();
     loop {
+        let now = inputs.clock.now();
+        while later.front().is_some_and(|(at, _)| *at <= now) {
+            later.pop_front().iter().for_each(|(_, subject)| inputs.desk.unsettle(subject));
+        }
         let leads = *inputs.leads.borrow_and_update();
         if leads && !was_leader {
             // What is due was another's to write until now.
@@ -62,7 +75,18 @@ pub async fn run(client: Client, mut inputs: Inputs) {
             let now = humantime::format_rfc3339_seconds(inputs.clock.wall()).to_string();
             match inputs.desk.next_status(&now) {
                 Due::Write(write) => {
-                    tokio::time::sleep(write_one(&client, &write, &inputs).await).await;
+                    let pause = match write_one(&client, &write, &inputs).await {
+                        Wrote::Done => PAUSE,
+                        Wrote::Conflict => CONFLICT,
+                        Wrote::Failed => RETRY,
+                        Wrote::Refused => {
+                            // It may have been tried early, as its object changed.
+                            later.retain(|(_, subject)| *subject != write.subject);
+                            later.push_back((inputs.clock.now() + REFUSED, write.subject));
+                            PAUSE
+                        }
+                    };
+                    tokio::time::sleep(pause).await;
                     continue;
                 }
                 Due::More => {
@@ -75,12 +99,32 @@ pub async fn run(client: Client, mut inputs: Inputs) {
         tokio::select! {
             changed = inputs.leads.changed() => if changed.is_err() { return },
             () = inputs.due.notified() => {}
+            () = until(later.front().map(|(at, _)| *at)) => {}
         }
     }
 }
 
-/// Writes one; how long to wait before the next.
-async fn write_one(client: &Client, write: &StatusWrite, inputs: &Inputs) -> Duration {
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => pending().await,
+    }
+}
+
+/// What became of a write.
+enum Wrote {
+    /// It is written, or its object is gone.
+    Done,
+    /// Somebody else was first: the watch tells what it says now.
+    Conflict,
+    /// The API server does not want this one.
+    Refused,
+    /// The API server could not be asked.
+    Failed,
+}
+
+/// Writes one.
+async fn write_one(client: &Client, write: &StatusWrite, inputs: &Inputs) -> Wrote {
     let (kind, key) = match &write.subject {
         Subject::Route(route) => (route.kind.kind(), &route.key),
         Subject::Policy(policy) => (policy.kind.kind(), &policy.key),
@@ -109,27 +153,34 @@ async fn write_one(client: &Client, write: &StatusWrite, inputs: &Inputs) -> Dur
     let failed = match tokio::time::timeout(CALL, wrote).await {
         Ok(Ok(())) => {
             inputs.metrics.statuses_written.inc();
-            return PAUSE;
+            return Wrote::Done;
         }
         // It is gone.
-        Ok(Err(kube::Error::Api(status))) if status.code == 404 => return PAUSE,
+        Ok(Err(kube::Error::Api(status))) if status.code == 404 => return Wrote::Done,
         Ok(Err(kube::Error::Api(status))) if status.code == 409 => {
             inputs.desk.unsettle(&write.subject);
-            return CONFLICT;
+            return Wrote::Conflict;
         }
-        Ok(Err(error)) => error.to_string(),
-        Err(_elapsed) => "no answer in time".to_owned(),
+        // 429, too many requests, is of all.
+        Ok(Err(kube::Error::Api(status))) if (400..500).contains(&status.code) && status.code != 429 => {
+            (status.to_string(), Wrote::Refused)
+        }
+        Ok(Err(error)) => (error.to_string(), Wrote::Failed),
+        Err(_elapsed) => ("no answer in time".to_owned(), Wrote::Failed),
     };
+    let (error, wrote) = failed;
     inputs.metrics.status_errors.inc();
     tracing::warn!(
         namespace,
         name,
         kind = kind.as_str(),
-        error = failed,
+        error,
         "a status could not be written; it is tried again"
     );
-    inputs.desk.unsettle(&write.subject);
-    RETRY
+    if !matches!(wrote, Wrote::Refused) {
+        inputs.desk.unsettle(&write.subject);
+    }
+    wrote
 }
 
 async fn patch<K: Watched<Scope = NamespaceResourceScope>>(

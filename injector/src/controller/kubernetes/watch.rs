@@ -29,8 +29,14 @@ const PAGE: u32 = 500;
 /// Pause before a list that was asked for with 410.
 const RELIST_PAUSE: Duration = Duration::from_secs(1);
 
-/// How often in a row a kind that was there must be unknown to be believed gone: an API server that has just started may not
-/// know all of its kinds.
+/// How long, beyond the time of a watch, an API server may be silent on a connection on which something is asked: a list that is
+/// never answered is noticed then.
+const SILENCE_MARGIN: Duration = Duration::from_secs(10);
+/// Pause between looks at the start whether a kind of our own is really not there: nobody is answered before.
+const FIRST_LOOK: Duration = Duration::from_secs(5);
+
+/// How often in a row a kind that was there, or is our own, must be unknown to be believed gone: an API server that has just
+/// started may not know all of its kinds.
 const PATIENCE: u32 = 3;
 
 /// How watching one kind goes.
@@ -120,18 +126,30 @@ pub async fn watch<K: Watched>(
                 }
                 // That is an answer, too: there are none.
                 status.answered(clock.now());
-                let is_believed = missing > PATIENCE || status.lists.load(Ordering::Relaxed) == 0;
+                let is_first = status.lists.load(Ordering::Relaxed) == 0;
+                // Ours are there wherever we are, and no AuthorizationPolicy means that everybody may call.
+                let is_believed = missing > PATIENCE || (is_first && !K::KIND.is_own());
                 let nothing = [Event::ListBegins(K::KIND), Event::ListEnds(K::KIND)];
                 for event in nothing.into_iter().filter(|_| is_believed) {
                     if events.send(event).await.is_err() {
                         return;
                     }
                 }
-                Duration::from_secs(seconds.into())
+                let pause = Duration::from_secs(seconds.into());
+                if is_believed || !is_first { pause } else { pause.min(FIRST_LOOK) }
             }
         };
         tokio::time::sleep(pause).await;
     }
+}
+
+/// The same, with a bound on the API server's silence. `seconds`: how long a watch lasts.
+#[must_use]
+pub fn bounded(mut config: kube::Config, seconds: u32) -> kube::Config {
+    config.read_timeout = Some(Duration::from_secs(seconds.into()) + SILENCE_MARGIN);
+    // Not since the connection was used last, but since something was asked on it.
+    config.reset_reader_on_write = true;
+    config
 }
 
 /// A client whose answers are noted: a watch that begins well is a sign of life, also if nothing happens.

@@ -7,6 +7,7 @@ use crate::{
         grant::Grant,
         route::{RouteKey, Routed},
     },
+    names::ADMIN_PORT,
     policy::kept::{Policy, PolicyKey, Record},
 };
 
@@ -65,6 +66,12 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Whether it is one of our own.
+    #[must_use]
+    pub fn is_own(self) -> bool {
+        matches!(self, Self::TrafficPolicy | Self::AuthorizationPolicy)
+    }
+
     /// All of them.
     pub const ALL: [Self; 9] = [
         Self::Namespace,
@@ -304,6 +311,8 @@ pub struct Pod {
     pub labels: Box<[(Name, Name)]>,
     /// It has a sidecar.
     pub is_injected: bool,
+    /// Ports that connections of others come to past the sidecar.
+    pub plain_ports: Box<[u16]>,
     /// Its addresses are the node's.
     pub is_on_host_network: bool,
     /// When it was made, in seconds since the Unix epoch: of two with one address, the newer has it.
@@ -315,6 +324,13 @@ impl Pod {
     #[must_use]
     pub fn is_in_mesh(&self) -> bool {
         self.is_injected && !self.is_on_host_network
+    }
+
+    /// Whether connections to this port of it are the mesh's: not those that the kernel does not bring to the sidecar, its
+    /// listener of metrics and probes among them.
+    #[must_use]
+    pub fn is_mesh_at(&self, port: u16) -> bool {
+        self.is_in_mesh() && port != ADMIN_PORT && !self.plain_ports.contains(&port)
     }
 }
 

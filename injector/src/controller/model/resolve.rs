@@ -150,19 +150,20 @@ impl Search<'_> {
         pod: &ObjectKey,
         address: SocketAddr,
     ) -> Option<u16> {
-        let is_mesh = is_mesh(self.cluster, key);
         for slice in self.cluster.slices_of(key) {
+            let mut names = slice.ports.iter().filter(|port| port.port == address.port());
+            let named = names.find_map(|found| service.ports.iter().find(|port| port.name == found.name));
+            let Some(named) = named else { continue };
+            let is_mesh = is_mesh(self.cluster, key, &named.name);
             let is_told = slice.endpoints.iter().any(|endpoint| {
                 endpoint.address == address.ip()
                     && endpoint.pod.is_some()
                     && (endpoint.is_ready || endpoint.is_serving)
                     && matches!(self.cluster.occupant(&key.namespace, endpoint),
-                        Occupant::Pod(found, facts) if found == pod && (facts.is_in_mesh() || !is_mesh))
+                        Occupant::Pod(found, facts) if found == pod && (facts.is_mesh_at(address.port()) || !is_mesh))
             });
-            let mut names = slice.ports.iter().filter(|port| port.port == address.port());
-            let named = names.find_map(|found| service.ports.iter().find(|port| port.name == found.name));
-            if let Some(port) = named.filter(|_| is_told) {
-                return Some(port.port);
+            if is_told {
+                return Some(named.port);
             }
         }
         None

@@ -21,7 +21,11 @@ use crate::controller::gateway::{
 pub(crate) const DOMAIN: &str = "cluster.local";
 
 pub(crate) fn world() -> World {
-    World { domain: DOMAIN.into(), trust_domain: TrustDomain::parse("mesh.test").unwrap() }
+    World {
+        domain: DOMAIN.into(),
+        trust_domain: TrustDomain::parse("mesh.test").unwrap(),
+        ranges: Arc::default(),
+    }
 }
 
 pub(crate) fn key(namespace: &str, name: &str) -> ObjectKey {
@@ -90,9 +94,16 @@ pub(crate) fn pod_facts(pod: &TestPod) -> Pod {
         service_account: "runner".into(),
         labels: Box::default(),
         is_injected: pod.is_injected,
+        plain_ports: Box::default(),
         is_on_host_network: false,
         created: 0,
     }
+}
+
+/// One whose connections to this port are not the mesh's.
+pub(crate) fn pod_except(namespace: &str, pod: &TestPod, port: u16) -> Event {
+    let facts = Pod { plain_ports: [port].into(), ..pod_facts(pod) };
+    Event::Set(Object::Pod(key(namespace, pod.name), facts))
 }
 
 pub(crate) fn endpoint(pod: &TestPod) -> SliceEndpoint {

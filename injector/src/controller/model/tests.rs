@@ -3,7 +3,7 @@
 use serde_json::Value as Json;
 
 use super::{
-    cluster::{Cluster, Touched},
+    cluster::{Cluster, Part, Touched},
     objects::{Event, Kind, Object, PodRef, Protocol, Uid},
     resolve::{Side, Target, resolve},
     testing::*,
@@ -375,7 +375,7 @@ fn a_list_takes_away_what_is_not_in_it() {
     }
     assert_eq!((cluster.count(Kind::Pod), cluster.count(Kind::Service)), (1, 1));
     assert_eq!(addresses(&told(&cluster, "shop", "orders:80")), ["10.1.0.2:8080"]);
-    assert!(touched.contains(&super::cluster::Part::Service(key("shop", "orders"))));
+    assert!(touched.contains(&Part::Service(key("shop", "orders"))));
 }
 
 #[test]
@@ -417,4 +417,39 @@ fn namespaces_with_the_mesh_are_those_labelled_and_those_with_pods_in_it() {
     assert_eq!(names(&cluster), ["labelled", "used"]);
     cluster.apply(gone(Kind::Pod, "used", "a"), &mut Touched::new());
     assert_eq!(names(&cluster), ["labelled"]);
+}
+
+#[test]
+fn a_port_that_its_pod_excepts_is_not_the_meshs() {
+    let (a, b) = (meshed("orders-a", "10.1.0.1"), meshed("orders-b", "10.1.0.2"));
+    let mut events = shop();
+    events.push(pod_except("shop", &a, 8080));
+    let mut cluster = cluster(events);
+    let orders = told(&cluster, "shop", "orders:80");
+    assert_eq!(
+        (setting(&orders, "tls").as_str(), addresses(&orders)),
+        ("mesh", vec!["10.1.0.2:8080".to_owned()])
+    );
+    // By its own address it is what it is, and what is not excepted is the mesh's.
+    for (key, tls, id) in [
+        ("10.1.0.1:8080", "none", ""),
+        ("10.1.0.1:9090", "mesh", "spiffe://mesh.test/ns/shop/sa/runner"),
+        ("10.1.0.2:8080", "mesh", "spiffe://mesh.test/ns/shop/sa/runner"),
+        ("10.1.0.1:4391", "none", ""),
+        ("10.1.0.2:4391", "none", ""),
+    ] {
+        let told = told(&cluster, "shop", key);
+        assert_eq!(setting(&told, "tls"), tls, "{key}");
+        assert!(told.endpoints.values().all(|endpoint| &*endpoint.spiffe_id == id), "{key}");
+    }
+    let mut touched = Touched::new();
+    cluster.apply(pod_except("shop", &b, 8080), &mut touched);
+    assert!(touched.contains(&Part::Service(key("shop", "orders"))));
+    let orders = told(&cluster, "shop", "orders:80");
+    assert_eq!(
+        (setting(&orders, "tls").as_str(), orders.endpoints.len()),
+        ("none", 2),
+        "all of them except it"
+    );
+    assert!(orders.endpoints.values().all(|endpoint| endpoint.spiffe_id.is_empty()));
 }

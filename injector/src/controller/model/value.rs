@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use ipnet::IpNet;
 use outrider_certs::TrustDomain;
 use serde_json::{Map, Value as Json, json};
 
@@ -54,17 +55,30 @@ pub struct World {
     pub domain: Name,
     /// Of the mesh.
     pub trust_domain: TrustDomain,
+    /// The addresses that pods and Services have, if that was said: one of these that nobody is known to have is not outside.
+    pub ranges: Arc<[IpNet]>,
 }
 
-/// Whether a Service is reached by mutual TLS: a pod of it is in the mesh. One without any pod goes by its namespace, so
-/// that it need not change when the first comes.
+impl World {
+    /// Whether a key is an address that a pod or a Service would have.
+    #[must_use]
+    pub fn has(&self, key: &str) -> bool {
+        let address = key.parse::<SocketAddr>().ok().filter(|_| !self.ranges.is_empty());
+        address.is_some_and(|at| self.ranges.iter().any(|range| range.contains(&at.ip().to_canonical())))
+    }
+}
+
+/// Whether a port of a Service, by its name, is reached by mutual TLS: a pod of it is in the mesh, and does not except its
+/// port there. One without any pod goes by its namespace, so that it need not change when the first comes.
 #[must_use]
-pub fn is_mesh(cluster: &Cluster, service: &ObjectKey) -> bool {
+pub fn is_mesh(cluster: &Cluster, service: &ObjectKey, port: &Name) -> bool {
     let mut is_known = false;
     for slice in cluster.slices_of(service) {
+        let number = slice.ports.iter().find(|at| at.name == *port).map(|at| at.port);
+        let is_mesh_there = |pod: &Pod| number.map_or(pod.is_in_mesh(), |number| pod.is_mesh_at(number));
         for endpoint in &slice.endpoints {
             match cluster.occupant(&service.namespace, endpoint) {
-                Occupant::Pod(_, pod) if pod.is_in_mesh() => return true,
+                Occupant::Pod(_, pod) if is_mesh_there(pod) => return true,
                 Occupant::Pod(..) | Occupant::Outsider => is_known = true,
                 Occupant::Unknown => {}
             }
@@ -131,7 +145,7 @@ impl Make<'_> {
     fn service(&self, key: &ObjectKey, number: u16) -> Option<Facts> {
         let service = self.cluster.service(key)?;
         let port = service.ports.iter().find(|port| port.port == number)?;
-        let is_mesh = is_mesh(self.cluster, key);
+        let is_mesh = is_mesh(self.cluster, key, &port.name);
         let mut endpoints = Endpoints::new();
         for slice in self.cluster.slices_of(key) {
             let Some(at) = slice.ports.iter().find(|at| at.name == port.name) else { continue };
@@ -200,7 +214,7 @@ impl Make<'_> {
             Occupant::Pod(key, pod) => Some((key, pod)),
             Occupant::Outsider => None,
         };
-        let is_told = !is_mesh || occupant.is_some_and(|(_, pod)| pod.is_in_mesh());
+        let is_told = !is_mesh || occupant.is_some_and(|(_, pod)| pod.is_mesh_at(port));
         if !is_told {
             return;
         }
@@ -223,7 +237,7 @@ impl Make<'_> {
         let with_host: Vec<_> = with_host.filter(|endpoint| endpoint.host.as_ref() == Some(host)).collect();
         let occupants = with_host.iter().map(|endpoint| self.cluster.occupant(&key.namespace, endpoint));
         let is_mesh =
-            occupants.into_iter().any(|found| matches!(found, Occupant::Pod(_, pod) if pod.is_in_mesh()));
+            occupants.into_iter().any(|found| matches!(found, Occupant::Pod(_, pod) if pod.is_mesh_at(port)));
         let mut endpoints = Endpoints::new();
         for endpoint in &with_host {
             self.add(&mut endpoints, key, endpoint, (port, is_mesh));
@@ -244,7 +258,7 @@ impl Make<'_> {
 
     fn pod(&self, key: &ObjectKey, port: u16) -> Option<Facts> {
         let pod = self.cluster.pod(key)?;
-        let is_mesh = pod.is_in_mesh();
+        let is_mesh = pod.is_mesh_at(port);
         let spiffe_id = if is_mesh { self.id(key, pod) } else { Name::default() };
         let endpoint =
             Endpoint { spiffe_id, zone: Name::default(), is_ready: true, pod: Name::clone(&key.name) };

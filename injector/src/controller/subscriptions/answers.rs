@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Hub, Kept, Question, SubscriberId, Value};
+use super::{Hub, Kept, Led, Question, SubscriberId, Value};
 use crate::controller::model::{
     cluster::Part,
     objects::Name,
@@ -95,6 +95,14 @@ impl Hub {
         let kept = Kept { value, parts: Vec::new(), questions: BTreeSet::new(), needed_by: BTreeSet::new() };
         self.values.insert(seen.clone(), kept);
         self.join(seen, &[]);
+    }
+
+    /// A value, and what it needs.
+    pub(super) fn led(&self, seen: &Seen) -> Option<Led> {
+        let value = Arc::clone(&self.values.get(seen)?.value);
+        let needed = value.facts.routing.needs.iter();
+        let needed = needed.filter_map(|target| self.values.get(&(target.clone(), Side::Back)));
+        Some(Led { needs: needed.map(|kept| Arc::clone(&kept.value)).collect(), value })
     }
 
     fn value(&mut self, seen: &Seen, facts: Facts) -> Arc<Value> {

@@ -19,6 +19,7 @@ mod answers;
 #[cfg(test)]
 mod tests;
 pub mod told;
+mod wants;
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -26,20 +27,22 @@ use std::{
 };
 
 use indexmap::IndexSet;
+use outrider_certs::TrustDomain;
 
-use self::answers::leave;
+pub use self::wants::{MAX_WANTS, MaxWants, Refused};
+use self::{
+    answers::leave,
+    wants::{Account, Wants},
+};
 use super::gateway::book::Book;
 use super::model::{
     cluster::{Cluster, Part, Touched},
-    objects::{Event, Name, ObjectKey},
+    objects::{Event, Name, ObjectKey, Uid},
     resolve::{Answer, Seen, Side, resolve},
     value::{Facts, World},
     workload::{NOTHING, inbound, with_callers},
 };
 use crate::policy::kept::Policies;
-
-/// What one stream may want at most.
-pub const MAX_WANTS: usize = 4096;
 
 /// A subscriber's number; never used twice.
 pub type SubscriberId = u64;
@@ -76,22 +79,10 @@ pub enum Change {
     },
     /// What a key leads to; `None`: to nothing in the cluster.
     Destination(Name, Option<Led>),
+    /// A key is an address of the cluster, and it is not known who has it.
+    Unknown(Name),
     /// A value that it has been told before, and that is another now.
     Value(Led),
-}
-
-/// Why a wish is not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    /// Not an `IP:port` or `host:port`.
-    #[error("the key is neither IP:port nor host:port")]
-    Key,
-    /// The stream wants too much.
-    #[error("a stream may want {MAX_WANTS} destinations")]
-    TooManyOfOne,
-    /// All streams together want too much.
-    #[error("too many destinations are wanted by all streams together")]
-    TooManyOfAll,
 }
 
 /// A key, asked in a namespace.
@@ -126,6 +117,8 @@ struct Subscriber {
     namespace: Name,
     service_account: Name,
     pod: Option<ObjectKey>,
+    /// Which pod of that name; `None`: whichever.
+    uid: Option<Uid>,
     wants: HashSet<Name>,
     /// Keys and values of which something is to be told, oldest first.
     keys: IndexSet<Name>,
@@ -136,6 +129,12 @@ struct Subscriber {
     inbound: Option<String>,
 }
 
+impl Subscriber {
+    fn account(&self) -> Account {
+        (Name::clone(&self.namespace), Name::clone(&self.service_account))
+    }
+}
+
 /// Everything that is asked and answered.
 #[derive(Debug)]
 pub struct Hub {
@@ -143,8 +142,7 @@ pub struct Hub {
     world: World,
     epoch: u64,
     generation: u64,
-    max_wants: usize,
-    wants: usize,
+    wants: Wants,
     questions: HashMap<Question, Asked>,
     asked_of: HashMap<Part, HashSet<Question>>,
     values: HashMap<Seen, Kept>,
@@ -156,16 +154,15 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// Knows nothing yet. `epoch` is random and not 0; all streams together may want `max_wants`.
+    /// Knows nothing yet. `epoch` is random and not 0.
     #[must_use]
-    pub fn new(world: World, epoch: u64, max_wants: usize) -> Self {
+    pub fn new(world: World, epoch: u64, max_wants: MaxWants) -> Self {
         Self {
             cluster: Cluster::default(),
             world,
             epoch,
             generation: 0,
-            max_wants,
-            wants: 0,
+            wants: Wants::new(max_wants),
             questions: HashMap::new(),
             asked_of: HashMap::new(),
             values: HashMap::new(),
@@ -193,6 +190,12 @@ impl Hub {
         self.cluster.policies_mut()
     }
 
+    /// The mesh's trust domain.
+    #[must_use]
+    pub fn trust_domain(&self) -> &TrustDomain {
+        &self.world.trust_domain
+    }
+
     /// Generations are of this epoch.
     #[must_use]
     pub fn epoch(&self) -> u64 {
@@ -202,7 +205,7 @@ impl Hub {
     /// How many subscribers there are, what they want together, and how many values that takes.
     #[must_use]
     pub fn counts(&self) -> (usize, usize, usize) {
-        (self.subscribers.len(), self.wants, self.values.len())
+        (self.subscribers.len(), self.wants.all(), self.values.len())
     }
 
     /// Takes changes of the cluster in, in their order. What they touch is looked at once, after the last.
@@ -241,8 +244,13 @@ impl Hub {
         }
     }
 
-    /// A new subscriber: a workload of `namespace` with `service_account`, in the pod of this name.
-    pub fn subscribe(&mut self, namespace: &str, service_account: &str, pod: &str) -> SubscriberId {
+    /// A new subscriber: a workload of `namespace` with `service_account`, in the pod of this name and UID; each is empty if it is
+    /// not known.
+    pub fn subscribe(
+        &mut self,
+        (namespace, service_account): (&str, &str),
+        (pod, uid): (&str, &str),
+    ) -> SubscriberId {
         self.next += 1;
         let id = self.next;
         let namespace = Name::from(namespace);
@@ -255,6 +263,7 @@ impl Hub {
             namespace,
             service_account: Name::from(service_account),
             pod,
+            uid: (!uid.is_empty()).then(|| Uid::of(uid)),
             wants: HashSet::new(),
             keys: IndexSet::new(),
             values: IndexSet::new(),
@@ -274,8 +283,8 @@ impl Hub {
         if let Some(pod) = &subscriber.pod {
             leave(&mut self.of_pod, pod, &id);
         }
+        self.wants.remove(&subscriber.account(), subscriber.wants.len());
         for key in subscriber.wants {
-            self.wants = self.wants.saturating_sub(1);
             self.ask_no_more(id, &Question { namespace: Name::clone(&subscriber.namespace), key });
         }
     }
@@ -288,12 +297,7 @@ impl Hub {
         let Some(subscriber) = self.subscribers.get_mut(&id) else { return Ok(()) };
         let question = Question { namespace: Name::clone(&subscriber.namespace), key: key.into() };
         if !subscriber.wants.contains(key) {
-            if subscriber.wants.len() >= MAX_WANTS {
-                return Err(Refused::TooManyOfOne);
-            }
-            if self.wants >= self.max_wants {
-                return Err(Refused::TooManyOfAll);
-            }
+            self.wants.check(&subscriber.account(), subscriber.wants.len())?;
         }
         if !self.questions.contains_key(&question) {
             let answer = resolve(&self.cluster, &self.world.domain, &question.namespace, key);
@@ -305,7 +309,9 @@ impl Hub {
             asked.by.insert(id);
         }
         if let Some(subscriber) = self.subscribers.get_mut(&id) {
-            self.wants += usize::from(subscriber.wants.insert(Name::clone(&question.key)));
+            if subscriber.wants.insert(Name::clone(&question.key)) {
+                self.wants.add(subscriber.account());
+            }
             subscriber.keys.insert(question.key);
             self.woken.insert(id);
         }
@@ -317,7 +323,7 @@ impl Hub {
         let Some(subscriber) = self.subscribers.get_mut(&id) else { return };
         let Some(key) = subscriber.wants.take(key) else { return };
         subscriber.keys.shift_remove(&key);
-        self.wants = self.wants.saturating_sub(1);
+        self.wants.remove(&subscriber.account(), 1);
         let question = Question { namespace: Name::clone(&subscriber.namespace), key };
         self.ask_no_more(id, &question);
     }
@@ -337,6 +343,9 @@ impl Hub {
             let question = Question { namespace: Name::clone(&subscriber.namespace), key };
             let seen = self.questions.get(&question).and_then(|asked| asked.seen.as_ref());
             let led = seen.and_then(|seen| self.led(seen));
+            if led.is_none() && self.world.has(&question.key) {
+                return Some(Change::Unknown(question.key));
+            }
             return Some(Change::Destination(question.key, led));
         }
         while let Some(seen) = self.subscribers.get_mut(&id)?.values.shift_remove_index(0) {
@@ -347,22 +356,19 @@ impl Hub {
         None
     }
 
-    fn led(&self, seen: &Seen) -> Option<Led> {
-        let value = Arc::clone(&self.values.get(seen)?.value);
-        let needed = value.facts.routing.needs.iter();
-        let needed = needed.filter_map(|target| self.values.get(&(target.clone(), Side::Back)));
-        Some(Led { needs: needed.map(|kept| Arc::clone(&kept.value)).collect(), value })
-    }
-
     /// What holds for the subscriber's own pod, if that is to be told and is known: the pod must be one that its
-    /// certificate can be of.
+    /// certificate can be of, and the one that it says, not a former one of its name.
     fn workload(&mut self, id: SubscriberId) -> Option<Change> {
         let subscriber = self.subscribers.get_mut(&id)?;
         if !std::mem::take(&mut subscriber.is_workload_due) {
             return None;
         }
         let pod = subscriber.pod.as_ref()?;
-        self.cluster.pod(pod).filter(|found| found.service_account == subscriber.service_account)?;
+        let found = self.cluster.pod(pod)?;
+        let is_that = subscriber.uid.is_none_or(|uid| uid == found.uid);
+        if !is_that || found.service_account != subscriber.service_account {
+            return None;
+        }
         // A pod that leaves its Services is about to end, or its Services are: what holds for its ports is what held.
         let ports = inbound(&self.cluster, pod).or_else(|| subscriber.ports.take());
         let inbound = with_callers(&self.cluster, pod, ports.as_deref().unwrap_or(NOTHING));

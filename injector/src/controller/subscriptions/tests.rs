@@ -6,7 +6,10 @@ use outrider::discovery::controller::api::outrider_discovery_v1::{self as api, w
 use proptest::prelude::*;
 
 use super::{told::Told, *};
-use crate::controller::model::{objects::Kind, testing::*};
+use crate::controller::model::{
+    objects::{Kind, Object},
+    testing::*,
+};
 
 const EPOCH: u64 = 7;
 
@@ -76,6 +79,7 @@ impl Client {
             }
             Message::Workload(told) => self.inbound = Some(told.inbound),
             Message::Heartbeat(_) => {}
+            Message::Refused(_) => panic!("the stream says that, and not the hub"),
         }
     }
 
@@ -123,7 +127,7 @@ struct Stream {
 
 impl Stream {
     fn open(hub: &mut Hub, namespace: &str) -> Self {
-        let id = hub.subscribe(namespace, "runner", "");
+        let id = hub.subscribe((namespace, "runner"), ("", ""));
         Self { id, told: Told::new(EPOCH), client: Client::default() }
     }
 
@@ -156,7 +160,7 @@ impl Stream {
 }
 
 fn hub(events: Vec<Event>) -> Hub {
-    let mut hub = Hub::new(world(), EPOCH, 100_000);
+    let mut hub = Hub::new(world(), EPOCH, MaxWants { of_identity: 100_000, of_all: 100_000 });
     hub.apply(events);
     hub
 }
@@ -289,17 +293,60 @@ fn a_value_lives_as_long_as_somebody_asks() {
 
 #[test]
 fn wishes_have_a_bound() {
-    let mut hub = Hub::new(world(), EPOCH, MAX_WANTS + 1);
-    let id = hub.subscribe("shop", "runner", "");
+    let mut hub = Hub::new(world(), EPOCH, MaxWants { of_identity: MAX_WANTS + 1, of_all: MAX_WANTS + 2 });
+    let id = hub.subscribe(("shop", "runner"), ("", ""));
     assert_eq!(hub.want(id, "nonsense"), Err(Refused::Key));
     for number in 0..MAX_WANTS {
         hub.want(id, &format!("host-{number}:80")).unwrap();
     }
     assert_eq!(hub.want(id, "more:80"), Err(Refused::TooManyOfOne));
     assert_eq!(hub.want(id, "host-0:80"), Ok(()), "it is wanted already");
-    let other = hub.subscribe("shop", "runner", "");
-    hub.want(other, "one:80").unwrap();
+    let same = hub.subscribe(("shop", "runner"), ("", ""));
+    hub.want(same, "one:80").unwrap();
+    assert_eq!(hub.want(same, "more:80"), Err(Refused::TooManyOfIdentity));
+    let other = hub.subscribe(("shop", "other"), ("", ""));
+    assert_eq!(hub.want(other, "one:80"), Ok(()), "others go on");
     assert_eq!(hub.want(other, "more:80"), Err(Refused::TooManyOfAll));
+    hub.forget(other, "one:80");
+    hub.unsubscribe(id);
+    assert_eq!(hub.want(same, "more:80"), Ok(()), "there is room again");
+    assert_eq!(hub.counts().1, 2);
+}
+
+#[test]
+fn an_address_of_the_cluster_that_nobody_has_is_not_outside() {
+    let ranges = ["10.0.0.0/8".parse().unwrap()].into();
+    let mut hub = Hub::new(World { ranges, ..world() }, EPOCH, MaxWants { of_identity: 9, of_all: 9 });
+    let id = hub.subscribe(("shop", "runner"), ("", ""));
+    for key in ["10.1.0.1:80", "[::ffff:10.1.0.1]:80"] {
+        hub.want(id, key).unwrap();
+        assert!(matches!(hub.next_change(id), Some(Change::Unknown(found)) if *found == *key));
+    }
+    for key in ["192.0.2.1:80", "example.com:80"] {
+        hub.want(id, key).unwrap();
+        assert!(matches!(hub.next_change(id), Some(Change::Destination(_, None))), "{key}");
+    }
+    hub.apply([pod("shop", &meshed("a", "10.1.0.1"))]);
+    assert!(matches!(hub.next_change(id), Some(Change::Destination(_, Some(_)))), "now it is known");
+}
+
+#[test]
+fn a_pod_hears_nothing_of_a_former_one_of_its_name() {
+    let mut hub = hub(shop());
+    let next = |hub: &mut Hub, uid: &str| {
+        let id = hub.subscribe(("shop", "runner"), ("orders-a", uid));
+        (id, hub.next_change(id).is_some())
+    };
+    // Objects of tests have their names for UIDs.
+    assert!(next(&mut hub, "orders-a").1 && next(&mut hub, "").1);
+    let (id, is_told) = next(&mut hub, "another");
+    assert!(!is_told);
+    let Event::Set(Object::Pod(key, mut newer)) = pod("shop", &meshed("orders-a", "10.1.0.9")) else {
+        panic!("a pod")
+    };
+    newer.uid = Uid::of("another");
+    hub.apply([Event::Set(Object::Pod(key, newer))]);
+    assert!(matches!(hub.next_change(id), Some(Change::Workload { .. })));
 }
 
 #[test]
@@ -332,7 +379,7 @@ fn a_pod_hears_of_itself_only_if_its_certificate_can_be_its_own() {
     ));
     let mut hub = hub(events);
     let heard = |hub: &mut Hub, namespace: &str, account: &str, pod: &str| {
-        let id = hub.subscribe(namespace, account, pod);
+        let id = hub.subscribe((namespace, account), (pod, ""));
         let mut stream = Stream { id, told: Told::new(EPOCH), client: Client::default() };
         stream.listen(hub);
         stream

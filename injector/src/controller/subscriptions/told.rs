@@ -73,7 +73,8 @@ impl Told {
                 vec![message(api::watch_response::Message::Workload(api::Workload { generation, inbound }))]
             }
             Change::Value(led) => self.changed(&led),
-            Change::Destination(key, led) => self.destination(key, led.as_ref()),
+            Change::Destination(key, led) => self.destination(key, led.as_ref(), false),
+            Change::Unknown(key) => self.destination(key, None, true),
         }
     }
 
@@ -170,7 +171,7 @@ impl Told {
         said
     }
 
-    fn destination(&mut self, key: Name, led: Option<&Led>) -> Vec<api::WatchResponse> {
+    fn destination(&mut self, key: Name, led: Option<&Led>, unknown: bool) -> Vec<api::WatchResponse> {
         let resumed = self.resumed.remove(&key);
         let mut said = Vec::new();
         let name = led.map(|led| Name::clone(&led.value.facts.name));
@@ -193,7 +194,7 @@ impl Told {
             self.leave(&key, &before);
         }
         let service = name.map(|name| name.to_string()).unwrap_or_default();
-        let destination = api::Destination { key: key.to_string(), service };
+        let destination = api::Destination { key: key.to_string(), service, unknown };
         said.push(message(api::watch_response::Message::Destination(destination)));
         said
     }

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use outrider_certs::SpiffeId;
+use outrider_certs::{SpiffeId, TrustDomain};
 use serde_json::{Value as Json, json};
 use tokio::sync::Notify;
 
@@ -78,9 +78,12 @@ pub struct StatusWrite {
     pub status: Json,
 }
 
-/// The namespace and the service account of a workload of Kubernetes; `None` if the ID is of another form.
+/// The namespace and the service account of a workload of Kubernetes; `None` if the ID is of another form or trust domain.
 #[must_use]
-pub fn workload(id: &SpiffeId) -> Option<(&str, &str)> {
+pub fn workload<'a>(id: &'a SpiffeId, ours: &TrustDomain) -> Option<(&'a str, &'a str)> {
+    if id.trust_domain() != ours {
+        return None;
+    }
     match *id.path().split('/').collect::<Vec<_>>().as_slice() {
         ["", "ns", namespace, "sa", account] => Some((namespace, account)),
         _ => None,
@@ -186,16 +189,16 @@ impl Desk {
         self.lock().hub.epoch()
     }
 
-    /// A stream begins: of this identity, in the pod of this name.
+    /// A stream begins: of this identity, in the pod of this name and UID.
     ///
     /// # Errors
     /// Why it may not.
-    pub fn subscribe(self: &Arc<Self>, id: &SpiffeId, pod: &str) -> Result<Subscription, End> {
-        let (namespace, account) = workload(id).ok_or(End::Denied)?;
+    pub fn subscribe(self: &Arc<Self>, id: &SpiffeId, pod: (&str, &str)) -> Result<Subscription, End> {
+        let mut inner = self.lock();
+        let account = workload(id, inner.hub.trust_domain()).ok_or(End::Denied)?;
         if !self.is_synced() {
             return Err(End::Starting);
         }
-        let mut inner = self.lock();
         if inner.bells.len() >= self.limits.streams {
             return Err(End::Limit);
         }
@@ -204,7 +207,7 @@ impl Desk {
             return Err(End::Limit);
         }
         *of_identity += 1;
-        let number = inner.hub.subscribe(namespace, account, pod);
+        let number = inner.hub.subscribe(account, pod);
         let bell = Arc::new(Notify::new());
         inner.bells.insert(number, Arc::clone(&bell));
         inner.ring();
@@ -308,7 +311,7 @@ mod tests {
 
     fn desk() -> Arc<Desk> {
         let limits = Limits { streams: 3, streams_of_identity: 2, ..Limits::default() };
-        Arc::new(Desk::new(Hub::new(world(), 1, 100), limits))
+        Arc::new(Desk::new(Hub::new(world(), 1, limits.wants), limits))
     }
 
     fn id(text: &str) -> SpiffeId {
@@ -319,14 +322,18 @@ mod tests {
     fn only_workloads_of_kubernetes_are_served() {
         let desk = desk();
         let orders = id("spiffe://mesh.test/ns/shop/sa/orders");
-        assert_eq!(workload(&orders), Some(("shop", "orders")));
-        assert_eq!(desk.subscribe(&orders, "").unwrap_err(), End::Starting);
+        let ours = TrustDomain::parse("mesh.test").unwrap();
+        assert_eq!(workload(&orders, &ours), Some(("shop", "orders")));
+        assert_eq!(desk.subscribe(&orders, ("", "")).unwrap_err(), End::Starting);
         desk.set_synced();
-        desk.subscribe(&orders, "").unwrap();
-        for other in
-            ["spiffe://mesh.test/orders", "spiffe://mesh.test/ns/shop/sa/orders/more", "spiffe://mesh.test"]
-        {
-            assert_eq!(desk.subscribe(&id(other), "").unwrap_err(), End::Denied, "{other}");
+        desk.subscribe(&orders, ("", "")).unwrap();
+        for other in [
+            "spiffe://other.test/ns/shop/sa/orders",
+            "spiffe://mesh.test/orders",
+            "spiffe://mesh.test/ns/shop/sa/orders/more",
+            "spiffe://mesh.test",
+        ] {
+            assert_eq!(desk.subscribe(&id(other), ("", "")).unwrap_err(), End::Denied, "{other}");
         }
     }
 
@@ -335,12 +342,12 @@ mod tests {
         let desk = desk();
         desk.set_synced();
         let (one, two) = (id("spiffe://mesh.test/ns/shop/sa/one"), id("spiffe://mesh.test/ns/shop/sa/two"));
-        let first = desk.subscribe(&one, "").unwrap();
-        let _second = desk.subscribe(&one, "").unwrap();
-        assert_eq!(desk.subscribe(&one, "").unwrap_err(), End::Limit);
-        let _other = desk.subscribe(&two, "").unwrap();
-        assert_eq!(desk.subscribe(&two, "").unwrap_err(), End::Limit);
+        let first = desk.subscribe(&one, ("", "")).unwrap();
+        let _second = desk.subscribe(&one, ("", "")).unwrap();
+        assert_eq!(desk.subscribe(&one, ("", "")).unwrap_err(), End::Limit);
+        let _other = desk.subscribe(&two, ("", "")).unwrap();
+        assert_eq!(desk.subscribe(&two, ("", "")).unwrap_err(), End::Limit);
         drop(first);
-        desk.subscribe(&two, "").unwrap();
+        desk.subscribe(&two, ("", "")).unwrap();
     }
 }

@@ -25,7 +25,6 @@ use outrider::{
 };
 pub use outrider_certs::program::Tasks;
 use outrider_certs::{
-    SpiffeId,
     program::{
         quota::{Quota, Share},
         status,
@@ -38,12 +37,12 @@ use tokio::{
     sync::{mpsc, watch},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
-use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status, Streaming};
 use tower::ServiceExt as _;
 
 use super::{
     desk::Desk,
+    remote::{Connections, Remote},
     status::{Facts, router},
     stream::{Conversation, MAX_REQUEST_BYTES},
 };
@@ -54,6 +53,8 @@ use crate::controller::{
 
 /// Pause after an error of accept(): too few file descriptors do not come back by asking at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Connections of one identity for each stream that it may have: while one goes, another may take its place.
+const CONNECTIONS_FOR_STREAM: usize = 2;
 /// Requests at a time on one connection: a sidecar has one.
 const MAX_STREAMS: u32 = 4;
 /// Bytes of a sidecar's requests under way: one of the largest fits.
@@ -72,19 +73,14 @@ pub struct Server {
     pub identity: watch::Receiver<Option<Arc<Identity>>>,
     /// Bounds.
     pub limits: Limits,
+    /// Who has how many connections.
+    pub connections: Arc<Connections>,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// Deadlines and certificates go by it.
     pub clock: Clock,
     /// What is under way.
     pub tasks: Tasks,
-}
-
-/// Who is at the other end of a connection, and how it is cut.
-#[derive(Clone, Debug)]
-struct Remote {
-    id: SpiffeId,
-    cut: CancellationToken,
 }
 
 impl Server {
@@ -179,7 +175,12 @@ impl Server {
             .collect();
         // Our verifier has let it through, so it can be read; without tickets there is no resumption.
         let Ok(peer) = verify::peer_of_verified(&chain) else { return };
-        let remote = Remote { id: peer.id().clone(), cut: CancellationToken::new() };
+        let max = self.limits.streams_of_identity.saturating_mul(CONNECTIONS_FOR_STREAM);
+        let Some(_place) = self.connections.admit(peer.id(), max) else {
+            self.metrics.connections_shed.inc();
+            return;
+        };
+        let remote = Remote::new(peer.id().clone());
         let service = DiscoveryServer::new(Service {
             desk: Arc::clone(&self.desk),
             metrics: Arc::clone(&self.metrics),
@@ -201,6 +202,9 @@ impl Server {
                 };
             }
             () = remote.cut.cancelled() => return,
+            () = remote.is_idle() => {
+                return tracing::debug!(id = %remote.id, "connection ended: it had no stream");
+            }
             () = self.trust_ends(&chain, peer.not_after()) => {
                 self.metrics.trust_cuts.inc();
                 return tracing::info!(id = %remote.id, "connection ended: its certificate is trusted no more");
@@ -269,7 +273,7 @@ impl Discovery for Service {
         let remote = remote.ok_or_else(|| Status::internal("the connection is not known"))?;
         let conversation = Conversation {
             desk: Arc::clone(&self.desk),
-            id: remote.id,
+            id: remote.id.clone(),
             stop: self.tasks.stop.clone(),
             metrics: Arc::clone(&self.metrics),
             clock: self.clock.clone(),
@@ -277,11 +281,13 @@ impl Discovery for Service {
         // One message at a time: what is not taken yet is not made yet.
         let (out, mut said) = mpsc::channel(1);
         let inbound = request.into_inner();
+        let stream = remote.stream();
         self.tasks.execute(async move {
             if conversation.run(inbound, out).await == End::Slow {
                 // A stream's end would wait behind what is not read.
                 remote.cut.cancel();
             }
+            drop(stream);
         });
         let said = stream::poll_fn(move |context| said.poll_recv(context));
         Ok(Response::new(Box::pin(said)))

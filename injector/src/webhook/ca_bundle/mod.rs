@@ -22,6 +22,8 @@ use outrider::{clock::Clock, drain, identity::rotation::retry_delay};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use crate::controller::kubernetes::watch::WATCH_SECONDS;
+
 use super::{
     certificate::{Newest, Serving},
     metrics::Metrics,
@@ -29,7 +31,7 @@ use super::{
 
 /// Annotation of the configuration: the sequence of the roots that were written last.
 pub const SEQUENCE: &str = "outrider.io/ca-bundle-sequence";
-/// How long one change may take.
+/// How long one look or one change may take.
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Whose `caBundle` it is.
@@ -141,8 +143,9 @@ struct Keeper {
 
 impl Keeper {
     async fn run(mut self) {
-        let config =
-            watcher::Config::default().fields(&format!("metadata.name={}", self.registration.configuration));
+        let config = watcher::Config::default()
+            .fields(&format!("metadata.name={}", self.registration.configuration))
+            .timeout(WATCH_SECONDS);
         let mut objects = pin!(watcher(self.api.clone(), config).default_backoff());
         let mut found: Option<MutatingWebhookConfiguration> = None;
         let mut failures = 0_u32;
@@ -170,7 +173,9 @@ impl Keeper {
                 changed = self.newest.changed() => if changed.is_err() { return },
                 () = pause(again) => {
                     // Perhaps what was seen last is not what there is.
-                    found = self.api.get_opt(&self.registration.configuration).await.ok().flatten().or(found);
+                    let look = self.api.get_opt(&self.registration.configuration);
+                    let seen = tokio::time::timeout(DEADLINE, look).await;
+                    found = seen.ok().and_then(Result::ok).flatten().or(found);
                 }
                 () = self.in_place.closed() => return,
             }

@@ -7,7 +7,7 @@ use super::bootstrap::{section, to_usize};
 use crate::{
     config::{
         Environment, defaults,
-        environment::POD,
+        environment::{POD, POD_UID},
         raw,
         value::{host_and_port, quantity, required},
     },
@@ -41,11 +41,13 @@ pub(super) fn controller(
     let wait = quantity(raw.wait.as_ref(), &defaults::CONTROLLER_WAIT, &place, faults);
     let idle = quantity(raw.idle.as_ref(), &defaults::CONTROLLER_IDLE, &place, faults);
     let pod = environment.get(POD).filter(|pod| pod.len() <= MAX_POD_BYTES).map(str::to_owned);
+    let pod_uid = environment.get(POD_UID).filter(|uid| uid.len() <= MAX_POD_BYTES).map(str::to_owned);
     let (max_wanted, max_waiting) = (to_usize(max_wanted), to_usize(max_waiting));
     Some(ControllerSettings {
         address: address?,
         spiffe_id: spiffe_id?,
         pod,
+        pod_uid,
         wait,
         idle,
         max_wanted,

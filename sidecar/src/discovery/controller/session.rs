@@ -111,7 +111,12 @@ pub(super) async fn talk<N: Net>(keeper: &mut Keeper<N>) -> Result<Renew, Error>
     let outgoing = futures_util::stream::poll_fn(move |context| from.poll_recv(context));
     let mut client = DiscoveryClient::with_origin(Sender(sender), http::Uri::from_static(ORIGIN))
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let hello = Hello { version: env!("CARGO_PKG_VERSION").to_owned(), pod: keeper.pod(), ports: Vec::new() };
+    let hello = Hello {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pod: keeper.pod(),
+        ports: Vec::new(),
+        pod_uid: keeper.settings.pod_uid.clone().unwrap_or_default(),
+    };
     let hello = WatchRequest { message: Some(watch_request::Message::Hello(hello)) };
     // There is room.
     drop(to.try_send(hello));

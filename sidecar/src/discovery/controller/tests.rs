@@ -79,6 +79,7 @@ impl Bench {
                 address: ADDRESS.to_owned(),
                 spiffe_id: id(CONTROLLER),
                 pod: Some("orders-0".to_owned()),
+                pod_uid: None,
                 wait: Duration::from_secs(5),
                 idle: LONG,
                 max_wanted: 8,

@@ -1,6 +1,9 @@
 //! One request, answered: who asks, whether they may, and what the store says.
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::{Arc, atomic::Ordering},
+};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
@@ -45,6 +48,7 @@ struct Asked {
 
 /// Answers one request.
 pub(super) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Body> {
+    shared.begun.fetch_add(1, Ordering::Relaxed);
     let delay = shared.controls.borrow().delay;
     if !delay.is_zero() {
         tokio::time::sleep(delay).await;

@@ -30,7 +30,10 @@ use std::{
     fmt, fs,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -96,6 +99,7 @@ impl ApiServer {
             store: Mutex::new(Store::new()),
             controls: watch::channel(controls).0,
             calls: Mutex::default(),
+            begun: AtomicUsize::new(0),
             services: Mutex::default(),
             watches: Mutex::default(),
         });
@@ -336,6 +340,11 @@ impl ApiServer {
     pub(crate) fn count(&self, verb: &str, resource: &str) -> usize {
         let calls = self.shared.calls.lock().unwrap();
         calls.iter().filter(|call| call.verb == verb && call.resource == resource).count()
+    }
+
+    /// How many requests have come in so far, those among them that are not answered yet.
+    pub(crate) fn begun(&self) -> usize {
+        self.shared.begun.load(Ordering::Relaxed)
     }
 
     /// Watches of that resource under way.

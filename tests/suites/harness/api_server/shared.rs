@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::AtomicUsize},
     time::Duration,
 };
 
@@ -36,6 +36,8 @@ pub(super) struct Shared {
     pub(super) store: Mutex<Store>,
     pub(super) controls: watch::Sender<Controls>,
     pub(super) calls: Mutex<Vec<Call>>,
+    /// Requests that have come in, answered or not.
+    pub(super) begun: AtomicUsize,
     /// Where webhooks' Services lead, by namespace and name.
     pub(super) services: Mutex<BTreeMap<(String, String), SocketAddr>>,
     /// One [`Arc`] beyond the first for each watch under way, by resource.

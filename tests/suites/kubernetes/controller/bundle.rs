@@ -24,12 +24,14 @@ async fn the_bundle_is_in_every_namespace_with_the_mesh_and_stays_as_it_should_b
     cluster.namespace("plain", &[]);
     let (one, two) = (Replica::start(&cluster, "one").await, Replica::start(&cluster, "two").await);
     let pem = cluster.ca.bundle().to_pem();
-    for namespace in ["shop", "used", "outrider"] {
+    for namespace in ["shop", "used"] {
         stored(&cluster, "the bundle is there", map(namespace), says(&pem)).await;
     }
     assert!(cluster.server.object("configmaps", "plain", "outrider-trust-bundle").is_none());
     let creates = || cluster.server.count("create", "configmaps");
-    assert_eq!(creates(), 3, "one replica writes");
+    assert_eq!(creates(), 2, "one replica writes");
+    let own = || cluster.server.object("configmaps", "outrider", "outrider-trust-bundle");
+    assert!(own().is_none(), "that is the CA's");
 
     cluster.namespace("plain", &[("outrider.io/inject", "enabled")]);
     stored(&cluster, "a namespace that is labelled gets it", map("plain"), says(&pem)).await;
@@ -51,6 +53,18 @@ async fn the_bundle_is_in_every_namespace_with_the_mesh_and_stays_as_it_should_b
     for namespace in ["shop", "used", "plain"] {
         stored(&cluster, "the new root is told", map(namespace), says(&bundle.to_pem())).await;
     }
+
+    // Who knows of it later than who led before does not go back.
+    for replica in [&one, &two] {
+        replica.identity.replace(material(&cluster, TestCa::common_bundle(&[&cluster.ca], 1)));
+    }
+    cluster.namespace("later", &[("outrider.io/inject", "enabled")]);
+    stored(&cluster, "where there is none they are written", map("later"), says(&pem)).await;
+    for namespace in ["shop", "used", "plain"] {
+        let object = cluster.server.object("configmaps", namespace, "outrider-trust-bundle").unwrap();
+        assert!(says(&bundle.to_pem())(&object), "{namespace} has the newer ones");
+    }
+    assert!(own().is_none());
 }
 
 #[tokio::test]

@@ -3,6 +3,8 @@
 use outrider_certs::X509Svid;
 use serde_json::{Value, json};
 
+use crate::kubernetes::policies;
+
 use crate::harness::{
     TestCa,
     api_server::ApiServer,
@@ -33,6 +35,13 @@ pub(in crate::kubernetes) fn plain(name: &'static str, ip: &'static str) -> Pod 
 
 impl Cluster {
     pub(in crate::kubernetes) async fn new() -> Self {
+        let cluster = Self::bare().await;
+        policies::install(&cluster);
+        cluster
+    }
+
+    /// One in which nobody has defined our policies.
+    pub(in crate::kubernetes) async fn bare() -> Self {
         let cluster = Self { server: ApiServer::start().await, ca: TestCa::new() };
         cluster.namespace("outrider", &[]);
         cluster
@@ -40,7 +49,12 @@ impl Cluster {
 
     /// One with `orders` in `shop` at 10.96.0.1:80: two pods in the mesh at port 8080.
     pub(in crate::kubernetes) async fn with_orders() -> Self {
-        let cluster = Self::new().await;
+        Self::new().await.and_orders()
+    }
+
+    /// The same, with `orders`.
+    pub(in crate::kubernetes) fn and_orders(self) -> Self {
+        let cluster = self;
         cluster.namespace("shop", &[("outrider.io/inject", "enabled")]);
         cluster.service("shop", "orders", "10.96.0.1");
         let pods = [meshed("orders-a", "10.1.0.1"), meshed("orders-b", "10.1.0.2")];

@@ -69,6 +69,7 @@ impl Replica {
             world: World {
                 domain: "cluster.local".into(),
                 trust_domain: TrustDomain::parse(DOMAIN).unwrap(),
+                ranges: Arc::default(),
             },
             namespace: "outrider".to_owned(),
             name: name.to_owned(),

@@ -1,7 +1,7 @@
 //! A sidecar as the controller sees one: it asks, believes what it is told, and checks the order of it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     pin::Pin,
     sync::Arc,
@@ -38,6 +38,8 @@ pub(in crate::kubernetes) struct Sidecar {
     pub(in crate::kubernetes) services: BTreeMap<String, Held>,
     /// What was said of its own workload.
     pub(in crate::kubernetes) inbound: Option<String>,
+    /// Keys that were refused.
+    pub(in crate::kubernetes) refused: BTreeSet<String>,
     parts: Vec<api::Endpoints>,
 }
 
@@ -136,7 +138,7 @@ impl Sidecar {
         });
         let told = DiscoveryClient::new(channel).watch(asked).await?.into_inner();
         let (keys, services) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Self { ask, told, keys, services, inbound: None, parts: Vec::new() })
+        Ok(Self { ask, told, keys, services, inbound: None, refused: BTreeSet::new(), parts: Vec::new() })
     }
 
     pub(in crate::kubernetes) async fn say(&self, message: watch_request::Message) {
@@ -158,6 +160,7 @@ impl Sidecar {
                 assert!(told.service.is_empty() || self.services.contains_key(&told.service), "said before");
                 self.keys.insert(told.key, told.service);
             }
+            Message::Refused(told) => drop(self.refused.insert(told.key)),
             Message::Service(told) => {
                 let read = |text: &String| serde_json::from_str(text).unwrap();
                 let held = self.services.entry(told.name.clone()).or_default();
@@ -233,6 +236,6 @@ impl Sidecar {
 }
 
 pub(in crate::kubernetes) fn hello(pod: &str) -> WatchRequest {
-    let hello = api::Hello { version: "test".to_owned(), pod: pod.to_owned(), ports: Vec::new() };
+    let hello = api::Hello { version: "test".to_owned(), pod: pod.to_owned(), ..api::Hello::default() };
     WatchRequest { message: Some(watch_request::Message::Hello(hello)) }
 }

@@ -3,6 +3,7 @@
 use outrider::discovery::controller::api::outrider_discovery_v1::{
     self as api, WatchRequest, watch_request, watch_response::Message,
 };
+use outrider_injector::controller::subscriptions::MaxWants;
 use tonic::Code;
 
 use super::{
@@ -146,6 +147,27 @@ async fn streams_have_a_bound() {
         while Sidecar::connect(&cluster, replica.address).await.hear().await.is_err() {}
     })
     .await;
+}
+
+#[tokio::test]
+async fn who_wants_too_much_is_refused_that_and_takes_nothing_from_others() {
+    let cluster = Cluster::with_orders().await;
+    let wants = MaxWants { of_identity: 2, of_all: 100 };
+    let replica = Replica::begin(&cluster, "one", |options| options.limits.wants = wants).await;
+    replica.until_ready().await;
+    let mut sidecar = Sidecar::connect(&cluster, replica.address).await;
+    sidecar.ask("orders:80").await.unwrap();
+    assert_eq!(sidecar.ask("one:80").await, None);
+    sidecar.want("two:80").await;
+    sidecar.until("it is refused", |sidecar| sidecar.refused.contains("two:80")).await;
+    let mut other = Sidecar::connect_as(&cluster, replica.address, "elsewhere", "").await;
+    other.ask("orders.shop:80").await.expect("others are served");
+    cluster.slice("shop", "orders", &[meshed("orders-b", "10.1.0.2")]);
+    sidecar.until("the rest goes on", |sidecar| sidecar.addresses("orders:80").len() == 1).await;
+    let forget = api::Forget { key: "one:80".to_owned() };
+    sidecar.say(watch_request::Message::Forget(forget)).await;
+    assert_eq!(sidecar.ask("two:80").await, None, "there is room again");
+    assert!(replica.metric("outrider_controller_wants_refused_total").await >= 1.0);
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde_json::json;
 use tonic::Code;
 
 use super::{
@@ -132,4 +133,57 @@ async fn nothing_is_told_before_everything_is_known() {
     replica.until_ready().await;
     let mut sidecar = Sidecar::connect(&cluster, replica.address).await;
     assert_eq!(sidecar.ask("orders:80").await.unwrap().endpoints.len(), 2);
+}
+
+#[tokio::test]
+async fn a_list_that_is_never_answered_is_asked_for_again() {
+    let cluster = Cluster::with_orders().await;
+    cluster.server.delay(Duration::from_secs(3600));
+    let replica = Replica::begin(&cluster, "one", |_| {}).await;
+    eventually("everything is asked for", || cluster.server.begun() >= 10).await;
+    cluster.server.delay(Duration::ZERO);
+    replica.until_ready().await;
+    let mut sidecar = Sidecar::connect(&cluster, replica.address).await;
+    assert_eq!(sidecar.ask("orders:80").await.unwrap().endpoints.len(), 2);
+}
+
+#[tokio::test]
+async fn policies_are_believed_to_be_none_only_after_a_while() {
+    let cluster = Cluster::with_orders().await;
+    let unknown = |call: &crate::harness::api_server::Call| {
+        call.resource.ends_with("authorizationpolicies").then_some(404)
+    };
+    cluster.server.refuse_if(unknown);
+    let replica = Replica::begin(&cluster, "one", |_| {}).await;
+    let looks = || cluster.server.count("list", "outrider.io/authorizationpolicies");
+    eventually("it is asked for again", || looks() >= 2).await;
+    assert!(
+        replica.get("/ready").await.starts_with("HTTP/1.1 503"),
+        "everybody could call until they are known"
+    );
+    replica.until_ready().await;
+    assert!(looks() >= 4);
+}
+
+#[tokio::test]
+async fn odd_objects_hide_no_others() {
+    let cluster = Cluster::with_orders().await;
+    let odd = [
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "odd"}, "spec": 7}),
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "shop", "name": "odd"},
+            "spec": {"clusterIP": "10.96.0.7", "clusterIPs": null, "ports": [{"port": 70000}, {"port": 80}]}}),
+        json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": {"namespace": "shop", "name": "odd-1", "labels": {"kubernetes.io/service-name": "odd"}},
+            "ports": [{"name": "", "port": -1}, {"name": "", "port": 70000}], "endpoints": [{"addresses": ["10.1.0.7"]}]}),
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": "shop", "name": "odd"},
+            "spec": {"hostNetwork": "perhaps", "serviceAccountName": 7}, "status": {"podIPs": "none", "phase": null}}),
+    ];
+    odd.iter().for_each(|object| drop(cluster.server.put(object.clone())));
+    let replica = Replica::start(&cluster, "one").await;
+    let mut sidecar = Sidecar::connect(&cluster, replica.address).await;
+    assert_eq!(sidecar.ask("orders:80").await.unwrap().endpoints.len(), 2);
+    assert!(sidecar.ask("odd:80").await.unwrap().endpoints.is_empty(), "what can be read of it counts");
+    odd.iter().for_each(|object| drop(cluster.server.put(object.clone())));
+    cluster.slice("shop", "orders", &[meshed("orders-b", "10.1.0.2")]);
+    until_orders_are_at(&mut sidecar, &["10.1.0.2:8080"]).await;
 }

@@ -25,11 +25,9 @@ pub(super) fn define(api: &ApiServer) {
     definitions.into_iter().for_each(|definition| drop(api.put(definition)));
 }
 
-/// A cluster with the policies' kinds, and `orders` in `shop`.
+/// A cluster with `orders` in `shop`.
 async fn cluster() -> Cluster {
-    let cluster = Cluster::with_orders().await;
-    install(&cluster);
-    cluster
+    Cluster::with_orders().await
 }
 
 /// A TrafficPolicy for `orders` of that namespace.

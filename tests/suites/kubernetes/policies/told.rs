@@ -122,7 +122,7 @@ async fn an_authorization_policy_that_cannot_be_used_closes_the_pods_that_it_sel
 
 #[tokio::test]
 async fn where_the_kinds_are_defined_later_policies_hold_from_then_on() {
-    let cluster = Cluster::with_orders().await;
+    let cluster = Cluster::bare().await.and_orders();
     let replica = Replica::start(&cluster, "one").await;
     let mut sidecar = Sidecar::connect(&cluster, replica.address).await;
     sidecar.ask(KEY).await.unwrap();

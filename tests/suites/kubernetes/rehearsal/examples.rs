@@ -38,6 +38,13 @@ fn a_shop_gets_an_ingress_metrics_a_canary_and_default_deny() {
         assert_eq!(status, 200);
         assert!(metrics.contains("\noutrider_edge_requests_total{"), "{metrics}");
 
+        // From inside of the mesh, too: ports that the kernel does not bring to a sidecar are spoken to in plaintext.
+        let metrics = format!("http://{}/metrics", web.at(4391));
+        for url in ["http://gateway.ingress/items/1", &metrics] {
+            let status = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", url];
+            assert_eq!(ask[0].text("app", &status).await, "200", "{url}");
+        }
+
         // The new version gets all of the testers' calls, and some of the others'.
         let next = mesh.apply(&file("orders-v2.yaml")).await;
         next[0].ready().await;

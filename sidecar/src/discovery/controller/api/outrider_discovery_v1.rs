@@ -29,6 +29,9 @@ pub struct Hello {
     /// Reserved: leave empty.
     #[prost(uint32, repeated, tag = "3")]
     pub ports: ::prost::alloc::vec::Vec<u32>,
+    /// UID of its pod: of two of one name, one after the other, it is told of its own. Empty: not known.
+    #[prost(string, tag = "4")]
+    pub pod_uid: ::prost::alloc::string::String,
 }
 /// What the app has tried to reach; answered by a Destination, now and whenever the answer changes.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -53,7 +56,7 @@ pub struct Forget {
 /// From the controller. For a key: Service, then all its Endpoints, then Destination.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WatchResponse {
-    #[prost(oneof = "watch_response::Message", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "watch_response::Message", tags = "1, 2, 3, 4, 5, 6")]
     pub message: ::core::option::Option<watch_response::Message>,
 }
 /// Nested message and enum types in `WatchResponse`.
@@ -70,6 +73,8 @@ pub mod watch_response {
         Workload(super::Workload),
         #[prost(message, tag = "5")]
         Heartbeat(super::Heartbeat),
+        #[prost(message, tag = "6")]
+        Refused(super::Refused),
     }
 }
 /// What a key leads to, now. Repeated when that changes.
@@ -81,6 +86,17 @@ pub struct Destination {
     /// Name of a Service message that came before; empty: nothing in the cluster has this address or name, it is outside.
     #[prost(string, tag = "2")]
     pub service: ::prost::alloc::string::String,
+    /// Neither: it is an address of the cluster, and nobody is known there, yet. A service is not told then.
+    #[prost(bool, tag = "3")]
+    pub unknown: bool,
+}
+/// A Want that is not taken, as too much is wanted. The controller has noted nothing of it; what was told before for the key is not kept up to date, and
+/// nobody is told later: whoever still wants it asks again.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Refused {
+    /// As in Want.
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
 }
 /// One destination's settings. Repeated when they change.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

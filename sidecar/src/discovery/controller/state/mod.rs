@@ -94,6 +94,8 @@ struct Wish {
     used_at: Instant,
     /// The controller has said something of it on this stream.
     is_fresh: bool,
+    /// When the controller said last that it has no answer, if it has none since.
+    unanswered: Option<Instant>,
 }
 
 #[derive(Clone, Debug)]
@@ -139,7 +141,7 @@ impl State {
 
     /// A stream begins: everything is asked anew.
     pub(super) fn begin(&mut self) {
-        self.keys.values_mut().for_each(|wish| wish.is_fresh = false);
+        self.keys.values_mut().for_each(|wish| (wish.is_fresh, wish.unanswered) = (false, None));
         // What was half told is told again.
         self.services.retain(|_, known| known.is_used);
         self.outgoing = Some(Outgoing { wants: self.keys.keys().cloned().collect(), ..Outgoing::default() });
@@ -177,8 +179,10 @@ impl State {
         let mut changes = Changes::default();
         if let Some(wish) = self.keys.get_mut(key) {
             wish.used_at = now;
-            if wish.leads.is_some() {
+            if wish.leads.is_some() || !wish.may_ask(now) {
                 changes.settled.push(key.clone());
+            } else if let Some(out) = self.outgoing.as_mut().filter(|_| wish.unanswered.take().is_some()) {
+                out.wants.insert(key.clone());
             }
             return changes;
         }
@@ -186,7 +190,7 @@ impl State {
             changes.settled.push(key.clone());
             return changes;
         }
-        self.keys.insert(key.clone(), Wish { leads: None, used_at: now, is_fresh: false });
+        self.keys.insert(key.clone(), Wish { leads: None, used_at: now, is_fresh: false, unanswered: None });
         if let Some(out) = &mut self.outgoing {
             out.wants.insert(key.clone());
         }
@@ -228,6 +232,7 @@ impl State {
                 changes.fragments = self.inbound != inbound;
                 self.inbound = inbound;
             }
+            Some(watch_response::Message::Refused(said)) => self.refused(&said, now, &mut changes),
             Some(watch_response::Message::Heartbeat(_)) => {}
             None => return Err(Fault::UnknownKind),
         }
@@ -251,8 +256,12 @@ impl State {
             }
             known.routing.age(is_rejected);
         }
-        let mut over = Vec::new();
+        let (mut over, mut again) = (Vec::new(), Vec::new());
         for (key, wish) in &mut self.keys {
+            // What is known of it is not kept up to date.
+            if wish.leads.is_some() && wish.unanswered.take().is_some() {
+                again.push(key.clone());
+            }
             let service = match &wish.leads {
                 Some(Leads::Outside(used)) => {
                     if used.look() {
@@ -268,7 +277,8 @@ impl State {
                 over.push(key.clone());
             }
         }
-        if self.outgoing.is_some() {
+        if let Some(out) = &mut self.outgoing {
+            out.wants.extend(again);
             over.iter().for_each(|key| self.forget(key, &mut changes));
             self.sweep_services(&mut changes);
         }

@@ -1,12 +1,17 @@
 //! What each message of the controller changes.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use outrider_certs::SpiffeId;
 
-use super::{Changes, Fault, Known, Leads, State, routing::Routing};
+use super::{Changes, Fault, Known, Leads, State, Wish, routing::Routing};
 use crate::{
-    discovery::controller::api::outrider_discovery_v1::{Destination, Endpoint, Endpoints, Service},
+    discovery::controller::api::outrider_discovery_v1::{Destination, Endpoint, Endpoints, Refused, Service},
     model::{EndpointSettings, file::MAX_ENDPOINTS, wanted::Key},
 };
 
@@ -14,10 +19,27 @@ use crate::{
 pub(super) const MAX_LOOSE_SERVICES: usize = 1024;
 /// Characters that are kept of what a service is: more than `config` takes, so that it says so.
 const MAX_CLUSTER_CHARS: usize = 64 * 1024 + 1;
+/// What the controller has no answer to is asked again, if the app tries again, after this.
+const UNANSWERED_PAUSE: Duration = Duration::from_secs(1);
 /// Bytes of a zone's name, as in the file; a longer one is none.
 const MAX_ZONE_BYTES: usize = 128;
 
+impl Wish {
+    /// Whether it may be asked, for all that was answered before.
+    pub(super) fn may_ask(&self, now: Instant) -> bool {
+        self.unanswered.is_none_or(|at| now.saturating_duration_since(at) >= UNANSWERED_PAUSE)
+    }
+}
+
 impl State {
+    /// A wish is not taken. What was known stays, as if there were no controller to be asked.
+    pub(super) fn refused(&mut self, said: &Refused, now: Instant, changes: &mut Changes) {
+        let Some(key) = Key::parse(&said.key) else { return };
+        let Some(wish) = self.keys.get_mut(&key) else { return };
+        wish.unanswered = Some(now);
+        changes.settled.push(key);
+    }
+
     pub(super) fn service(
         &mut self,
         said: Service,
@@ -112,7 +134,9 @@ impl State {
         let Some(wish) = self.keys.get_mut(&key) else { return Ok(()) };
         wish.is_fresh = true;
         let before = wish.leads.clone();
+        wish.unanswered = (said.unknown && leads.is_none()).then_some(now);
         match (&leads, &before) {
+            (None, _) if said.unknown => wish.leads = None,
             (None, Some(Leads::Outside(_))) => {}
             (Some(now), Some(Leads::To(before))) if now == before => {}
             (None, _) => {
@@ -130,7 +154,7 @@ impl State {
         }
         match before {
             Some(Leads::To(_)) if leads.is_none() => changes.fragments = true,
-            Some(Leads::Outside(_)) if leads.is_some() => changes.outside = true,
+            Some(Leads::Outside(_)) if leads.is_some() || said.unknown => changes.outside = true,
             Some(_) | None => {}
         }
         changes.confirmed = leads;

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::{said::MAX_LOOSE_SERVICES, watch_request::Message as Asked, watch_response::Message as Said, *};
 use crate::discovery::controller::api::outrider_discovery_v1::{
-    Destination, Endpoint, Endpoints, Heartbeat, Service,
+    Destination, Endpoint, Endpoints, Heartbeat, Refused, Service,
 };
 
 const IDLE: Duration = Duration::from_secs(3600);
@@ -39,7 +39,7 @@ fn used(is_busy: bool, ended: u64) -> Usage {
 }
 
 fn leads(key: &str, service: &str) -> Said {
-    Said::Destination(Destination { key: key.into(), service: service.into() })
+    Said::Destination(Destination { key: key.into(), service: service.into(), unknown: false })
 }
 
 fn endpoint(address: &str) -> Endpoint {
@@ -124,6 +124,47 @@ fn what_is_wanted_is_asked_once_and_settled_by_its_answer() {
     assert!(bench.state.outside().has(&key("orders:80")));
     assert_eq!(bench.want("orders:80").settled, [key("orders:80")], "it is known");
     assert_eq!(bench.asked(), [""; 0]);
+}
+
+#[test]
+fn what_is_refused_is_settled_keeps_what_is_known_and_is_asked_again() {
+    let mut bench = Bench::new(8);
+    bench.told("orders:80", "a");
+    bench.want("new:80");
+    bench.asked();
+    let refused = |key: &str| Said::Refused(Refused { key: key.into() });
+    assert_eq!(bench.hear(refused("new:80")).settled, [key("new:80")]);
+    bench.hear(refused("orders:80"));
+    assert_eq!(bench.in_force(), ["a"], "what was known stays");
+    assert!(!bench.state.outside().has(&key("new:80")), "it is not taken for outside");
+    assert_eq!(bench.want("new:80").settled, [key("new:80")], "nobody waits for it");
+    assert_eq!(bench.asked(), [""; 0], "not at once");
+    bench.now += Duration::from_secs(1);
+    assert_eq!(bench.want("new:80").settled, [], "now somebody waits");
+    assert_eq!(bench.asked(), ["want new:80 0/0"]);
+    bench.look(used(true, 0));
+    assert_eq!(bench.asked(), ["want orders:80 7/2"], "so that it is kept up to date");
+}
+
+#[test]
+fn an_address_of_the_cluster_that_nobody_knows_is_not_outside() {
+    let mut bench = Bench::new(8);
+    let address = "10.1.0.1:80";
+    let unknown =
+        || Said::Destination(Destination { key: address.into(), service: String::new(), unknown: true });
+    bench.want(address);
+    assert_eq!(bench.hear(unknown()).settled, [key(address)]);
+    assert!(!bench.state.outside().has(&key(address)));
+    bench.hear(leads(address, ""));
+    assert!(bench.state.outside().has(&key(address)));
+    assert!(bench.hear(unknown()).outside, "it is outside no more");
+    assert!(!bench.state.outside().has(&key(address)));
+    bench.hear(service("a", 1, "{}"));
+    bench.hear(all("a", 2, &[address]));
+    bench.hear(leads(address, "a"));
+    assert_eq!(bench.in_force(), ["a"]);
+    assert!(bench.hear(unknown()).fragments);
+    assert_eq!(bench.in_force(), [""; 0]);
 }
 
 #[test]
