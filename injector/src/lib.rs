@@ -35,6 +35,7 @@ pub mod names;
 pub mod patch;
 pub mod pod;
 pub mod policy;
+mod roots;
 pub mod settings;
 pub mod version;
 pub mod webhook;

@@ -115,6 +115,7 @@ mod tests {
             "image.pullSecrets=[{name: regcred}]",
             "logLevel=off",
             "clusterDomain=example.internal",
+            "clusterCidrs=10.244.0.0/16,fd00::/112",
             "sidecar.tracesEndpoint=http://otel.observability.svc:4317",
             "sidecar.traceSamplePercent=12.5",
             "sidecar.forbiddenAnnotations=inbound-except-ports,uid",
@@ -130,7 +131,10 @@ mod tests {
             let has = |argument: &str| arguments.iter().any(|there| there == argument);
             assert!(has("--log=off"));
             let name = deployment["metadata"]["name"].as_str().unwrap();
-            assert_eq!(has("--cluster-domain=example.internal"), name == "outrider-controller");
+            for argument in ["--cluster-domain=example.internal", "--cluster-cidrs=10.244.0.0/16,fd00::/112"]
+            {
+                assert_eq!(has(argument), name == "outrider-controller", "{argument}");
+            }
             for argument in [
                 "--default=traces-endpoint=http://otel.observability.svc:4317",
                 "--default=trace-sample-percent=12.5",
@@ -141,7 +145,9 @@ mod tests {
             }
         }
         let text = manifests(&settings(&[])).unwrap();
-        assert!(!text.contains("imagePullSecrets") && !text.contains("--forbid-annotation"));
+        for absent in ["imagePullSecrets", "--forbid-annotation", "--cluster-cidrs"] {
+            assert!(!text.contains(absent), "{absent}");
+        }
     }
 
     #[test]

@@ -151,8 +151,11 @@ pub fn of_request<'a, 'b>(
         verdict(settings, inbound, caller, port, Asked::Request(request))
     };
     let care = rules.care(port);
-    let path = canonical::path(sent.path, if rules.mode() == Mode::Audit { Care::Plain } else { care })?;
-    let verdict = match canonical::path(&path, care) {
+    let is_audit = rules.mode() == Mode::Audit;
+    let path = canonical::path(sent.path, if is_audit { Care::Plain } else { care })?;
+    // What a `..` takes away is not in `path` any more; in force it would have been refused all the same.
+    let is_clear = if is_audit { canonical::path(sent.path, care).map(drop) } else { Ok(()) };
+    let verdict = match is_clear.and_then(|()| canonical::path(&path, care)) {
         Ok(clear) => judge(&clear),
         Err(_unclear) if is_strange(settings, inbound, caller) => Some(Verdict::Denied),
         Err(_unclear) => Some(Verdict::Audited),

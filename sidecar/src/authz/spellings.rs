@@ -311,6 +311,23 @@ fn the_generated_calls_are_allowed_and_denied_by_their_spelling() {
     assert!(allowed > 30 && denied > 100 && refused > 100, "{allowed} {denied} {refused}");
 }
 
+#[test]
+fn what_a_dot_segment_hides_is_allowed_on_trial_no_more_than_in_force() {
+    let from = Callers { ids: vec![CALLERS[0].parse().unwrap()], ..Callers::default() };
+    let http = HttpRule { paths: vec![PathRule::Prefix("/items".into())], ..HttpRule::default() };
+    let rules = [Rule { name: "items".into(), from, ports: Vec::new(), http: Some(http) }];
+    let (caller, headers) = (CALLERS[0].parse().unwrap(), HeaderMap::new());
+    for path in ["/items/a;b=1/../1", "/items/%2541/../1"] {
+        let sent = Sent { method: &Method::GET, path, authority: "orders", headers: &headers };
+        let settings = |mode| settings(Authorization::new(mode, rules.to_vec()));
+        let (enforced, audited) = (settings(Mode::Enforce), settings(Mode::Audit));
+        let verdict =
+            |settings| of_request(settings, &inbound(), (&caller, PORT), sent).map(|judged| judged.verdict);
+        assert!(verdict(&enforced).is_err(), "{path}");
+        assert_eq!(verdict(&audited), Ok(Some(Verdict::Audited)), "{path}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 

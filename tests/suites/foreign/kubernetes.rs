@@ -47,7 +47,7 @@ fn helm_makes_the_same_of_the_chart_as_install() {
                 "outrider",
                 json!({
                     "namespace": {"create": true}, "trustDomain": "prod.example", "logLevel": "debug",
-                    "clusterDomain": "example.internal",
+                    "clusterDomain": "example.internal", "clusterCidrs": "10.244.0.0/16,10.96.0.0/12",
                     "image": {
                         "registry": "localhost:5000/mesh", "tag": "1e3", "pullPolicy": "Always",
                         "pullSecrets": [{"name": "regcred"}],

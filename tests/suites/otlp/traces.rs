@@ -63,7 +63,7 @@ async fn one_call_through_three_services_is_one_trace() {
         );
         let web = mesh.start("web", &web_yaml).await;
         let mut client = Client::http1(web.address()).await;
-        let answer = client.get("/items/7?card=4711").await.unwrap();
+        let answer = client.get("/items/7?card=secret-4711").await.unwrap();
         assert_eq!(body::text(answer.into_body()).await, "in stock");
 
         let spans = collector.has(5).await;
@@ -89,7 +89,7 @@ async fn one_call_through_three_services_is_one_trace() {
         assert!(first.start_time_unix_nano >= root.start_time_unix_nano, "of one process: exactly");
         assert!(first.end_time_unix_nano <= root.end_time_unix_nano);
         let said = format!("{spans:?}");
-        assert!(!said.contains("4711"), "no query");
+        assert!(!said.contains("secret-4711"), "no query");
         assert_eq!(text(&server(first).attributes, "outrider.peer.spiffe_id"), "spiffe://test.outrider/web");
         let services: Vec<_> =
             collector.got().iter().map(|got| text(&got.resource, "service.name")).collect();

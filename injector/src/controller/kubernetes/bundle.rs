@@ -23,6 +23,7 @@ use super::{api::ApiConfigMap, watch::WATCH_SECONDS};
 use crate::{
     controller::{metrics::Metrics, model::objects::Name},
     names::{BUNDLE_CONFIG_MAP, BUNDLE_FILE},
+    roots::have_one_in_common,
 };
 
 /// Pause after something could not be written.
@@ -55,15 +56,9 @@ impl Said {
     /// Whether there are newer roots than ours, of the same CA: one that was made anew begins to count anew, and has no root in
     /// common with the former.
     fn is_newer(&self, roots: &Roots) -> bool {
-        let has = |certificate: &str| self.pem.as_deref().is_some_and(|pem| pem.contains(certificate));
-        self.sequence > roots.sequence && certificates(&roots.pem).any(has)
+        let is_of_the_same = |pem: &str| have_one_in_common(&roots.pem, pem);
+        self.sequence > roots.sequence && self.pem.as_deref().is_some_and(is_of_the_same)
     }
-}
-
-/// The bodies of the certificates of a PEM text.
-fn certificates(pem: &str) -> impl Iterator<Item = &str> {
-    let begins = pem.split("-----BEGIN CERTIFICATE-----").skip(1);
-    begins.filter_map(|rest| rest.split("-----END").next()).map(str::trim).filter(|body| !body.is_empty())
 }
 
 /// What is written where.
@@ -237,6 +232,7 @@ async fn write_one(client: &Client, namespace: &str, write: Write, roots: &Roots
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::roots::pem;
 
     #[test]
     fn only_what_differs_is_written() {
@@ -256,11 +252,6 @@ mod tests {
 
     #[test]
     fn nobody_goes_back_to_older_roots() {
-        let pem = |bodies: &[&str]| {
-            let one =
-                |body: &&str| format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n");
-            bodies.iter().map(one).collect::<String>()
-        };
         let is_written = |there: (&[&str], u64), roots: (&[&str], u64)| {
             let said = Said { pem: Some(pem(there.0)), sequence: there.1 };
             let there = [(Name::from("shop"), said)].into();

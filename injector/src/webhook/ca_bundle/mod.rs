@@ -22,7 +22,7 @@ use outrider::{clock::Clock, drain, identity::rotation::retry_delay};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::controller::kubernetes::watch::WATCH_SECONDS;
+use crate::{controller::kubernetes::watch::WATCH_SECONDS, roots::have_one_in_common};
 
 use super::{
     certificate::{Newest, Serving},
@@ -69,9 +69,11 @@ fn step(found: &MutatingWebhookConfiguration, registration: &Registration, servi
             service.name == registration.service && service.namespace == registration.namespace
         });
         is_ours |= leads_to_us;
-        let has_ours = config.ca_bundle.as_ref().is_some_and(|bundle| bundle.0 == serving.roots.as_bytes());
-        // Newer roots of another replica's: ours are on their way.
-        let is_newer = written > serving.sequence && config.ca_bundle.is_some();
+        let bundle = config.ca_bundle.as_ref().map(|bundle| String::from_utf8_lossy(&bundle.0));
+        let has_ours = bundle.as_deref() == Some(&*serving.roots);
+        // Newer roots of another replica's: ours are on their way. A CA that was made anew counts anew.
+        let is_of_the_same = |bundle: &str| have_one_in_common(&serving.roots, bundle);
+        let is_newer = written > serving.sequence && bundle.as_deref().is_some_and(is_of_the_same);
         if leads_to_us && !has_ours && !is_newer {
             let place =
                 ["webhooks".to_owned(), index.to_string(), "clientConfig".to_owned(), "caBundle".to_owned()];

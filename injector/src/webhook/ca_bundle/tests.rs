@@ -1,4 +1,5 @@
 use super::*;
+use crate::roots::pem;
 
 fn registration() -> Registration {
     let (configuration, service) = ("outrider-injector".to_owned(), "outrider-injector".to_owned());
@@ -59,12 +60,17 @@ fn each_webhook_that_leads_to_us_gets_the_roots_and_no_other() {
 
 #[test]
 fn nobody_goes_back_to_older_roots() {
-    let found = configuration(&[webhook("outrider-injector", Some("old and new"))], Some("4"));
-    assert_eq!(stepped(&found, &serving("old", 3)), Step::None);
-    assert!(matches!(stepped(&found, &serving("new", 5)), Step::Change(_)));
+    let (old, new) = (pem(&["MIIA1"]), pem(&["MIIB2"]));
+    let found = configuration(&[webhook("outrider-injector", Some(&(old.clone() + &new)))], Some("4"));
+    assert_eq!(stepped(&found, &serving(&old, 3)), Step::None);
+    assert!(matches!(stepped(&found, &serving(&new, 5)), Step::Change(_)));
+    assert!(
+        matches!(stepped(&found, &serving(&pem(&["MIIC3"]), 1)), Step::Change(_)),
+        "another CA counts anew"
+    );
     // Somebody has emptied it: older roots are better than none.
     let emptied = configuration(&[webhook("outrider-injector", None)], Some("4"));
-    assert!(matches!(stepped(&emptied, &serving("old", 3)), Step::Change(_)));
+    assert!(matches!(stepped(&emptied, &serving(&old, 3)), Step::Change(_)));
 }
 
 #[test]

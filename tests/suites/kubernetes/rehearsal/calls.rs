@@ -37,14 +37,16 @@ spec:
           command: [service, --name, {name}, --replica, $(POD_NAME), --listen, '0.0.0.0:8080']
           env: [{{name: POD_NAME, valueFrom: {{fieldRef: {{fieldPath: metadata.name}}}}}}]
           ports: [{{name: http, containerPort: 8080}}]
-          readinessProbe: {{httpGet: {{path: /, port: http}}, periodSeconds: 1, timeoutSeconds: 10}}
+          readinessProbe: {{httpGet: {{path: /, port: http}}, periodSeconds: 1}}
 "
     )
 }
 
 /// The same, whose calls take so many milliseconds, so that some are under way whenever something ends.
 pub(super) fn slow_service(name: &str, replicas: u32, time: u32) -> String {
-    service(name, replicas).replace("--listen", &format!("--work-ms, '{time}', --listen"))
+    service(name, replicas)
+        .replace("--listen", &format!("--work-ms, '{time}', --listen"))
+        .replace("periodSeconds: 1}", "periodSeconds: 1, timeoutSeconds: 10}")
 }
 
 #[test]
