@@ -12,8 +12,7 @@ use std::time::{Duration, SystemTime};
 use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -31,7 +30,7 @@ use super::state::CaState;
 use super::tls::Secure;
 use crate::clock::WallClock;
 use crate::program::quota::{Quota, Share};
-use crate::program::{Tasks, status};
+use crate::program::{Tasks, http_server, status};
 use crate::verify::{Peer, peer_of_verified};
 
 /// Pause after an error of accept(): too few file descriptors do not come
@@ -40,14 +39,17 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// What part of all connections, and of all requests at a time, one address has
 /// that has not proved who it is: one in so many.
 pub(super) const ADDRESS_PART: usize = 4;
-/// Time for the head of an HTTP/1 request.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Largest request head, in bytes. The longest token or ID is far below.
-const MAX_HEADER_BYTES: usize = 16 * 1024;
-/// Requests at a time on one HTTP/2 connection.
-const MAX_STREAMS: u32 = 16;
-/// Bytes in flight per stream and per connection: a request fits.
-const WINDOW_BYTES: u32 = 64 * 1024;
+/// What one connection may take.
+const HTTP: http_server::Bounds = http_server::Bounds {
+    header_timeout: Duration::from_secs(10),
+    // The longest token or ID is far below.
+    buffer_bytes: 16 * 1024,
+    header_bytes: 16 * 1024,
+    streams: 16,
+    // A request fits.
+    stream_window_bytes: 64 * 1024,
+    connection_window_bytes: 64 * 1024,
+};
 
 /// How the server runs.
 #[derive(Debug, Default)]
@@ -233,7 +235,7 @@ impl Server {
             request.extensions_mut().insert(Arc::clone(&place));
             router.clone().oneshot(request)
         });
-        let builder = self.http();
+        let builder = http_server::builder(&self.tasks, HTTP);
         let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
         let ended = tokio::select! {
             biased;
@@ -255,25 +257,6 @@ impl Server {
         if let Err(error) = ended {
             tracing::debug!(%from, %error, "connection ended");
         }
-    }
-
-    fn http(&self) -> auto::Builder<Tasks> {
-        let mut builder = auto::Builder::new(self.tasks.clone());
-        builder
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_TIMEOUT)
-            .max_buf_size(MAX_HEADER_BYTES);
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(MAX_STREAMS)
-            .initial_stream_window_size(WINDOW_BYTES)
-            .initial_connection_window_size(WINDOW_BYTES)
-            .max_header_list_size(u32::try_from(MAX_HEADER_BYTES).unwrap_or(u32::MAX))
-            .keep_alive_interval(Duration::from_secs(20))
-            .keep_alive_timeout(Duration::from_secs(10));
-        builder
     }
 }
 

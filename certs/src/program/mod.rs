@@ -1,5 +1,6 @@
 //! What the mesh's programs that serve have in common: their log, their listeners, their end.
 
+pub mod http_server;
 pub mod quota;
 pub mod status;
 mod tasks;

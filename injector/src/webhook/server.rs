@@ -8,12 +8,9 @@ use std::{io, net::IpAddr, pin::pin, sync::Arc, time::Duration};
 
 use axum::{BoxError, Router, body::Body};
 use hyper::{Request, body::Incoming, service::service_fn};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::conn::auto,
-};
+use hyper_util::rt::TokioIo;
 use outrider_certs::program::{
-    Tasks,
+    Tasks, http_server,
     quota::{Quota, Share},
 };
 use tokio::{
@@ -41,13 +38,17 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 const MAX_AGE: Duration = Duration::from_secs(1800);
 /// Time for an answer to be taken, once a connection is over.
 const END_TIMEOUT: Duration = MAX_DEADLINE;
-/// Requests at a time on one HTTP/2 connection; an API server with more makes another one.
-const MAX_STREAMS: u32 = 64;
-/// Bytes in flight per stream and per connection: a usual review fits.
-const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
-const CONNECTION_WINDOW_BYTES: u32 = 128 * 1024;
-/// Bytes that a connection over HTTP/1 buffers.
-const MAX_BUFFER_BYTES: usize = 64 * 1024;
+/// What one connection may take.
+const HTTP: http_server::Bounds = http_server::Bounds {
+    header_timeout: HEADER_TIMEOUT,
+    buffer_bytes: 64 * 1024,
+    // An API server with more makes another connection.
+    streams: 64,
+    // A usual review fits.
+    stream_window_bytes: 64 * 1024,
+    connection_window_bytes: 128 * 1024,
+    header_bytes: MAX_HEADER_BYTES,
+};
 
 /// How much there may be at a time, and how long it may take.
 #[derive(Clone, Debug)]
@@ -165,7 +166,7 @@ impl Server {
                 answer
             }
         });
-        let builder = self.http();
+        let builder = http_server::builder(&self.tasks, HTTP);
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
         let is_over = async {
             tokio::select! {
@@ -182,25 +183,6 @@ impl Server {
         }
         connection.as_mut().graceful_shutdown();
         tokio::time::timeout(END_TIMEOUT, connection).await?
-    }
-
-    fn http(&self) -> auto::Builder<Tasks> {
-        let mut builder = auto::Builder::new(self.tasks.clone());
-        builder
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_TIMEOUT)
-            .max_buf_size(MAX_BUFFER_BYTES);
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(MAX_STREAMS)
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .max_header_list_size(u32::try_from(MAX_HEADER_BYTES).unwrap_or(u32::MAX))
-            .keep_alive_interval(Duration::from_secs(20))
-            .keep_alive_timeout(Duration::from_secs(10));
-        builder
     }
 }
 

@@ -1,7 +1,8 @@
 //! Pods of plain manifests call each other.
 
-use serde_json::Value;
+use std::sync::Arc;
 
+use serde_json::Value;
 use tokio::{io::AsyncReadExt as _, net::TcpStream};
 
 use super::{mesh::Mesh, pod::Pod, rehearse};
@@ -49,14 +50,21 @@ pub(super) fn slow_service(name: &str, replicas: u32, time: u32) -> String {
         .replace("periodSeconds: 1}", "periodSeconds: 1, timeoutSeconds: 10}")
 }
 
+/// A pod of `orders` and one of `web`, both ready.
+pub(super) async fn orders_and_web(mesh: &Mesh) -> [Arc<Pod>; 2] {
+    let pods = mesh.apply(&(service("orders", 1) + "---\n" + &service("web", 1))).await;
+    let pods = <[_; 2]>::try_from(pods).unwrap_or_else(|pods| panic!("two pods, not {}", pods.len()));
+    for pod in &pods {
+        pod.ready().await;
+    }
+    pods
+}
+
 #[test]
 fn pods_of_plain_manifests_start_in_order_and_call_each_other_by_mutual_tls() {
     rehearse(async || {
         let mesh = Mesh::start().await;
-        let pods = mesh.apply(&(service("orders", 1) + "---\n" + &service("web", 1))).await;
-        let [orders, web] = &pods[..] else { panic!("two pods") };
-        orders.ready().await;
-        web.ready().await;
+        let [orders, web] = &orders_and_web(&mesh).await;
         for pod in [orders, web] {
             assert_eq!(
                 pod.events(),

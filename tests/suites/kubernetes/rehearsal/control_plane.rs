@@ -4,7 +4,7 @@ use http::Method;
 use rustix::process::Signal;
 
 use super::{
-    calls::{called, service},
+    calls::{called, orders_and_web},
     load::Load,
     mesh::{Mesh, PARTS},
     rehearse,
@@ -15,10 +15,7 @@ use crate::processes::until;
 fn calls_go_on_while_the_control_plane_is_away_and_no_pod_is_made_without_it() {
     rehearse(async || {
         let mesh = Mesh::start().await;
-        let pods = mesh.apply(&(service("orders", 1) + "---\n" + &service("web", 1))).await;
-        let [orders, web] = &pods[..] else { panic!("two pods") };
-        orders.ready().await;
-        web.ready().await;
+        let [orders, web] = &orders_and_web(&mesh).await;
         let load = Load::begin(web, mesh.cluster.service("orders"), Method::GET);
         load.goes_on(100).await;
         for part in PARTS {
@@ -46,10 +43,7 @@ fn calls_go_on_while_the_control_plane_is_away_and_no_pod_is_made_without_it() {
 fn of_two_replicas_of_each_part_one_is_enough() {
     rehearse(async || {
         let mesh = Mesh::of_replicas(2).await;
-        let pods = mesh.apply(&(service("orders", 1) + "---\n" + &service("web", 1))).await;
-        let [orders, web] = &pods[..] else { panic!("two pods") };
-        orders.ready().await;
-        web.ready().await;
+        let [_orders, web] = &orders_and_web(&mesh).await;
         let load = Load::begin(web, mesh.cluster.service("orders"), Method::GET);
         load.goes_on(100).await;
         // Those that sidecars are connected to, and that has the Lease.

@@ -5,7 +5,7 @@ use http::Method;
 use rustix::process::Signal;
 
 use super::{
-    calls::{service, slow_service},
+    calls::{orders_and_web, service, slow_service},
     load::{CALLERS, Load},
     mesh::Mesh,
     rehearse,
@@ -44,12 +44,8 @@ fn calls_that_are_under_way_in_an_app_that_is_killed_fail_and_no_others() {
 fn a_sidecar_that_is_killed_comes_back_and_calls_work_again() {
     rehearse(async || {
         let mesh = Mesh::start().await;
-        let pods = mesh.apply(&(service("orders", 1) + "---\n" + &service("web", 1))).await;
-        let [orders, web] = &pods[..] else { panic!("two pods") };
+        let [orders, web] = &orders_and_web(&mesh).await;
         let call = ["curl", "-sS", "--fail", "--max-time", "10", "http://orders/"];
-        for pod in [orders, web] {
-            pod.ready().await;
-        }
         for victim in [web, orders] {
             until("calls work", async || web.exec("app", &call).await.status.success()).await;
             victim.signal("outrider", Signal::KILL);

@@ -1,6 +1,6 @@
 //! Policies decide who may call a pod, and how it is called.
 
-use super::{calls::service, mesh::Mesh, pod::Pod, rehearse};
+use super::{calls::orders_and_web, mesh::Mesh, pod::Pod, rehearse};
 use crate::processes::until;
 
 /// The status that an app gets for a `GET` of that path of `orders`; 0: none.
@@ -36,10 +36,7 @@ spec:
 fn policies_hold_for_pods_that_run_and_nothing_is_started_anew() {
     rehearse(async || {
         let mesh = Mesh::start().await;
-        let pods = mesh.apply(&(service("orders", 1) + "---\n" + &service("web", 1))).await;
-        let [orders, web] = &pods[..] else { panic!("two pods") };
-        orders.ready().await;
-        web.ready().await;
+        let [orders, web] = &orders_and_web(&mesh).await;
         until_it_is(web, "/", 200).await;
         let before = [orders.events(), web.events()];
 
