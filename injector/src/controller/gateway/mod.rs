@@ -9,7 +9,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`route`] | what is kept of a route |
-//! | [`read`], [`matches`], [`filters`], [`settings`] | an object of the API becomes that |
+//! | [`read`], [`mod@matches`], [`filters`], [`settings`] | an object of the API becomes that |
 //! | [`judge`] | what a sidecar's own validator says of a rule |
 //! | [`grant`] | ReferenceGrants |
 //! | [`book`] | all routes and grants; what a change touches |
