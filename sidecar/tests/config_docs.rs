@@ -281,6 +281,7 @@ fn fault(line: &str) -> String {
     match line {
         "" => String::new(),
         line if line.starts_with("delay:") => format!("fault: {{{line}}},"),
+        line if line.starts_with("abort_percent:") => format!("fault: {{abort: 503, {line}}},"),
         line => format!("fault: {{delay: 1s, {line}}},"),
     }
 }
