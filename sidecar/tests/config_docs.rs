@@ -405,6 +405,7 @@ fn writing_a_documented_default_changes_nothing() {
             "plain_protocol" => "tls: none, ",
             "mark" => "own: mark, ",
             _ if section.ends_with("rate_limits[]") => "requests: 1, ",
+            "abort_percent" => "abort: 503, ",
             _ if section.ends_with("fault") && key != "delay" => "delay: 1s, ",
             _ => "",
         };
