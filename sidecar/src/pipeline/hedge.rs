@@ -100,9 +100,7 @@ impl<N: Net> Attempts<'_, N> {
             };
             let of = |is_second| if is_second { beside } else { entry };
             let is_repeated = self.failure(&outcome, of(is_second)).is_some();
-            // Where the request has ended, the other one is told so before all is over.
-            let is_final = !is_repeated && (outcome.is_ok() || !over.is_told());
-            let (outcome, is_second) = if is_final {
+            let (outcome, is_second) = if !is_repeated && (outcome.is_ok() || !over.is_told()) {
                 (outcome, is_second)
             } else {
                 self.discard(outcome, of(is_second));
@@ -163,7 +161,7 @@ impl Over {
         self.told.notify_waiters();
     }
 
-    /// Whether it has.
+    /// Whether it has: then both attempts are to end by it before all is over.
     fn is_told(&self) -> bool {
         self.by.get().is_some()
     }
