@@ -91,8 +91,8 @@ impl<N: Net> Attempts<'_, N> {
                 Ok(request) => request,
                 Err(error) => return (Err(error), beside),
             };
-            let attempt = (in_flight, request, beside);
-            let mut second = std::pin::pin!(self.once(&elsewhere, attempt, replay, ending));
+            let mut second =
+                std::pin::pin!(self.once(&elsewhere, (in_flight, request, beside), replay, ending));
             let (outcome, is_second) = tokio::select! {
                 biased;
                 outcome = first.as_mut() => (outcome, false),
