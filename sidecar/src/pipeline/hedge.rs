@@ -123,7 +123,6 @@ impl<N: Net> Attempts<'_, N> {
             biased;
             outcome = race.as_mut() => outcome,
             expired = expiry => {
-                // So that each endpoint is told of what it owed, and why nobody waits for it any more.
                 over.tell(&expired);
                 let (outcome, entry) = race.await;
                 (outcome.map_err(|_over| expired), entry)
@@ -153,7 +152,7 @@ struct Over {
 }
 
 impl Over {
-    /// It has ended, by that.
+    /// It has ended, by that: so that each endpoint is told of what it owed, and why nobody waits for it any more.
     fn tell(&self, expired: &ProxyError) {
         if let Some(expired) = same(expired) {
             self.by.get_or_init(|| expired);
