@@ -22,6 +22,7 @@ use http::{Request, request::Parts};
 use tokio::sync::Notify;
 
 use super::{
+    attempt::Answer,
     attempts::{Attempts, Outcome},
     course::{Course, Second},
     error::ProxyError,
@@ -99,8 +100,7 @@ impl<N: Net> Attempts<'_, N> {
                 outcome = second.as_mut() => (outcome, true),
             };
             let of = |is_second| if is_second { beside } else { entry };
-            let is_repeated = self.failure(&outcome, of(is_second)).is_some();
-            let (outcome, is_second) = if !is_repeated && (outcome.is_ok() || !over.is_told()) {
+            let (outcome, is_second) = if self.is_final(&outcome, of(is_second), &over) {
                 (outcome, is_second)
             } else {
                 self.discard(outcome, of(is_second));
@@ -128,6 +128,11 @@ impl<N: Net> Attempts<'_, N> {
                 (outcome.map_err(|_over| expired), entry)
             }
         }
+    }
+
+    /// Whether an outcome is not left for the other attempt's: it would not be repeated, and is not the end of both.
+    fn is_final(&self, outcome: &Result<Answer, ProxyError>, entry: Entry<'_>, over: &Over) -> bool {
+        self.failure(outcome, entry).is_none() && (outcome.is_ok() || !over.is_told())
     }
 
     /// Where the second attempt goes, and its body, if there may be one now.
