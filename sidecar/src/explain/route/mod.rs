@@ -56,6 +56,7 @@ pub fn explain(snapshot: &Snapshot, by: By<'_>, question: &Question) -> Result<E
     let mut asker = Asker { snapshot, by, head: &head, host: &host, lines };
     let passes = asker.explain(question)?;
     let mut lines = asker.lines;
+    lines.extend(by.unsaid(&snapshot.config.settings));
     lines.extend(by.rejected(false));
     Ok(Explained { lines, passes })
 }
