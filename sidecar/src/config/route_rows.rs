@@ -48,6 +48,8 @@ fn http_route_rows() -> Vec<Row> {
         plain(rule, "sticky", "section", ""),
         plain("routes[].rules[].clusters[]", "name", "name of a cluster", "required"),
         SHARE.row("routes[].rules[].clusters[]"),
+        plain("routes[].rules[].clusters[]", "request_headers", "section", ""),
+        plain("routes[].rules[].clusters[]", "response_headers", "section", ""),
         plain("routes[].rules[].sticky", "header", "name of a field", ""),
         plain("routes[].rules[].sticky", "cookie", "name of a cookie", ""),
     ];

@@ -51,9 +51,10 @@ pub fn is_editable(name: &HeaderName) -> bool {
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
+    use proptest::prelude::*;
 
     use super::*;
-    use crate::headers::fixture::headers;
+    use crate::{headers::fixture::headers, model::edits::Edits};
 
     fn field(name: &'static str, value: &'static str) -> (HeaderName, HeaderValue) {
         (HeaderName::from_static(name), HeaderValue::from_static(value))
@@ -79,6 +80,39 @@ mod tests {
             ("x-e", "1"),
         ];
         assert_eq!(map, headers(&left));
+    }
+
+    proptest! {
+        #[test]
+        fn changes_and_then_others_are_made_as_one(first in edits(), second in edits(), sent in fields()) {
+            let mut one_by_one: HeaderMap = HeaderMap::new();
+            for (name, value) in sent {
+                one_by_one.append(name, value);
+            }
+            let mut at_once = one_by_one.clone();
+            apply(&mut one_by_one, &first.request);
+            apply(&mut one_by_one, &second.request);
+            apply(&mut at_once, &first.then(&second).request);
+            prop_assert_eq!(one_by_one, at_once);
+        }
+    }
+
+    /// Fields of few names, so that they meet.
+    fn fields() -> impl Strategy<Value = Vec<(HeaderName, HeaderValue)>> {
+        let field = (0..4_usize, 0..3_usize)
+            .prop_map(|(name, value)| field(["x-a", "x-b", "x-c", "x-d"][name], ["1", "2", "3"][value]));
+        proptest::collection::vec(field, 0..5)
+    }
+
+    /// As they are read: nothing is removed that is set or added, and nothing set twice.
+    fn edits() -> impl Strategy<Value = Edits> {
+        (fields(), fields(), fields()).prop_map(|(mut set, add, remove)| {
+            set.sort_by_key(|(name, _)| name.to_string());
+            set.dedup_by_key(|(name, _)| name.clone());
+            let is_named = |name: &HeaderName| set.iter().chain(&add).any(|(known, _)| known == name);
+            let remove = remove.into_iter().map(|(name, _)| name).filter(|name| !is_named(name)).collect();
+            Edits { request: FieldEdits { remove, set, add }, ..Edits::default() }
+        })
     }
 
     #[test]

@@ -21,10 +21,21 @@ impl Edits {
     pub fn is_any(&self) -> bool {
         *self != Self::default()
     }
+
+    /// These changes, and then the next ones.
+    #[must_use]
+    pub fn then(&self, next: &Self) -> Self {
+        Self {
+            request: self.request.then(&next.request),
+            response: self.response.then(&next.response),
+            host: next.host.clone().or_else(|| self.host.clone()),
+            path: next.path.clone().or_else(|| self.path.clone()),
+        }
+    }
 }
 
-/// Changes of a head's fields. None of the names is one that is ours to write (`headers::edits::is_editable`), and what is
-/// removed is neither set nor added.
+/// Changes of a head's fields: removed is first, added is last. None of the names is one that is ours to write
+/// (`headers::edits::is_editable`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FieldEdits {
     /// Taken off.
@@ -33,6 +44,24 @@ pub struct FieldEdits {
     pub set: Vec<(HeaderName, HeaderValue)>,
     /// Beside whatever is there.
     pub add: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl FieldEdits {
+    /// These changes, and then the next ones, as one.
+    fn then(&self, next: &Self) -> Self {
+        let replaces = |name: &HeaderName| {
+            next.remove.contains(name) || next.set.iter().any(|(replaced, _)| replaced == name)
+        };
+        let left = |fields: &[(HeaderName, HeaderValue)], more: &[(HeaderName, HeaderValue)]| {
+            fields.iter().filter(|(name, _)| !replaces(name)).chain(more).cloned().collect()
+        };
+        let remove = self.remove.iter().filter(|name| !replaces(name)).chain(&next.remove);
+        Self {
+            remove: remove.cloned().collect(),
+            set: left(&self.set, &next.set),
+            add: left(&self.add, &next.add),
+        }
+    }
 }
 
 /// A change of a path. The query stays.

@@ -5,7 +5,11 @@ use std::time::{Duration, Instant};
 use http::{Method, Response, StatusCode, Version};
 
 use super::{Shop, ask, get, of_orders};
-use crate::harness::{Client, HttpApp, TcpApp, TestMesh, body, soon};
+use crate::harness::{
+    Client, HttpApp, TcpApp, TestMesh, body,
+    client::{field, request},
+    soon,
+};
 
 /// An app that never answers, behind its sidecar as `v1`, and `web` with these keys of the cluster and this rule.
 async fn silent(keys: &str, rule: &str) -> (TcpApp, crate::harness::Sidecar, crate::harness::Sidecar) {
@@ -63,6 +67,37 @@ async fn a_rules_retries_come_before_the_clusters() {
 }
 
 #[tokio::test]
+async fn a_clusters_own_changes_are_seen_by_it_alone_and_its_callers() {
+    let stage = |name: &str| {
+        format!(
+            "request_headers: {{set: [{{name: x-stage, value: {name}}}], remove: [x-rule]}}, \
+             response_headers: {{set: [{{name: x-by, value: {name}}}]}}"
+        )
+    };
+    let rule = format!(
+        "{{matches: [{{path: /b}}], clusters: [{{name: v2, {}}}, {{name: v1, weight: 0}}], {}}}, \
+         {{clusters: [{{name: v1}}, {{name: v2, weight: 0, {}}}], {}}}",
+        stage("canary"),
+        "request_headers: {set: [{name: x-rule, value: b}]}",
+        stage("never"),
+        "request_headers: {set: [{name: x-rule, value: a}]}, response_headers: {set: [{name: x-by, value: all}]}",
+    );
+    let shop = Shop::new(&of_orders(&rule)).await;
+    let mut client = shop.client(Version::HTTP_2).await;
+    for (path, app, stage, of_rule, by) in
+        [("/a", 1, None, Some("a"), "all"), ("/b", 2, Some("canary"), None, "canary")]
+    {
+        let mut request = request(Method::GET, path, body::empty());
+        request.headers_mut().insert("host", "orders".parse().unwrap());
+        let answer = client.send(request).await.unwrap();
+        assert_eq!((answer.status(), field(&answer, "x-by")), (StatusCode::OK, Some(by)), "{path}");
+        body::text(answer.into_body()).await;
+        let seen = shop.apps[app].only();
+        assert_eq!((seen.header("x-stage"), seen.header("x-rule")), (stage, of_rule), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn a_rules_limit_is_its_own_in_each_of_its_clusters_and_outlives_a_reload() {
     let rule = |more: &str| {
         of_orders(&format!(
@@ -105,7 +140,7 @@ async fn the_own_app_has_routes_with_their_own_time_limits_and_faults() {
     let (status, ..) = ask(&mut client, Method::GET, "/few", &[]).await;
     assert_eq!(status, StatusCode::TOO_MANY_REQUESTS);
     let grpc = [("content-type", "application/grpc"), ("te", "trailers")];
-    let mut call = crate::harness::client::request(Method::POST, "/shop.Orders/Broken", body::empty());
+    let mut call = request(Method::POST, "/shop.Orders/Broken", body::empty());
     for (name, value) in grpc {
         call.headers_mut().insert(name, value.parse().unwrap());
     }
@@ -138,7 +173,7 @@ async fn a_rule_changes_requests_and_answers_for_whichever_of_its_clusters_it_ch
     for version in [Version::HTTP_11, Version::HTTP_2] {
         let mut client = shop.client(version).await;
         for user in 0..20 {
-            let mut asked = crate::harness::client::request(Method::GET, "/cart/%37?page=2", body::empty());
+            let mut asked = request(Method::GET, "/cart/%37?page=2", body::empty());
             asked.headers_mut().insert("x-user", user.to_string().parse().unwrap());
             let answer = client.send(asked).await.unwrap();
             assert_eq!(
@@ -167,7 +202,7 @@ async fn a_rule_sends_callers_elsewhere_without_any_cluster() {
     let shop = Shop::new(routes).await;
     for version in [Version::HTTP_11, Version::HTTP_2] {
         let mut client = shop.client(version).await;
-        let mut asked = crate::harness::client::request(Method::GET, "/a/x/../y?q=1", body::empty());
+        let mut asked = request(Method::GET, "/a/x/../y?q=1", body::empty());
         asked.headers_mut().insert("host", "old.example:8080".parse().unwrap());
         let answer = client.send(asked).await.unwrap();
         assert_eq!(answer.status(), StatusCode::MOVED_PERMANENTLY);

@@ -83,6 +83,25 @@ pub(super) fn read(kind: RouteKind, list: &[Json]) -> Result<Filters, Problem> {
     Ok(filters)
 }
 
+/// The changes that a backend's filters ask for: keys of `routes[].rules[].clusters[]`.
+pub(super) fn of_backend(list: &[Json]) -> Result<Map<String, Json>, Problem> {
+    let mut filters = Filters::default();
+    for (index, raw) in list.iter().enumerate() {
+        let place = format!("filters[{index}]");
+        match raw.get("type").and_then(Json::as_str).unwrap_or_default() {
+            "RequestHeaderModifier" | "ResponseHeaderModifier" => {
+                // These are the same for both kinds.
+                add(RouteKind::Http, raw, &mut filters).map_err(|problem| problem.at(&place))?;
+            }
+            other => {
+                let message = format!("a backend's filter of type {:?} is not supported", shown(other));
+                return Err(Problem::value(message).at(&place));
+            }
+        }
+    }
+    Ok(filters.words)
+}
+
 fn add(route: RouteKind, raw: &Json, to: &mut Filters) -> Result<(), Problem> {
     let kind = raw.get("type").and_then(Json::as_str).unwrap_or_default();
     let (key, words) = match kind {

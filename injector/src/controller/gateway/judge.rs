@@ -8,12 +8,20 @@ use serde_json::{Map, Value as Json, json};
 /// The cluster that stands for all.
 const ANY: &str = "any";
 
-/// What is wrong with an entry of `routes[].rules[]` that has no `clusters` yet; `None`: nothing.
+/// What is wrong with an entry of `routes[].rules[].clusters[]` that has no `name` yet; `None`: nothing.
+#[must_use]
+pub fn fault_of_cluster(words: &Map<String, Json>) -> Option<String> {
+    let mut cluster = words.clone();
+    cluster.insert("name".to_owned(), json!(ANY));
+    fault(&Map::from_iter([("clusters".to_owned(), json!([cluster]))]))
+}
+
+/// What is wrong with an entry of `routes[].rules[]` that may have no `clusters` yet; `None`: nothing.
 #[must_use]
 pub fn fault(words: &Map<String, Json>) -> Option<String> {
     let mut rule = words.clone();
     if !rule.contains_key("redirect") {
-        rule.insert("clusters".to_owned(), json!([{"name": ANY}]));
+        rule.entry("clusters").or_insert_with(|| json!([{"name": ANY}]));
     }
     let file = json!({
         "service": "x", "trust_domain": "x", "identity": {"ca": {"address": "127.0.0.1:1"}},

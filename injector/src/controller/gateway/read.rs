@@ -160,8 +160,11 @@ impl Reading<'_> {
             (Map::new(), To::Nobody)
         });
         let words = entry(&name, &found, &words);
-        let clusters = if let To::Backends(list) = &to { list.len() } else { 1 };
-        let bytes = Json::Object(words.clone()).to_string().len() + clusters * CLUSTER_BYTES + AROUND_BYTES;
+        let clusters = match &to {
+            To::Backends(list) => list.iter().map(|it| CLUSTER_BYTES + it.edits_bytes()).sum(),
+            To::Elsewhere | To::Nobody => CLUSTER_BYTES,
+        };
+        let bytes = Json::Object(words.clone()).to_string().len() + clusters + AROUND_BYTES;
         Rule { name, words: Some(words), matches: found.len(), bytes, to, faults }
     }
 
@@ -219,15 +222,20 @@ impl Reading<'_> {
         }
         let mut backends = Vec::with_capacity(list.len());
         for (index, raw) in list.iter().enumerate() {
-            let backend = self.backend(raw).map_err(|it| it.at(&format!("backendRefs[{index}]")))?;
+            let at = |problem: Problem| problem.at(&format!("backendRefs[{index}]"));
+            let backend = self.backend(raw).map_err(at)?;
+            if is_told_otherwise(&backend, &backends) {
+                return Err(at(Problem::value("stands here twice, with other filters: keep one of them")));
+            }
             backends.push(backend);
         }
         Ok((words, To::Backends(backends)))
     }
 
     fn backend(&self, raw: &RawBackend) -> Result<Backend, Problem> {
-        if raw.filters.as_ref().is_some_and(|list| !list.is_empty()) {
-            return Err(Problem::value("filters of a backend are not supported: give them to the rule"));
+        let edits = filters::of_backend(raw.filters.as_deref().unwrap_or_default())?;
+        if let Some(fault) = judge::fault_of_cluster(&edits).filter(|_| !edits.is_empty()) {
+            return Err(Problem::value(fault));
         }
         let weight = raw.weight.unwrap_or(1);
         let weight = u32::try_from(weight).ok().filter(|_| weight <= MAX_WEIGHT);
@@ -246,8 +254,14 @@ impl Reading<'_> {
                 None => Err(Problem::new("BackendNotFound", format!("Service {key}: no port is given"))),
             }
         };
-        Ok(Backend { weight, service })
+        Ok(Backend { weight, service, edits })
     }
+}
+
+/// Whether the same Service is a backend already, with other changes: a sidecar has one entry for each.
+fn is_told_otherwise(backend: &Backend, others: &[Backend]) -> bool {
+    let is_same = |other: &&Backend| other.service.is_ok() && other.service == backend.service;
+    others.iter().filter(is_same).any(|other| other.edits != backend.edits)
 }
 
 /// Of a rule that cannot be read as a whole what it matches; `None`: nor that.

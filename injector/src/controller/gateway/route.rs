@@ -143,6 +143,16 @@ pub struct Backend {
     pub weight: u32,
     /// A Service and its port, which may or may not be there; or why it is none.
     pub service: Result<(ObjectKey, u16), Problem>,
+    /// What is changed of what goes there: keys of `routes[].rules[].clusters[]`.
+    pub edits: Map<String, Json>,
+}
+
+impl Backend {
+    /// Bytes of its changes.
+    #[must_use]
+    pub fn edits_bytes(&self) -> usize {
+        if self.edits.is_empty() { 0 } else { Json::Object(self.edits.clone()).to_string().len() }
+    }
 }
 
 /// What is wrong, in the words of conditions.

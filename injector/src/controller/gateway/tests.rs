@@ -155,6 +155,51 @@ fn filters_timeouts_and_retries_are_told_in_the_words_of_the_file() {
 }
 
 #[test]
+fn a_backends_own_changes_go_with_it_alone() {
+    let set = |name: &str| json!({"type": "RequestHeaderModifier", "requestHeaderModifier": {"set": [{"name": name, "value": "1"}]}});
+    let answer = json!({"type": "ResponseHeaderModifier", "responseHeaderModifier": {"remove": ["Server"]}});
+    let told = rule(json!({"filters": [set("x-rule")], "backendRefs": [
+        {"name": "orders", "port": 80, "weight": 9},
+        {"name": "orders-v2", "port": 80, "filters": [set("X-Stage"), answer]},
+        {"name": "nobody", "port": 80, "filters": [set("x-lost")]},
+        {"name": "orders-v2", "port": 80, "filters": [set("x-stage"), answer]},
+    ]}));
+    assert_eq!(told["request_headers"], json!({"set": [{"name": "x-rule", "value": "1"}]}));
+    let clusters = json!([
+        {"name": "orders.shop.svc:80", "weight": 9},
+        {"name": "orders-v2.shop.svc:80", "weight": 2,
+         "request_headers": {"set": [{"name": "x-stage", "value": "1"}]}, "response_headers": {"remove": ["server"]}},
+        {"name": REFUSAL, "weight": 1},
+    ]);
+    assert_eq!(told["clusters"], clusters);
+}
+
+#[test]
+fn a_backends_filter_that_cannot_be_is_no_less_than_a_rules() {
+    let set = |name: &str| json!({"type": "RequestHeaderModifier", "requestHeaderModifier": {"set": [{"name": name, "value": "1"}]}});
+    let to = |filters: Json| json!({"name": "orders", "port": 80, "filters": filters});
+    for (backends, said) in [
+        (
+            json!([to(json!([{"type": "URLRewrite", "urlRewrite": {"hostname": "a"}}]))]),
+            "\"URLRewrite\" is not supported",
+        ),
+        (json!([to(json!([{"type": "RequestMirror"}]))]), "backendRefs[0]: filters[0]: "),
+        (json!([to(json!([set("host")]))]), "request_headers.set[0].name"),
+        (json!([to(json!([set("a"), set("b")]))]), "stands here twice"),
+        (
+            json!([to(json!([set("a")])), to(json!([]))]),
+            "backendRefs[1]: stands here twice, with other filters",
+        ),
+    ] {
+        let cluster = with_rules(&json!([{"backendRefs": backends}]));
+        assert_eq!(rules(&cluster)[0]["clusters"], json!([{"name": REFUSAL, "weight": 1}]), "{backends}");
+        let (_, route, _) = found(&cluster, RouteKind::Http, "shop", "r");
+        let message = &route.rules[0].faults[0].message;
+        assert!(message.contains(said), "{message}");
+    }
+}
+
+#[test]
 fn a_redirect_goes_nowhere_else() {
     let told = rule(json!({
         "timeouts": {"request": "1s"},

@@ -67,28 +67,35 @@ fn entry(
         To::Backends(backends) => backends.as_slice(),
         To::Nobody => &[],
     };
-    let mut shares: Vec<(Target, u64)> = Vec::with_capacity(backends.len());
+    let none = Map::new();
+    let mut shares: Vec<(Target, u64, &Map<String, Json>)> = Vec::with_capacity(backends.len());
     for backend in backends {
         if let Ok((service, _)) = &backend.service {
             to.parts.push(Part::Ports(service.clone()));
         }
-        let target = resolve(cluster, (key, parent), backend).unwrap_or(Target::Refusal);
-        match shares.iter_mut().find(|(known, _)| *known == target) {
-            Some((_, weight)) => *weight += u64::from(backend.weight),
-            None => shares.push((target, u64::from(backend.weight))),
+        let resolved = resolve(cluster, (key, parent), backend);
+        // Of two that are the same the changes are the same, and of those that are refused there are none.
+        let edits = if resolved.is_ok() { &backend.edits } else { &none };
+        let target = resolved.unwrap_or(Target::Refusal);
+        match shares.iter_mut().find(|(known, ..)| *known == target) {
+            Some((_, weight, _)) => *weight += u64::from(backend.weight),
+            None => shares.push((target, u64::from(backend.weight), edits)),
         }
     }
-    if shares.iter().all(|(_, weight)| *weight == 0) {
-        shares = vec![(Target::Refusal, 1)];
+    if shares.iter().all(|(_, weight, _)| *weight == 0) {
+        shares = vec![(Target::Refusal, 1, &none)];
     }
-    let largest = shares.iter().map(|(_, weight)| *weight).max().unwrap_or(1);
+    let largest = shares.iter().map(|(_, weight, _)| *weight).max().unwrap_or(1);
     // Shares of one cluster that were summed up may be more than one may have: all become smaller alike.
     let divisor = largest.div_ceil(MAX_WEIGHT).max(1);
-    let clusters = shares
-        .iter()
-        .map(|(target, weight)| json!({"name": name_of(target), "weight": weight.div_ceil(divisor)}));
+    let clusters = shares.iter().map(|(target, weight, edits)| {
+        let mut words = Map::clone(edits);
+        words.insert("name".to_owned(), json!(name_of(target)));
+        words.insert("weight".to_owned(), json!(weight.div_ceil(divisor)));
+        Json::Object(words)
+    });
     words.insert("clusters".to_owned(), clusters.collect());
-    to.needs.extend(shares.into_iter().map(|(target, _)| target));
+    to.needs.extend(shares.into_iter().map(|(target, ..)| target));
     Some(Json::Object(words))
 }
 

@@ -18,7 +18,7 @@ section! {
     pub(in crate::config) struct Rule {
         name: String,
         matches: Vec<Spanned<Match>>,
-        clusters: Vec<Spanned<WeightedCluster>>,
+        clusters: Vec<Spanned<RuleCluster>>,
         sticky: Sticky,
         request_timeout: String,
         retry: Retry,
@@ -47,6 +47,15 @@ section! {
     pub(in crate::config) struct WeightedCluster {
         name: String,
         weight: String,
+    }
+}
+
+section! {
+    pub(in crate::config) struct RuleCluster {
+        name: String,
+        weight: String,
+        request_headers: FieldEdits,
+        response_headers: FieldEdits,
     }
 }
 

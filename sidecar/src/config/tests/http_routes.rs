@@ -69,6 +69,20 @@ fn a_rule_is_a_route_of_each_of_its_clusters_with_what_it_says_over_theirs() {
 }
 
 #[test]
+fn a_clusters_own_changes_come_after_the_rules_and_are_nobody_elses() {
+    let settings = routed(
+        "[{name: r, hosts: [shop], rules: [{request_headers: {set: [{name: x-stage, value: all}], remove: [x-a]}, \
+         clusters: [{name: a, request_headers: {set: [{name: x-stage, value: canary}]}, \
+         response_headers: {remove: [server]}}, {name: b}]}]}]",
+    );
+    let edits = |name| cluster(&settings, name).routes.last().unwrap().policy.edits.clone().unwrap();
+    let (a, b) = (edits("a"), edits("b"));
+    assert_eq!((a.request.set[0].1.as_bytes(), a.request.set.len()), (&b"canary"[..], 1));
+    assert_eq!((a.request.remove.len(), a.response.remove.len()), (1, 1));
+    assert_eq!((b.request.set[0].1.as_bytes(), b.response.remove.len()), (&b"all"[..], 0));
+}
+
+#[test]
 fn a_host_has_the_rules_of_all_routes_that_name_it_in_the_files_order() {
     let settings = routed(
         "[{name: one, hosts: [shop, '*.shop'], rules: [{name: x, matches: [{path_prefix: /a}], clusters: [{name: a}]}]}, \
@@ -96,6 +110,10 @@ fn what_cannot_be_meant_is_a_fault() {
         ("clusters: [{name: a}, {name: a}]", "rules[0].clusters[1] (8): stands here twice"),
         ("clusters: [{name: a, weight: 1000001}]", "clusters[0].weight (8): 1000001 is out of range"),
         ("clusters: [{name: aa}]", "rules[0].clusters[0].name (8): there is no cluster \"aa\""),
+        (
+            "clusters: [{name: b}, {name: a, request_headers: {remove: [host]}}]",
+            "rules[0].clusters[1].request_headers.remove[0] (8): \"host\" is not a field",
+        ),
         ("clusters: [{name: a}], matches: []", "rules[0].matches (8): has 0 items"),
         ("clusters: [{name: a}], matches: [{}]", "rules[0].matches[0] (8): matches every request"),
         ("clusters: [{name: a}], matches: [{path: b}]", "matches[0].path (8): \"b\" is not the path"),

@@ -4,7 +4,12 @@ use std::{cmp::Reverse, sync::Arc};
 
 use serde_saphyr::Spanned;
 
-use super::{edits::Sections, intercept, matches, policies, references::cluster_names, weighted};
+use super::{
+    edits::{self, Sections},
+    intercept, matches, policies,
+    references::cluster_names,
+    weighted,
+};
 use crate::{
     canonical,
     config::{
@@ -13,6 +18,7 @@ use crate::{
     },
     model::{
         cluster::{ClusterName, ClusterSettings},
+        edits::Edits,
         file::{Faults, Place, quoted, report_odd_keys},
         policy::{Policy, Route, RouteMatch},
         route_table::{Candidate, HttpRoute, RouteTable, Rule, RuleList, Sticky},
@@ -272,14 +278,19 @@ fn lead(
     };
     // Its faults are told once, whatever the clusters are.
     policies::of_route(&said(), &Policy::bare(), place, faults);
+    let own = own_edits(raw, place, faults);
     let mut places = Vec::with_capacity(clusters.len());
-    for cluster in clusters {
+    for (index, cluster) in clusters.iter().enumerate() {
         let Some(settings) = all.iter_mut().find(|settings| settings.name == *cluster) else { continue };
         if settings.routes.iter().any(|route| route.matches.is_some() && route.name == *name) {
             let problem = format!("{} is the name of a route of cluster {cluster}, too", quoted(name));
             faults.add(place, problem, "give one of them another name");
         }
-        let policy = policies::of_route(&said(), &settings.policy, place, &mut Faults::default());
+        let mut policy = policies::of_route(&said(), &settings.policy, place, &mut Faults::default());
+        if let Some(own) = own.get(index).and_then(Option::as_deref) {
+            let rules = policy.edits.as_deref().cloned().unwrap_or_default();
+            policy.edits = Some(rules.then(own).into());
+        }
         // One route of the cluster's with two Services as its parents is told with each of them.
         let is_same =
             |route: &Route| route.matches.is_none() && route.name == *name && *route.policy == policy;
@@ -291,6 +302,18 @@ fn lead(
         settings.routes.push(Route { name: Arc::clone(name), matches: None, policy: policy.into() });
     }
     places
+}
+
+/// What is changed only of what goes to one of the clusters, in the order of the list.
+fn own_edits(raw: &raw::Rule, place: &Place, faults: &mut Faults) -> Vec<Option<Arc<Edits>>> {
+    let Some(list) = &raw.clusters else { return Vec::new() };
+    let place = place.key("clusters").at(list);
+    let edits = |(index, item): (usize, &Spanned<raw::RuleCluster>)| {
+        let (request, response) = (item.value.request_headers.as_ref(), item.value.response_headers.as_ref());
+        let sections = Sections { request, response, rewrite: None, has_prefix: false };
+        edits::edits(&sections, &place.item(index).at(item), faults)
+    };
+    list.value.iter().enumerate().map(edits).collect()
 }
 
 /// What a rule's requests are: any one of these. `None` if something is wrong.

@@ -11,18 +11,42 @@ use crate::{
     },
     model::{
         cluster::ClusterName,
-        file::{Faults, Place, quoted, report_odd_keys, similar},
+        file::{Faults, OddKey, Place, quoted, report_odd_keys, similar},
         weighted::{MAX_WEIGHTED, WeightedCluster, WeightedClusters},
     },
 };
 
+/// One item of either kind of list.
+pub(super) struct Item<'a> {
+    odd_keys: (&'a [OddKey], &'static [&'static str]),
+    name: Text<'a>,
+    weight: Text<'a>,
+}
+
+impl<'a> From<&'a raw::WeightedCluster> for Item<'a> {
+    fn from(raw: &'a raw::WeightedCluster) -> Self {
+        let odd_keys = (&*raw.odd_keys, raw::WeightedCluster::KEYS);
+        Self { odd_keys, name: raw.name.as_ref(), weight: raw.weight.as_ref() }
+    }
+}
+
+impl<'a> From<&'a raw::RuleCluster> for Item<'a> {
+    fn from(raw: &'a raw::RuleCluster) -> Self {
+        let odd_keys = (&*raw.odd_keys, raw::RuleCluster::KEYS);
+        Self { odd_keys, name: raw.name.as_ref(), weight: raw.weight.as_ref() }
+    }
+}
+
 /// The clusters of one list, of which `known` are there.
-pub(super) fn clusters(
-    list: &Spanned<Vec<Spanned<raw::WeightedCluster>>>,
+pub(super) fn clusters<'a, T>(
+    list: &'a Spanned<Vec<Spanned<T>>>,
     known: &[&str],
     place: &Place,
     faults: &mut Faults,
-) -> Option<WeightedClusters> {
+) -> Option<WeightedClusters>
+where
+    Item<'a>: From<&'a T>,
+{
     let place = place.key("clusters").at(list);
     if !(1..=MAX_WEIGHTED).contains(&list.value.len()) {
         let problem = format!("has {} items", list.value.len());
@@ -31,10 +55,11 @@ pub(super) fn clusters(
     }
     let mut clusters: Vec<WeightedCluster> = Vec::with_capacity(list.value.len());
     for (index, item) in list.value.iter().enumerate() {
-        let (place, raw) = (place.item(index).at(item), &item.value);
-        report_odd_keys(&raw.odd_keys, raw::WeightedCluster::KEYS, &place, faults);
-        let weight = to_u32(quantity(raw.weight.as_ref(), &SHARE, &place, faults));
-        let name = cluster(raw.name.as_ref(), known, &place.key("name"), faults)?;
+        let (place, item) = (place.item(index).at(item), Item::from(&item.value));
+        let (odd, keys) = item.odd_keys;
+        report_odd_keys(odd, keys, &place, faults);
+        let weight = to_u32(quantity(item.weight, &SHARE, &place, faults));
+        let name = cluster(item.name, known, &place.key("name"), faults)?;
         if clusters.iter().any(|other| other.name == name) {
             faults.add(&place, "stands here twice", "list each cluster once, with the sum of its weights");
         }

@@ -64,6 +64,27 @@ async fn a_canary_is_told_with_what_it_needs_and_its_weights_move_within_the_str
 }
 
 #[tokio::test]
+async fn a_backends_own_filters_are_told_with_it() {
+    let cluster = canary().await;
+    let stage = json!([{"type": "RequestHeaderModifier", "requestHeaderModifier": {"set": [{"name": "X-Stage", "value": "canary"}]}}]);
+    http_route(
+        &cluster,
+        "shop",
+        "canary",
+        json!([{"backendRefs": [
+            {"name": "orders", "port": 80, "weight": 9}, {"name": "orders-v2", "port": 80, "filters": stage},
+        ]}]),
+    );
+    let replica = Replica::start(&cluster, "one").await;
+    let mut sidecar = Sidecar::connect(&cluster, replica.address).await;
+    sidecar.ask(KEY).await.unwrap();
+    until_shares_are(&mut sidecar, &[("orders.shop.svc:80", 9), ("orders-v2.shop.svc:80", 1)]).await;
+    let clusters = sidecar.held(KEY).unwrap().routes[0]["rules"][0]["clusters"].clone();
+    assert_eq!(clusters[1]["request_headers"], json!({"set": [{"name": "x-stage", "value": "canary"}]}));
+    assert_eq!(clusters[0].get("request_headers"), None);
+}
+
+#[tokio::test]
 async fn a_consumers_route_is_told_in_its_own_namespace_only() {
     let cluster = canary().await;
     split(&cluster, "shop", "producer", &[("shop", "orders", 1)]);
