@@ -273,7 +273,7 @@ fn what_makes_sense_is_taken() {
     for settings in [
         json!({"balance": "maglev", "affinity": {"by": "cookie", "name": "stick", "ttl": "8760h"}}),
         json!({"request_timeout": "1m30s", "stream_idle_timeout": "none", "max_requests": 7, "panic_percent": 0}),
-        json!({"retry": {"max_retries": 0, "hedge": "p95", "replay_bytes": "64KiB", "statuses": [502, "5xx"]}}),
+        json!({"retry": {"max_retries": 1, "hedge": "p95", "replay_bytes": "64KiB", "statuses": [502, "5xx"]}}),
         json!({"retry": {"replay_bytes": 65536, "per_try_timeout": "none", "grpc_statuses": ["UNAVAILABLE"]}}),
         json!({"outlier_detection": {"failure_percent": "none", "slow_factor": "1.5", "success_rate_stdev": 3}}),
         json!({"outlier_detection": {"ejection_time": "5s", "max_ejection_time": "1m", "consecutive_gateway_failures": 1}}),

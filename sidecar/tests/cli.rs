@@ -63,6 +63,28 @@ fn check_sums_up_a_sound_file() {
 }
 
 #[test]
+fn check_says_what_comes_to_nothing() {
+    let folder = Folder::new();
+    let cluster = |keys: &str| {
+        let ids = "spiffe_ids: [spiffe://demo.outrider/a], endpoints: [{address: '10.0.0.1:1'}, {address: '10.0.0.2:1'}, \
+                   {address: '10.0.0.3:1'}]";
+        let (_, end) = GOOD.rsplit_once("clusters:").unwrap();
+        let text = GOOD.replace(end, &format!(" [{{name: a, {ids}, {keys}}}]\n"));
+        check(&folder.write("outrider.yaml", &text)).1
+    };
+    let out = cluster("panic_percent: 100, outlier_detection: {max_ejected_percent: 33}");
+    for part in
+        ["without effect: 2", "a: max_ejected_percent 33 of 3 endpoints is none", "a: panic_percent 100"]
+    {
+        assert!(out.contains(part), "no {part:?} in:\n{out}");
+    }
+    for keys in ["zones: ignore", "panic_percent: 99, outlier_detection: {max_ejected_percent: 34}"] {
+        let out = cluster(keys);
+        assert!(out.contains("is sound") && !out.contains("without effect"), "{out}");
+    }
+}
+
+#[test]
 fn check_sums_up_where_requests_and_streams_go_and_whose_word_is_taken() {
     let folder = Folder::new();
     folder.write("orders.yaml", "endpoints: [{address: '10.0.0.7:4343'}]");

@@ -281,6 +281,7 @@ fn fault(line: &str) -> String {
     match line {
         "" => String::new(),
         line if line.starts_with("delay:") => format!("fault: {{{line}}},"),
+        line if line.starts_with("abort_percent:") => format!("fault: {{abort: 503, {line}}},"),
         line => format!("fault: {{delay: 1s, {line}}},"),
     }
 }
@@ -404,6 +405,7 @@ fn writing_a_documented_default_changes_nothing() {
             "plain_protocol" => "tls: none, ",
             "mark" => "own: mark, ",
             _ if section.ends_with("rate_limits[]") => "requests: 1, ",
+            "abort_percent" => "abort: 503, ",
             _ if section.ends_with("fault") && key != "delay" => "delay: 1s, ",
             _ => "",
         };

@@ -11,7 +11,7 @@ use crate::model::{
 
 /// Slots that are looked at for a key. Where none of so many is of a usable endpoint, a few of a great many are, and one
 /// is chosen by share.
-const LOOKED_AT: usize = 1024;
+pub(super) const LOOKED_AT: usize = 1024;
 
 /// The first of a key's endpoints that has a seat, was not tried, and has room; its place in the cluster. `None` if none
 /// was found.
@@ -38,6 +38,11 @@ pub(super) fn choose(
         passed = passed.or(Some(index));
     }
     passed
+}
+
+/// Whether an endpoint has a seat.
+pub(super) fn has_seat(lineup: &Lineup, endpoint: u32) -> bool {
+    seat_of(lineup, endpoint).is_some()
 }
 
 /// The seat of an endpoint. They are in the cluster's order, and most often all of it.

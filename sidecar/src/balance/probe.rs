@@ -2,8 +2,13 @@
 
 use std::{sync::Arc, time::Instant};
 
-use super::{Ask, Pick};
-use crate::model::{Cluster, health::Standing, lineup::Lineup, runtime::EndpointRuntime};
+use super::{Ask, Pick, affinity};
+use crate::model::{
+    Cluster,
+    health::Standing,
+    lineup::{Due, Lineup},
+    runtime::EndpointRuntime,
+};
 
 /// How many of those that are due one request looks at: their probes may all be under way.
 const LOOKED_AT: usize = 4;
@@ -40,6 +45,23 @@ pub(super) fn is_free(cluster: &Cluster, lineup: &Lineup, may_probe: bool, now: 
     })
 }
 
+/// Where a request belongs: it probes no other endpoint, so that what is kept together stays so, until that one has waited for
+/// its own for long. `None`: it belongs nowhere, or there is nobody else to ask.
+fn own((cluster, lineup): (&Cluster, &Lineup), ask: Ask<'_>) -> Option<u32> {
+    let (table, key) = (cluster.maglev.as_ref()?, ask.affinity?);
+    if lineup.seats.is_empty() {
+        return None;
+    }
+    let is_due = |endpoint: u32| lineup.due.binary_search_by_key(&endpoint, |due| due.endpoint).is_ok();
+    let is_tried = |endpoint: u32| {
+        let endpoint = cluster.endpoints.get(endpoint as usize);
+        endpoint.is_none_or(|endpoint| ask.tried.contains(endpoint.address()))
+    };
+    let may_be_it =
+        |endpoint: &u32| (affinity::has_seat(lineup, *endpoint) || is_due(*endpoint)) && !is_tried(*endpoint);
+    table.of(key).take(affinity::LOOKED_AT).find(may_be_it)
+}
+
 /// An endpoint that is due, with its probe, if this request may be it.
 #[cold]
 pub(super) fn take(
@@ -51,7 +73,9 @@ pub(super) fn take(
 ) -> Option<Pick> {
     // From anywhere among them, so that none waits behind the others.
     let (before, after) = lineup.due.split_at(rng.usize(..lineup.due.len().max(1)));
-    for due in after.iter().chain(before).take(LOOKED_AT) {
+    let own = own((cluster, lineup), ask);
+    let is_for_it = |due: &&Due| own.is_none_or(|own| own == due.endpoint) || now >= due.by_any;
+    for due in after.iter().chain(before).filter(is_for_it).take(LOOKED_AT) {
         if !ask.may_probe && now < due.by_any {
             continue;
         }

@@ -95,6 +95,10 @@ fn summary(path: &Path, settings: &Settings) -> String {
     if !settings.telemetry.warnings.is_empty() {
         section(&mut text, "warnings", &settings.telemetry.warnings);
     }
+    let idle = without_effect(&clusters);
+    if !idle.is_empty() {
+        section(&mut text, "without effect", &idle);
+    }
     let missing = missing_files(settings);
     if !missing.is_empty() {
         section(&mut text, "not there yet", &missing);
@@ -275,6 +279,31 @@ fn source(source: &EndpointSource) -> String {
         },
         EndpointSource::Controller(_) => "endpoints by the controller".to_owned(),
     }
+}
+
+/// What is in force and comes to nothing: no fault, for endpoints come and go.
+fn without_effect(clusters: &[&ClusterSettings]) -> Vec<String> {
+    let mut found = Vec::new();
+    for cluster in clusters {
+        let (name, panic_percent) = (&cluster.name, cluster.balancing.panic_percent);
+        let Some(outlier) = &cluster.outlier else { continue };
+        if let EndpointSource::Static(endpoints) = &cluster.source
+            && endpoints.len() > 1
+            && outlier.max_ejected_percent > 0
+            && endpoints.len() * (outlier.max_ejected_percent as usize) < 100
+        {
+            let (percent, all) = (outlier.max_ejected_percent, endpoints.len());
+            found.push(format!(
+                "{name}: max_ejected_percent {percent} of {all} endpoints is none: nobody is ejected"
+            ));
+        }
+        if panic_percent == 100 {
+            found.push(format!(
+                "{name}: panic_percent 100: who is ejected or unhealthy is asked as all others are"
+            ));
+        }
+    }
+    found
 }
 
 /// Files that something else may still write: no fault, but worth knowing.

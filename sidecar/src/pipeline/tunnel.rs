@@ -39,7 +39,7 @@ use crate::{
         replay::{Replay, Rest},
         session::{Duplex, Lent},
     },
-    resilience::{circuit_breaker::RequestSlot, retry_budget},
+    resilience::circuit_breaker::RequestSlot,
     telemetry::{record::RequestRecord, trail::Traffic},
 };
 
@@ -106,7 +106,6 @@ pub(super) async fn open<N: Net>(
     drop(rate_limit::admit_stream(door, &cluster, worker.now())?);
     drop(snapshot);
 
-    retry_budget::record_request(&cluster.runtime.retry_budget, worker.now());
     let is_own_tls = destination.speak == Speak::OwnTls;
     let opening = tcp::open_silent(worker, &destination, record);
     let Opened { way, in_flight, slot, .. } = match cluster.settings.policy.request_timeout {

@@ -173,12 +173,14 @@ fn cluster(rng: &mut fastrand::Rng) -> String {
     let timeout = any(&["none", "700ms", "3s"]);
     let max_requests = any(&["1024", "1024", "30", "8"]);
     let budget = any(&["20, budget_min_per_second: 10", "20, budget_min_per_second: 0"]);
+    let max_retries = any(&["0", "1", "2", "2", "4"]);
+    let max_active = any(&["1024", "1024", "2"]);
+    let per_try_timeout = any(&["none", "none", "300ms"]);
+    // A second attempt is one of `max_retries`: beside 0 it is a fault.
+    let hedge = Some(any(&["none", "none", "60ms"])).filter(|_| max_retries != "0").unwrap_or("none");
     let retry = format!(
-        "max_retries: {}, budget_percent: {budget}, max_active: {}, per_try_timeout: {}, hedge: {}, backoff_base: {}",
-        any(&["0", "1", "2", "2", "4"]),
-        any(&["1024", "1024", "2"]),
-        any(&["none", "none", "300ms"]),
-        any(&["none", "none", "60ms"]),
+        "max_retries: {max_retries}, budget_percent: {budget}, max_active: {max_active}, \
+         per_try_timeout: {per_try_timeout}, hedge: {hedge}, backoff_base: {}",
         any(&["25ms", "25ms", "300ms"]),
     );
     let outlier = format!(

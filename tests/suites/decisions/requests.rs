@@ -173,7 +173,7 @@ impl Mesh {
             return self.end(number, End::NoEndpoint);
         };
         invariants::picked(request, &ask, &pick, now);
-        let may_hedge = request.is_idempotent && request.is_replayable && !is_last;
+        let may_hedge = request.is_idempotent && request.is_replayable && !is_last && pick.probe.is_none();
         self.set_out(number, pick, None);
         if let Hedge::After(after) = hedge
             && may_hedge

@@ -6,8 +6,13 @@ use std::{
 };
 
 use http::{Method, StatusCode};
+use outrider::{model::flag::ResponseFlag, resilience::retry_budget};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
-use crate::harness::{HttpApp, Sidecar, TcpApp, TestMesh, body, client::call, mesh};
+use crate::harness::{HttpApp, Sidecar, TcpApp, TestMesh, body, client::call, eventually, mesh, soon};
 
 /// Endpoints that accept a connection and close it.
 async fn closing(count: usize) -> Vec<TcpApp> {
@@ -134,4 +139,21 @@ async fn opaque_streams_spend_the_same_budget() {
     }
     let extra = attempts(&endpoints) - 50;
     assert!((1..=10).contains(&extra), "{extra} retries for 50 streams");
+}
+
+#[tokio::test]
+async fn a_stream_over_the_cap_earns_no_retries() {
+    let (mesh, app) = (TestMesh::new(), TcpApp::echo().await);
+    let orders = mesh.callee("orders", app.address(), "protocol: tcp").await;
+    let keys = "max_requests: 1, retry: {budget_percent: 100, budget_min_per_second: 0}";
+    let web = mesh.tcp_caller(&[orders.address()], keys).await;
+    let mut held = TcpStream::connect(web.address()).await.unwrap();
+    held.write_all(b"hello").await.unwrap();
+    soon("the echo", held.read_exact(&mut [0; 5])).await.unwrap();
+    for refused in 1..=20 {
+        mesh::reset_by(web.address()).await;
+        eventually("the refusal is counted", || web.flagged(ResponseFlag::UO) == refused).await;
+    }
+    let state = &web.cluster("orders").runtime.retry_budget;
+    assert!(retry_budget::standing(state, 1.0, 0, Instant::now()).left <= 1, "only one was carried");
 }

@@ -8,7 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{Method, Response, StatusCode};
+use http::{HeaderValue, Method, Response, StatusCode};
+use outrider::model::{health::Standing, retries::RetryReason};
 
 use super::{Pair, answering, failing, plenty, slow::hanging};
 use crate::harness::{
@@ -167,6 +168,61 @@ async fn a_hedged_request_that_nobody_answers_ends_in_time_and_counts_against_bo
     for endpoint in &pair.web.cluster("orders").endpoints {
         assert_eq!(endpoint.runtime.failures.load(Ordering::Relaxed), 1);
     }
+}
+
+#[tokio::test]
+async fn a_hedged_request_whose_caller_was_impatient_speaks_against_nobody() {
+    let pair = Pair::of(late(2000).await, late(2000).await, &plenty("hedge: 50ms")).await;
+    // What is usual there is known of both: a POST is not hedged.
+    let post = || call(pair.web.address(), Method::POST);
+    let (one, other) = tokio::join!(post(), post());
+    assert_eq!((one.0, other.0), (StatusCode::OK, StatusCode::OK));
+    assert_eq!((pair.odd.count(), pair.good.count()), (1, 1));
+    let mut hurried = request(Method::GET, "/", body::empty());
+    hurried.headers_mut().insert("x-outrider-timeout-ms", HeaderValue::from_static("1000"));
+    let mut client = Client::http1(pair.web.address()).await;
+    let response = soon("an answer", client.send(hurried)).await.unwrap();
+    assert_eq!(field(&response, "x-outrider-reason"), Some("deadline_exceeded"));
+    assert_eq!(pair.hedges().0, 1);
+    eventually("nothing is under way", || pair.is_idle()).await;
+    for endpoint in &pair.web.cluster("orders").endpoints {
+        assert_eq!(endpoint.runtime.failures.load(Ordering::Relaxed), 0);
+    }
+}
+
+#[tokio::test]
+async fn the_probe_of_an_ejected_endpoint_is_not_hedged_and_so_decides_something() {
+    let is_hanging: Arc<AtomicBool> = Arc::default();
+    let hangs = Arc::clone(&is_hanging);
+    let odd = HttpApp::start(move |_request| {
+        let hangs = hangs.load(Ordering::Relaxed);
+        async move {
+            if hangs {
+                std::future::pending::<()>().await;
+            }
+            Ok(failing(503))
+        }
+    })
+    .await;
+    let outlier = "outlier_detection: {ejection_time: 300ms, max_ejection_time: 300ms}";
+    let pair = Pair::with(odd, &format!("{outlier}, {}", plenty("hedge: 50ms"))).await;
+    let odd = Arc::clone(&pair.web.cluster("orders").endpoints[0]);
+    let standing = || odd.runtime.standing(true, Instant::now());
+    while standing() == Standing::Usable {
+        assert_eq!(call(pair.web.address(), Method::GET).await.0, StatusCode::OK);
+    }
+    is_hanging.store(true, Ordering::Relaxed);
+    eventually("it has rested", || standing() == Standing::Due).await;
+    let (asked, hedges) = (pair.odd.count(), pair.hedges().0);
+    let probe = tokio::spawn(call(pair.web.address(), Method::GET));
+    eventually("it is probed", || pair.odd.count() > asked).await;
+    // So many that it is known how soon the other answers.
+    for _ in 0..40 {
+        assert_eq!(call(pair.web.address(), Method::GET).await, (StatusCode::OK, "good".to_owned()));
+    }
+    assert_eq!(soon("it is taken back", probe).await.unwrap(), (StatusCode::OK, "good".to_owned()));
+    assert_eq!((pair.odd.count() - asked, pair.hedges().0 - hedges), (1, 0));
+    assert_eq!(pair.retries_for(RetryReason::Silent), 1);
 }
 
 #[tokio::test]

@@ -26,6 +26,15 @@ async fn falling_silent(is_silent: watch::Receiver<bool>) -> HttpApp {
 
 #[tokio::test]
 async fn what_waits_at_an_endpoint_that_falls_silent_is_answered_elsewhere_unless_it_may_have_been_done() {
+    falls_silent("").await;
+}
+
+#[tokio::test]
+async fn so_it_is_where_a_hedge_would_come_much_later() {
+    falls_silent("hedge: 1m").await;
+}
+
+async fn falls_silent(keys: &str) {
     let mesh = TestMesh::new();
     let (silence, is_silent) = watch::channel(false);
     let odd = falling_silent(is_silent).await;
@@ -35,7 +44,7 @@ async fn what_waits_at_an_endpoint_that_falls_silent_is_answered_elsewhere_unles
         sidecars.push(mesh.callee("orders", address, "").await);
     }
     let addresses: Vec<_> = sidecars.iter().map(Sidecar::address).collect();
-    let web = mesh.caller(&addresses, &plenty("")).await;
+    let web = mesh.caller(&addresses, &plenty(keys)).await;
     for _ in 0..150 {
         assert_eq!(call(web.address(), Method::GET).await.0, StatusCode::OK);
     }

@@ -103,3 +103,36 @@ fn the_last_endpoint_can_be_probed_where_nothing_else_may_be_used() {
     assert!(probe.probe.is_some());
     assert!(pick(&cluster, ask(&tried), now + SECOND, &mut rng()).is_none(), "it is being probed");
 }
+
+#[test]
+fn what_belongs_to_one_endpoint_probes_no_other_until_that_has_waited_for_long() {
+    let now = Instant::now();
+    let (cluster, mut rng, tried) = (ejected(Balance::Maglev, now), rng(), Tried::default());
+    let key_to = |endpoint| cluster.maglev.as_ref().unwrap().key_to(endpoint, 7).unwrap();
+    let mut asked = |endpoint, at| {
+        let ask = Ask { affinity: Some(key_to(endpoint)), ..ask(&tried) };
+        let pick = pick(&cluster, ask, at, &mut rng).unwrap();
+        (place(&pick.endpoint), pick.probe.is_some())
+    };
+    let due = now + SECOND;
+    for _ in 0..20 {
+        assert_eq!([asked(0, due), asked(1, due)], [(0, false), (1, false)], "each with its own");
+    }
+    assert_eq!(asked(2, due), (2, true), "its own may come");
+    // Else one that nobody belongs to would never be back.
+    assert_eq!(asked(0, due + lineup::UNPROBED), (2, true));
+}
+
+#[test]
+fn what_belongs_to_one_endpoint_probes_another_where_nobody_else_is_left() {
+    let now = Instant::now();
+    let settings = settings(Balance::Maglev);
+    let balancing = Balancing { panic_percent: 0, ..balancing() };
+    let cluster = fixture::cluster(ClusterSettings { balancing, ..settings }, 2, now);
+    eject(&cluster, 0, now + SECOND);
+    eject(&cluster, 1, now + 2 * SECOND);
+    let (tried, key) = (Tried::default(), cluster.maglev.as_ref().unwrap().key_to(1, 7));
+    let ask = Ask { affinity: key, ..ask(&tried) };
+    let probe = pick(&cluster, ask, now + SECOND, &mut rng()).unwrap();
+    assert_eq!((place(&probe.endpoint), probe.probe.is_some()), (0, true));
+}

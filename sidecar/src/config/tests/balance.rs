@@ -55,6 +55,9 @@ fn what_belongs_to_another_affinity_or_to_none_is_a_fault() {
         let keys = format!("balance: maglev, affinity: {{by: cookie, name: {name}}}");
         faults(&keys, &["is not the name of a header field or a cookie"]);
     }
+    let zoned = "balance: maglev, affinity: {by: source}, zones:";
+    faults(&format!("{zoned} prefer"), &["clusters[0].zones (5): has no part in balance: maglev"]);
+    faults(&format!("{zoned} ignore"), &[]);
     let between = "balance: maglev, affinity: {by: header, name: X-Outrider-Attempt}";
     faults(between, &["is a field between sidecars"]);
 }

@@ -1,4 +1,4 @@
-//! Rate limits and faults.
+//! Rate limits and faults, and what cannot hold together of what one section says.
 
 use std::{sync::Arc, time::Duration};
 
@@ -99,4 +99,48 @@ fn what_makes_no_fault_is_named() {
     );
     assert_faults(&file("fault: {abort: 500, value: a}"), &["fault.value (5): stands without header"]);
     assert_faults(&file("fault: {abort: 500, header: x-outrider-attempt}"), &["fault.header ("]);
+}
+
+#[test]
+fn a_share_of_nothing_is_a_fault() {
+    let shares =
+        ["fault.delay_percent (5): stands without delay", "fault.abort_percent (5): stands without abort"];
+    assert_faults(&file("fault: {delay_percent: 1, abort_percent: 1}"), &shares);
+    assert_faults(&file("fault: {delay: none, delay_percent: 1, abort_grpc: 14, abort_percent: 1}"), &[]);
+}
+
+#[test]
+fn an_attempt_has_no_more_time_than_all_of_them() {
+    let longer = "per_try_timeout (5): 2s is longer than request_timeout";
+    assert_faults(&file("request_timeout: 1s, retry: {per_try_timeout: 2s}"), &[longer]);
+    let route = "routes: [{path: /a, request_timeout: 1s, retry: {per_try_timeout: 2s}}]";
+    assert_faults(&file(route), &[&format!("routes[0].retry.{longer}")]);
+    // As long is no longer, and what is inherited was said of others, too.
+    assert_faults(&file("request_timeout: 2s, retry: {per_try_timeout: 2s}"), &[]);
+    let inherited = "retry: {per_try_timeout: 2s}, routes: [{path: /a, request_timeout: 1s}]";
+    assert_faults(&file(inherited), &[]);
+    assert_faults(&file("request_timeout: none, retry: {per_try_timeout: 2s}"), &[]);
+}
+
+#[test]
+fn a_second_attempt_that_could_never_be_made_is_a_fault() {
+    let hedged = |keys: &str, expected: &[&str]| assert_faults(&file(keys), expected);
+    let at = "clusters[0].retry.hedge (5)";
+    hedged("retry: {max_retries: 0, hedge: p95}", &[&format!("{at}: stands beside max_retries: 0")]);
+    hedged("retry: {methods: none, hedge: 50ms}", &[&format!("{at}: stands beside methods: none")]);
+    let late = format!("{at}: 1s is not below per_try_timeout");
+    hedged("request_timeout: 1s, retry: {per_try_timeout: 1s, hedge: 1s}", &[&late]);
+    hedged("request_timeout: 1s, retry: {hedge: 2s}", &[&format!("{at}: 2s is not below request_timeout")]);
+    let off =
+        "retry: {max_retries: 0, methods: none, hedge: none}, routes: [{path: /a, retry: {hedge: p95}}]";
+    hedged(off, &[]);
+    hedged("retry: {hedge: 50ms}, routes: [{path: /a, retry: {max_retries: 0}}]", &[]);
+    hedged("request_timeout: 1s, retry: {per_try_timeout: 500ms, hedge: 100ms}", &[]);
+}
+
+#[test]
+fn a_floor_under_nothing_is_a_fault() {
+    let at = "outlier_detection.slow_floor (5): stands beside slow_factor: none";
+    assert_faults(&file("outlier_detection: {slow_factor: none, slow_floor: 1s}"), &[at]);
+    assert_faults(&file("outlier_detection: {slow_floor: 1s}"), &[]);
 }

@@ -48,6 +48,10 @@ pub(super) fn of_cluster(raw: &raw::Cluster, place: &Place, faults: &mut Faults)
             None
         }
     };
+    if let Some(text) = raw.zones.as_ref().filter(|text| is_hashed && text.value == "prefer") {
+        let problem = "has no part in balance: maglev, which leads a key to one endpoint from every zone";
+        faults.add(&place.key("zones").at(text), problem, "leave it out");
+    }
     let balancing = Balancing {
         affinity,
         panic_percent: to_u32(quantity(raw.panic_percent.as_ref(), &defaults::PANIC_PERCENT, place, faults)),

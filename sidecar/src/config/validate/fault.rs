@@ -28,6 +28,7 @@ pub(super) fn fault(
     let section = raw?;
     let (place, raw) = (place.key("fault").at(section), &section.value);
     report_odd_keys(&raw.odd_keys, raw::Fault::KEYS, &place, faults);
+    check_shares(raw, &place, faults);
     let abort = quantity_or_none(raw.abort.as_ref(), &defaults::FAULT_ABORT, &place, faults);
     let abort_grpc = quantity_or_none(raw.abort_grpc.as_ref(), &defaults::FAULT_ABORT_GRPC, &place, faults);
     let fault = Fault {
@@ -49,6 +50,20 @@ pub(super) fn fault(
         header: header(raw, &place, faults),
     };
     Some(fault.is_any().then(|| Arc::new(fault)))
+}
+
+/// A share of nothing is a fault: it would read as if something were injected.
+fn check_shares(raw: &raw::Fault, place: &Place, faults: &mut Faults) {
+    let shares = [
+        ("delay_percent", &raw.delay_percent, "delay", raw.delay.is_some()),
+        ("abort_percent", &raw.abort_percent, "abort", raw.abort.is_some() || raw.abort_grpc.is_some()),
+    ];
+    for (key, text, of, is_there) in shares {
+        if let Some(text) = text.as_ref().filter(|_| !is_there) {
+            let problem = format!("stands without {of}");
+            faults.add(&place.key(key).at(text), problem, format!("say {of}, too, or leave it out"));
+        }
+    }
 }
 
 /// The field that a request must have. One with a fault would have all requests hit: nothing comes of the file then.

@@ -26,6 +26,7 @@ mod retry;
 mod routes;
 mod tcp_routes;
 mod telemetry;
+mod together;
 mod told_routes;
 mod transport;
 mod weighted;

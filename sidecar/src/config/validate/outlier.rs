@@ -54,6 +54,10 @@ pub(super) fn of_cluster(
         max_ejection_time: time(raw.max_ejection_time.as_ref(), &defaults::MAX_EJECTION_TIME),
         max_ejected_percent,
     };
+    if let Some(text) = raw.slow_floor.as_ref().filter(|_| settings.slow_factor.is_none()) {
+        let remedy = "leave it out, or say how much slower than the others is slow";
+        faults.add(&place.key("slow_floor").at(text), "stands beside slow_factor: none", remedy);
+    }
     fitting(settings, raw, &place, faults)
 }
 

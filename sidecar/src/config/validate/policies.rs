@@ -8,7 +8,7 @@ use super::{
     edits,
     fault::fault,
     rate_limit::{Item, rate_limits},
-    retry,
+    retry, together,
 };
 use crate::{
     config::{
@@ -28,6 +28,7 @@ pub(super) fn of_cluster(raw: &raw::Cluster, place: &Place, faults: &mut Faults)
     let rate_limits = rate_limits(raw.rate_limits.as_ref(), place, faults).unwrap_or_default();
     let fault = fault(raw.fault.as_ref(), place, faults).flatten();
     let (retry, budget) = retry::of_cluster(raw.retry.as_ref(), place, faults);
+    together::check(raw.retry.as_ref(), raw.request_timeout.as_ref(), place, faults);
     (Policy { request_timeout, retry, rate_limits, fault, ..Policy::bare() }, budget)
 }
 
@@ -58,6 +59,7 @@ where
     let rate_limits = rate_limits.unwrap_or_else(|| Arc::clone(&cluster.rate_limits));
     let fault = fault(said.fault, place, faults).unwrap_or_else(|| cluster.fault.clone());
     let retry = retry::of_route(said.retry, &cluster.retry, place, faults);
+    together::check(said.retry, said.request_timeout, place, faults);
     let edits = edits::edits(&said.edits, place, faults);
     let redirect = edits::redirect(said.redirect, said.edits.has_prefix, place, faults);
     if said.redirect.is_some() {

@@ -144,7 +144,6 @@ pub async fn outbound_to<N: Net>(
     // Boxed for its own time: a stream may last for days.
     let opened = Box::pin(async {
         rate_limit::admit_stream(door, &destination.cluster, worker.now())?;
-        retry_budget::record_request(&destination.cluster.runtime.retry_budget, worker.now());
         let early = Early::new(&mut stream, first);
         let mut opening = Opening { kind: StreamKind::Opaque, early };
         let opened = open(worker, &destination, &mut opening, &record).await?;
@@ -215,6 +214,10 @@ pub(super) async fn open<N: Net>(
     let cluster = &destination.cluster;
     let slot = circuit_breaker::admit_request(cluster, None, worker.load.is_over())
         .map_err(|cap| ProxyError::Overflow { cluster: cluster.name().clone(), cap })?;
+    // What is refused earns no retries; what is undecided does when it is a stream.
+    if opening.kind == StreamKind::Opaque {
+        retry_budget::record_request(&cluster.runtime.retry_budget, worker.now());
+    }
     let newer;
     let destination = if waiting::is_needed(cluster, may_probe(cluster), worker.now()) {
         newer = Box::pin(destination.newer(worker, record)).await?;
