@@ -103,6 +103,27 @@ fn check_says_that_rules_let_connect_whom_they_name() {
 }
 
 #[test]
+fn check_names_what_no_rule_about_callers_holds_for() {
+    let folder = Folder::new();
+    folder.write("orders.yaml", "endpoints: []");
+    let (_, without, _) = check(&folder.write("outrider.yaml", GOOD));
+    assert!(!without.contains("past mutual TLS"), "{without}");
+    let ports = "{port: 9000, plaintext: permissive, plaintext_until: 2027-01-31, plaintext_from: [10.0.0.0/8]}, \
+                 {port: 9001, probes: [/healthz], app_tls: passthrough}";
+    let inbound = format!("port: 4344, except_ports: [22], except_cidrs: [10.9.0.0/16], ports: [{ports}]");
+    let text = format!("{GOOD}intercept: {{outbound: {{port: 4345}}, inbound: {{{inbound}}}}}\n");
+    let (code, out, err) = check(&folder.write("outrider.yaml", &text));
+    assert_eq!((code, err.as_str()), (0, ""));
+    let named = "past mutual TLS, and past authorization: 5\n  \
+                 port 9000: PLAINTEXT from 10.0.0.0/8, until 2027-01-31T00:00:00Z\n  \
+                 port 9001: probes of /healthz from anybody\n  \
+                 port 9001: TLS of the app's own from anybody\n  \
+                 port 22: LEFT ALONE, whoever calls\n  \
+                 callers from 10.9.0.0/16: LEFT ALONE, at every port\n";
+    assert!(out.contains(named), "{out}");
+}
+
+#[test]
 fn check_names_every_fault_with_its_line() {
     let folder = Folder::new();
     let text = GOOD

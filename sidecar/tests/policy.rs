@@ -164,6 +164,21 @@ fn what_cannot_be_asked_is_said() {
 }
 
 #[test]
+fn where_rules_do_not_hold_is_said() {
+    let intercept = "intercept: {inbound: {except_ports: [22], ports: [{port: 80, probes: [/healthz]}]}}\n";
+    let file = format!("{TOP}{intercept}authorization: {{rules: []}}\n");
+    let explain = |port| explain(&file, &["--from", "spiffe://demo.outrider/a", "--port", port]);
+    let (code, out, err) = explain("22");
+    assert!(code == 1 && out.is_empty() && err.contains("port 22 is left alone"), "{code} {out}{err}");
+    let exceptions =
+        "has exceptions from mutual TLS: whoever comes by one proves nothing, and no rule is asked";
+    for (port, has) in [("80", true), ("90", false)] {
+        let (code, out, err) = explain(port);
+        assert!(code == 1 && out.contains(exceptions) == has, "{port}: {code} {out}{err}");
+    }
+}
+
+#[test]
 fn the_documentations_example_says_what_it_says_there() {
     let doc = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/authorization.md");
     let doc = fs::read_to_string(doc).unwrap();

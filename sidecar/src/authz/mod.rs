@@ -131,7 +131,7 @@ pub struct Sent<'a> {
 /// Brings a request's path into its one spelling and [judges](verdict) the request by that.
 ///
 /// In audit mode a path is spelled with no more care than without rules, and one that the rules would not even look at, for
-/// it is not clear, is [`Verdict::Audited`].
+/// it is not clear, is [`Verdict::Audited`]; but not of callers who are held to the rules all the same ([`verdict`]).
 ///
 /// # Errors
 /// The path has no spelling that every reader would take alike.
@@ -151,13 +151,12 @@ pub fn of_request<'a, 'b>(
         verdict(settings, inbound, caller, port, Asked::Request(request))
     };
     let care = rules.care(port);
-    let is_audit = rules.mode() == Mode::Audit;
+    let is_audit = rules.mode() == Mode::Audit && !is_strange(settings, inbound, caller);
     let path = canonical::path(sent.path, if is_audit { Care::Plain } else { care })?;
     // What a `..` takes away is not in `path` any more; in force it would have been refused all the same.
     let is_clear = if is_audit { canonical::path(sent.path, care).map(drop) } else { Ok(()) };
     let verdict = match is_clear.and_then(|()| canonical::path(&path, care)) {
         Ok(clear) => judge(&clear),
-        Err(_unclear) if is_strange(settings, inbound, caller) => Some(Verdict::Denied),
         Err(_unclear) => Some(Verdict::Audited),
     };
     Ok(Judged { path, verdict })

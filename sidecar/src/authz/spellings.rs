@@ -328,6 +328,24 @@ fn what_a_dot_segment_hides_is_allowed_on_trial_no_more_than_in_force() {
     }
 }
 
+#[test]
+fn whoever_is_held_to_rules_on_trial_is_judged_as_in_force() {
+    // Of another trust domain.
+    let caller: SpiffeId = CALLERS[3].parse().unwrap();
+    let from = Callers { ids: vec![caller.clone()], ..Callers::default() };
+    let http = HttpRule { paths: vec![PathRule::Prefix("/items".into())], ..HttpRule::default() };
+    let rules = [Rule { name: "items".into(), from, ports: Vec::new(), http: Some(http) }];
+    let headers = HeaderMap::new();
+    let settings = |mode| settings(Authorization::new(mode, rules.to_vec()));
+    let (enforced, audited) = (settings(Mode::Enforce), settings(Mode::Audit));
+    for (path, gets) in [("//items/1", Some("/items/1")), ("/items%2F1", None), ("/items/1;a", None)] {
+        let sent = Sent { method: &Method::GET, path, authority: "orders", headers: &headers };
+        let judged = of_request(&audited, &inbound(), (&caller, PORT), sent);
+        assert_eq!(judged.as_ref().ok().map(|judged| &*judged.path), gets, "{path}");
+        assert_eq!(judged, of_request(&enforced, &inbound(), (&caller, PORT), sent), "{path}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
@@ -384,11 +402,16 @@ proptest! {
             let verdict = judged.verdict?;
             Some((verdict.passes(), matches!(verdict, Verdict::Allowed(_)).then(|| verdict.told())))
         };
-        let (enforced, audited) = (verdict(&settings(enforced)), verdict(&settings(audited)));
+        let is_own = call.caller.starts_with("spiffe://test.mesh/");
+        let (enforced, audited) = (settings(enforced), settings(audited));
+        if !is_own {
+            let judged = |settings| of_request(settings, &inbound(), (&caller, PORT), sent);
+            prop_assert_eq!(judged(&audited), judged(&enforced));
+        }
+        let (enforced, audited) = (verdict(&enforced), verdict(&audited));
         // As without rules: some paths are unclear only as long as empty segments stay (`/a//../b`).
         let Some((passes, rule)) = audited else { return Ok(()) };
         prop_assert_eq!(rule.clone(), enforced.and_then(|(_, rule)| rule));
-        let is_own = call.caller.starts_with("spiffe://test.mesh/");
         prop_assert!(!passes || is_own || rule.is_some());
     }
 

@@ -27,6 +27,8 @@ use outrider::{
     },
 };
 
+use super::exceptions::exceptions;
+
 /// Clusters and listeners shown by name; the rest is counted.
 const MAX_SHOWN: usize = 12;
 
@@ -71,6 +73,10 @@ fn summary(path: &Path, settings: &Settings) -> String {
     section(&mut text, "listeners", &listeners);
     if let Some(rules) = &settings.authorization {
         section(&mut text, "authorization", &authorization(rules));
+    }
+    let exceptions = exceptions(settings);
+    if !exceptions.is_empty() {
+        section(&mut text, "past mutual TLS, and past authorization", &exceptions);
     }
     section(&mut text, "clusters", &outward);
     if !settings.federation.is_empty() {
@@ -125,7 +131,7 @@ fn tcp_route(route: &TcpRoute) -> String {
 }
 
 /// A list that fits a line.
-fn few(all: &[String]) -> String {
+pub(super) fn few(all: &[String]) -> String {
     match all {
         [first, second, rest @ ..] if rest.len() > 1 => {
             format!("{first}, {second} and {} more", rest.len())

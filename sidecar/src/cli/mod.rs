@@ -3,6 +3,7 @@
 mod ask;
 mod check;
 mod drain;
+mod exceptions;
 mod explain;
 mod intercept;
 mod log;

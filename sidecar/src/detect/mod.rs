@@ -11,8 +11,10 @@
 //! ([`Verdict::More`]) will send more: who waits for it must bound that wait, and then, or when the bytes end, take it
 //! for [`Spoken::Opaque`]. (ZooKeeper's `ruok` has no end of line, and a Gopher client may send an empty one and wait.)
 //!
-//! To be wrong is cheap in one direction only. A request taken for opaque bytes still arrives, as it was sent; opaque
-//! bytes taken for a request are answered with 400. Hence each rule is as strict as its standard lets a *sender* be.
+//! To be wrong costs something in either direction. Opaque bytes taken for a request are answered with 400. A request taken
+//! for opaque bytes still arrives, as it was sent: past everything that judges requests, and with whatever it says of its
+//! caller. Hence a request line is known as widely as its standard lets a *recipient* read one, where no other protocol
+//! begins so; each other rule is as strict as its standard lets a sender be.
 //!
 //! Where TLS is not terminated, [`ClientHello`] tells where the client wants to go, and in which protocol.
 

@@ -89,6 +89,11 @@ pub fn explain(settings: &Settings, by: By<'_>, question: &Question) -> Result<E
     let mut explained = say((settings, by), (inbound, port), question)?;
     if !explained.passes {
         explained.lines.extend(by.rejected(true));
+        if !inbound.exceptions.is_none() {
+            explained.lines.push(format!(
+                "port {port} has exceptions from mutual TLS: whoever comes by one proves nothing, and no rule is asked"
+            ));
+        }
     }
     Ok(explained)
 }
@@ -193,6 +198,12 @@ fn inbound(settings: &Settings, port: Option<u16>) -> Result<(&Inbound, u16), St
         };
     };
     let of_port = known.iter().find(|(_, known)| *known == port).map(|(inbound, _)| *inbound);
+    let intercept = settings.bootstrap.intercept.as_ref().filter(|_| of_port.is_none());
+    if intercept.is_some_and(|intercept| intercept.inbound.except_ports.contains(&port)) {
+        return Err(format!(
+            "port {port} is left alone (intercept.inbound.except_ports): its calls do not come by here, and no rule is asked"
+        ));
+    }
     let found = of_port.or(others).ok_or_else(|| format!("no listener leads to port {port} of the app"))?;
     Ok((found, port))
 }

@@ -207,7 +207,7 @@ async fn carry<N: Net>(
     let previous_attempt =
         readdress((worker, door), (snapshot, cluster, &edited), head, baton.as_deref_mut(), record)?;
     let authority = head::addressed(authority, policy.edits.as_deref(), snapshot, cluster);
-    let wish = wish.filter(|wish| wish.may_pass(door, snapshot));
+    let wish = wish.filter(|wish| wish.may_pass(worker, door, snapshot));
     let (speak, wish) = head::speak(door.inbound(snapshot), cluster, wish, head);
     let (mut replay, activity) = replay((worker, door), snapshot, (body, policy), record);
     mirror::begin(copies, (worker, door), snapshot, (head, record, baton.as_deref()), &mut replay);
@@ -359,6 +359,9 @@ fn switch_over<N: Net>(
     let mut response = answer.response.map(|_taken| ResponseBody::local(""));
     *response.status_mut() = wish.consent(response.headers_mut(), &switch);
     record.answered(response.status().as_u16(), worker.now());
+    if let Some(live) = live.as_ref().filter(|_| wish.is_http1_only()) {
+        live.becomes_bytes();
+    }
     let (upstream, held) = (switch.upstream, answer.held);
     let switched = Box::new(Switched { upstream, cluster, record, held, rest, slot, live });
     let downstream = if wish.is_from_http1() { None } else { Some(wish.into_downstream()) };

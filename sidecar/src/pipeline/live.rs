@@ -16,7 +16,10 @@ use std::{
     future::{Future, poll_fn},
     net::{IpAddr, SocketAddr},
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::Poll,
     time::{Duration, SystemTime},
 };
@@ -70,6 +73,8 @@ struct Held {
     key: usize,
     caller: Arc<Caller>,
     what: What,
+    /// It was a request, and bytes have followed that nobody looks at.
+    is_bytes_by_now: AtomicBool,
     permit: Permit,
 }
 
@@ -103,7 +108,8 @@ impl Live {
         let mut entries = self.lock();
         let entry = entries.vacant_entry();
         let (live, key) = (Arc::clone(self), entry.key());
-        let held = Arc::new(Held { live, key, caller: Arc::clone(caller), what, permit: Permit::default() });
+        let (caller, is_bytes_by_now) = (Arc::clone(caller), AtomicBool::new(false));
+        let held = Arc::new(Held { live, key, caller, what, is_bytes_by_now, permit: Permit::default() });
         entry.insert(Entry { generation, held: Arc::clone(&held) });
         Guard(held)
     }
@@ -113,7 +119,7 @@ impl Live {
         let due = self.due(worker.snapshots.load().config.rules);
         let mut ended = [0_u64; Revoked::ALL.len()];
         for some in due.chunks(AT_A_TIME) {
-            for held in some.iter().filter(|held| !held.caller.may(worker, &held.what)) {
+            for held in some.iter().filter(|held| !held.may(worker)) {
                 let kind = held.what.kind();
                 let counts = &held.caller.accepted.entrance.counts.revoked;
                 if let (Some(all), Some(count)) = (ended.get_mut(kind as usize), counts.get(kind as usize)) {
@@ -157,6 +163,16 @@ impl What {
             Self::Bytes => Revoked::Stream,
             Self::Request(..) => Revoked::Request,
         }
+    }
+}
+
+impl Held {
+    /// Whether it may go on, by the newest snapshot.
+    fn may<N: Net>(&self, worker: &Worker<N>) -> bool {
+        // What somebody unknown may have is said of the request as a whole.
+        let is_stream =
+            self.is_bytes_by_now.load(Ordering::Acquire) && matches!(self.caller.from, From::Peer { .. });
+        self.caller.may(worker, &self.what) && (!is_stream || self.caller.may(worker, &What::Bytes))
     }
 }
 
@@ -326,7 +342,7 @@ pub(super) async fn over<N: Net>(worker: &Worker<N>, guard: Option<&Guard>) {
         let Some(Guard(held)) = guard else { return };
         // Before it is judged: what takes it away once more is not lost.
         held.permit.renew();
-        if !held.caller.may(worker, &held.what) {
+        if !held.may(worker) {
             return;
         }
     }
@@ -336,6 +352,16 @@ impl Guard {
     /// The leave to go on.
     pub(super) fn permit(&self) -> Permit {
         self.0.permit.clone()
+    }
+
+    /// The request has become a stream of bytes that nobody looks at: from here on it has to be allowed as that, too.
+    pub(super) fn becomes_bytes(&self) {
+        let held = &self.0;
+        held.is_bytes_by_now.store(true, Ordering::Release);
+        // The rules may have changed since it was found that it may: it is judged once more, if they have.
+        if let Some(entry) = held.live.lock().get_mut(held.key) {
+            entry.generation = held.caller.accepted.generation();
+        }
     }
 }
 

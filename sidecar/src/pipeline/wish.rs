@@ -111,7 +111,9 @@ impl Wish {
 
     /// Whether it may be passed on to the own app. What follows a switch to another protocol than WebSocket is bytes that
     /// nobody looks at, whatever the request asked for: who asks must be allowed a stream by the rules, if there are any.
-    pub(super) fn may_pass(&self, door: &Door, snapshot: &Snapshot) -> bool {
+    pub(super) fn may_pass<N: Net>(&self, worker: &Worker<N>, door: &Door, snapshot: &Snapshot) -> bool {
+        let successor = door.accepted.successor(&worker.snapshots);
+        let snapshot = successor.as_deref().unwrap_or(snapshot);
         let (From::Peer { peer, .. }, Some(inbound)) = (&door.from, door.inbound(snapshot)) else {
             return true;
         };

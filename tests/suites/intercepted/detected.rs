@@ -67,6 +67,34 @@ async fn what_such_a_request_says_of_its_caller_is_not_believed() {
     assert_eq!(app.count(), 1);
 }
 
+/// Node, NGINX or Python take each of these for a request.
+#[tokio::test]
+async fn a_request_that_is_not_well_formed_is_no_way_past_the_sidecar() {
+    let app = HttpApp::named("orders").await;
+    let pod = Pod::new(app.address(), DETECT).await;
+    for line in [
+        "GET  / HTTP/1.1\r\n",
+        "GET /  HTTP/1.1\r\n",
+        "GET\t/ HTTP/1.1\r\n",
+        "GET / HTTP/1.1 \r\n",
+        "GET / HTTP/1.10\r\n",
+        "GET / HTTP/2.0\r\n",
+        "\r\r\nGET / HTTP/1.1\r\n",
+        "GET *a HTTP/1.1\r\n",
+    ] {
+        let mut stream = streams(&pod, app.address()).await;
+        let sent = FORGED.replace("GET / HTTP/1.1\r\n", line);
+        send(&mut stream, &[Frame::open(OPAQUE), Frame::data(sent.as_bytes())]).await;
+        expect(&mut stream, &[Frame::Accepted]).await;
+        let mut said = Vec::new();
+        while let Some(Frame::Data(bytes)) = next(&mut stream).await {
+            said.extend_from_slice(&bytes);
+        }
+        assert!(said.starts_with(b"HTTP/1.1 400 "), "{line:?}: {}", said.escape_ascii());
+    }
+    assert_eq!(app.count(), 0);
+}
+
 #[tokio::test]
 async fn http2_in_a_stream_is_found_too() {
     let app = HttpApp::echo().await;
@@ -122,9 +150,7 @@ async fn other_streams_wait_for_nothing_whoever_speaks_first() {
         expect(&mut stream, &[Frame::Accepted, Frame::data(GREETING)]).await;
         send(&mut stream, &[Frame::data(b"QUIT"), Frame::Fin]).await;
         expect(&mut stream, &[Frame::data(b"QUIT"), Frame::Fin]).await;
-        for bytes in
-            [&b"\0binary"[..], b"\x16\x03\x01\0\x05\x01", b"*1\r\n$4\r\nPING\r\n", b"GET  / HTTP/1.1\r\n"]
-        {
+        for bytes in [&b"\0binary"[..], b"\x16\x03\x01\0\x05\x01", b"*1\r\n$4\r\nPING\r\n", b"GET /key\r\n"] {
             let mut stream = streams(&pod, echo.address()).await;
             send(&mut stream, &[Frame::open(kind)]).await;
             expect(&mut stream, &[Frame::Accepted]).await;
@@ -233,8 +259,7 @@ async fn whoever_may_only_send_requests_may_send_them_in_bytes_and_nothing_else(
     send(&mut stream, &[Frame::Fin, Frame::open(OPAQUE), Frame::data(FORGED.as_bytes())]).await;
     expect(&mut stream, &[Frame::Accepted]).await;
     assert!(answer(&mut stream).await.starts_with("HTTP/1.1 403 "));
-    let others =
-        [&b"\0hello"[..], b"EHLO x\r\n", b"\x16\x03\x01\0\x05\x01", b"GET  /orders HTTP/1.1\r\n\r\n"];
+    let others = [&b"\0hello"[..], b"EHLO x\r\n", b"\x16\x03\x01\0\x05\x01", b"GET /orders\r\n\r\n"];
     for bytes in others {
         send(&mut stream, &[Frame::Fin][..usize::from(bytes == others[0])]).await;
         send(&mut stream, &[Frame::open(OPAQUE), Frame::data(bytes)]).await;

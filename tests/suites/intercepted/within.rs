@@ -85,7 +85,7 @@ async fn anything_else_is_refused_before_the_app_is_connected_to() {
     let app = TcpApp::greeter().await;
     let pod = Pod::new(app.address(), HTTP).await;
     let mut stream = streams(&pod, app.address()).await;
-    let others = [&b"\0hello"[..], b"EHLO x\r\n", b"\x16\x03\x01\0\x05\x01", b"GET / HTTP/0.9\r\n\r\n"];
+    let others = [&b"\0hello"[..], b"EHLO x\r\n", b"\x16\x03\x01\0\x05\x01", b"GET /\r\n\r\n"];
     for (count, bytes) in others.into_iter().enumerate() {
         send(&mut stream, &[Frame::open(OPAQUE), Frame::data(bytes)]).await;
         expect(&mut stream, &[Frame::refused("not_http")]).await;

@@ -2,8 +2,10 @@
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
     sync::mpsc,
 };
+use tokio_rustls::client::TlsStream;
 
 use super::{Bench, allowing, id};
 use crate::{
@@ -72,15 +74,18 @@ async fn a_stream_on_which_nobody_has_spoken_ends_too() {
     assert!(soon("the app hears of it", told.recv()).await.unwrap().is_err());
 }
 
+/// `orders` with a rule that allows `shop` everything, and one for `web` that has these keys.
+fn ruled(app: std::net::SocketAddr, listener: &str, keys: &str) -> String {
+    let rule = format!("{{name: web, from: ['{}']{keys}}}", id("web"));
+    let rest = format!("{{name: shop, from: ['{}']}}", id("shop"));
+    let listener = allowing(app, &["web", "shop"], listener);
+    format!("{listener}\nauthorization: {{rules: [{rule}, {rest}]}}")
+}
+
 #[tokio::test]
 async fn a_rule_about_requests_allows_no_stream_that_began_before_it() {
     let (app, _told) = telling().await;
-    let rules = |keys: &str| {
-        let rule = format!("{{name: web, from: ['{}']{keys}}}", id("web"));
-        let rest = format!("{{name: shop, from: ['{}']}}", id("shop"));
-        let listener = allowing(app.address(), &["web", "shop"], "protocol: detect");
-        format!("{listener}\nauthorization: {{rules: [{rule}, {rest}]}}")
-    };
+    let rules = |keys: &str| ruled(app.address(), "protocol: detect", keys);
     let mut bench = Bench::new(app.address(), &rules("")).await;
     let (mut web, mut shop) = (bench.connect("web", ALPN_TCP).await, bench.connect("shop", ALPN_TCP).await);
     for stream in [&mut web, &mut shop] {
@@ -106,19 +111,37 @@ async fn obliging() -> TcpApp {
     .await
 }
 
+/// A connection of that caller that the app has switched to another protocol.
+async fn leave_http(bench: &Bench, service: &str) -> TlsStream<TcpStream> {
+    let mut stream = bench.connect(service, super::ALPN_H1).await;
+    let wish = b"GET / HTTP/1.1\r\nHost: orders\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n";
+    stream.write_all(wish).await.unwrap();
+    let (head, _is_whole) = soon("an answer", client::read_head(&mut stream)).await;
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    echoes(&mut stream).await;
+    stream
+}
+
+#[tokio::test]
+async fn whoever_is_allowed_requests_and_no_stream_any_more_loses_a_connection_that_has_left_http() {
+    let app = obliging().await;
+    let rules = |keys: &str| ruled(app.address(), "", keys);
+    let mut bench = Bench::new(app.address(), &rules("")).await;
+    let (mut web, mut shop) = (leave_http(&bench, "web").await, leave_http(&bench, "shop").await);
+    bench.reload(&rules(", methods: [GET]")).await;
+    let ended = soon("it ends", web.read(&mut [0])).await;
+    assert!(!matches!(ended, Ok(1..)), "{ended:?}");
+    assert_eq!(bench.ended(), [0, 1, 0]);
+    echoes(&mut shop).await;
+}
+
 #[tokio::test]
 async fn a_connection_that_has_left_http_is_cut() {
     let app = obliging().await;
     let mut bench = Bench::both(app.address(), "").await;
     let mut streams = Vec::new();
     for service in ["web", "shop"] {
-        let mut stream = bench.connect(service, super::ALPN_H1).await;
-        let wish = b"GET / HTTP/1.1\r\nHost: orders\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n";
-        stream.write_all(wish).await.unwrap();
-        let (head, _is_whole) = soon("an answer", client::read_head(&mut stream)).await;
-        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
-        echoes(&mut stream).await;
-        streams.push(stream);
+        streams.push(leave_http(&bench, service).await);
     }
     bench.without_web("").await;
     let [web, shop] = &mut streams[..] else { unreachable!() };

@@ -108,3 +108,22 @@ fn a_rule_has_a_name_and_callers() {
     assert_faults(&many(500), &[]);
     assert_faults(&many(501), &["rules (5): 501 rules"]);
 }
+
+#[test]
+fn rules_that_no_call_is_compared_with_are_faults() {
+    let nowhere = "authorization (5): nothing comes in here that rules could be about";
+    assert_faults("outbound: [{listen: '127.0.0.1:0'}]\nauthorization: {rules: []}\n", &[nowhere]);
+    let rule = format!("authorization: {{rules: [{{name: a, {FROM}, ports: [22, 80, 4391]}}]}}\n");
+    let left_alone = "intercept: {inbound: {except_ports: [22]}}";
+    let own = "authorization.rules[0].ports[2] (5): port 4391 is that of our own listener at admin.listen";
+    assert_faults(
+        &format!("{left_alone}\n{rule}"),
+        &[
+            "authorization.rules[0].ports[0] (5): port 22 is left alone by intercept.inbound.except_ports[0]",
+            own,
+        ],
+    );
+    // By this listener, calls to the port are.
+    let listener = "inbound: [{listen: '127.0.0.1:0', app: '127.0.0.1:22'}]";
+    assert_faults(&format!("{rule}{left_alone}\n{listener}\n"), &[&own.replace("(5)", "(4)")]);
+}

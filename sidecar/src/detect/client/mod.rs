@@ -32,13 +32,14 @@ pub enum Verdict {
 /// - TLS: the header of a handshake record of SSL 3.0 to TLS 1.3 that is not empty and not longer than allowed, and in
 ///   it a `ClientHello`: the first 6 bytes, whatever its length and however many records it is cut into.
 /// - HTTP/2: the whole [`PREFACE`], 24 bytes.
-/// - HTTP/1: a whole request line of HTTP/1.x with any method (RFC 9112 §3), a few empty lines before it allowed (§2.2).
+/// - HTTP/1: a whole request line with any method and version, as widely as a recipient may read one: behind any empty lines,
+///   and with any white space between its words (RFC 9112 §2.2, §3).
 /// - Everything else is opaque as soon as a byte contradicts all three: HTTP/0.9 too, which has no version to know it
-///   by, and what leaves the preface behind `HTTP/2`.
+///   by.
 ///
 /// At most `limit` bytes are looked at (1 or more; [`MAX_BYTES`] where nothing speaks against it), and so many always
-/// decide: a request line that is longer is HTTP/1 if it begins with a method in capitals, a space, and `/` or an
-/// absolute URI; the rest is opaque.
+/// decide: a request line that is longer is HTTP/1 if it begins with a method in capitals and a target, or with nothing but
+/// empty lines; the rest is opaque.
 ///
 /// Every prefix of `bytes` gives [`Verdict::More`] or the same decision. One pass over the bytes, no allocation: some
 /// twenty nanoseconds for a usual request line, three microseconds for 8 KiB of an endless one. Who sends that byte by
@@ -51,12 +52,12 @@ pub fn client(bytes: &[u8], limit: usize) -> Verdict {
         None => Verdict::More,
         Some(&HANDSHAKE_RECORD) => tls(bytes),
         Some(_) if bytes.starts_with(PREFACE) => Verdict::Decided(Spoken::Http2),
-        // The preface begins as a request line does: what is not yet one of them may still become the other.
+        // It begins with a whole request line.
+        Some(_) if PREFACE.starts_with(bytes) => Verdict::More,
         Some(_) => match request_line::shape(bytes) {
             Shape::Whole => Verdict::Decided(Spoken::Http1),
             Shape::Part if is_all && request_line::is_clear_start(bytes) => Verdict::Decided(Spoken::Http1),
             Shape::Part => Verdict::More,
-            Shape::Other if PREFACE.starts_with(bytes) => Verdict::More,
             Shape::Other => Verdict::Decided(Spoken::Opaque),
         },
     };

@@ -72,7 +72,7 @@ fn tls_is_decided_by_six_bytes_and_http_by_its_line() {
     assert_eq!(at(b"\x16\x03\x01\x41\x00"), Some((4, Spoken::Opaque)));
     assert_eq!(at(&[PREFACE, b"\0\0\0"].concat()), Some((24, Spoken::Http2)));
     assert_eq!(at(b"GET / HTTP/1.1\nhost"), Some((15, Spoken::Http1)));
-    assert_eq!(at(b"*1\r\n$4\r\n"), Some((3, Spoken::Opaque)), "at the return");
+    assert_eq!(at(b"*1\r\n$4\r\n"), Some((4, Spoken::Opaque)), "at the feed");
     assert_eq!(at(b"CONNECT {\"verbose"), Some((9, Spoken::Opaque)), "at the brace");
     assert_eq!(at(b"\x00\x00\x00\x08"), Some((1, Spoken::Opaque)));
 }
@@ -103,6 +103,12 @@ fn a_request_line_longer_than_the_limit_is_decided_by_how_it_begins() {
     let within = line("get", "/", MAX_BYTES);
     assert_eq!((decided(&within[..MAX_BYTES - 1]), decided(&within)), (None, Some(Spoken::Http1)));
     assert_eq!(decided_bytewise(&[b'A'; 70], MAX_BYTES), Some((65, Spoken::Opaque)), "no method is so long");
+    // Servers skip as much of it as there is.
+    for start in ["", "G", "GET", "GET ", "GET ht"] {
+        let before = ["\n".repeat(MAX_BYTES - start.len()).as_str(), start].concat();
+        assert_eq!(decided(before.as_bytes()), Some(Spoken::Http1), "{start:?} behind nothing");
+    }
+    assert_eq!(decided(format!("GET{:8190}/ HTTP/1.1\r\n", "").as_bytes()), Some(Spoken::Http1));
     let long_host = line("CONNECT", "users:", 400);
     assert_eq!(decided_bytewise(&long_host, MAX_BYTES), Some((270, Spoken::Opaque)), "no host is so long");
     let long_scheme = line("GET", "http", 400);
@@ -166,11 +172,12 @@ proptest! {
     fn every_request_line_is_http1(
         method in "[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}",
         target in "/[!-~]{0,200}",
-        minor in 0..10u8,
-        ending in "\r?\n",
-        empty_lines in "(\r?\n){0,4}",
+        version in "[0-9]{1,3}\\.[0-9]{1,3}",
+        (space, other_space) in ("[ \t\x0b\x0c\r]{1,9}", "[ \t\x0b\x0c\r]{1,9}"),
+        ending in "[ \t\x0b\x0c\r]{0,9}\n",
+        before in "[\r\n]{0,99}",
     ) {
-        let bytes = format!("{empty_lines}{method} {target} HTTP/1.{minor}{ending}");
+        let bytes = format!("{before}{method}{space}{target}{other_space}HTTP/{version}{ending}");
         let first = decided_bytewise(bytes.as_bytes(), MAX_BYTES);
         prop_assert_eq!(first, Some((bytes.len(), Spoken::Http1)));
     }

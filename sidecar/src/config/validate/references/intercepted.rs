@@ -12,17 +12,28 @@ use crate::{
 pub(super) fn check(file: &raw::File, listening: &[Listening], faults: &mut Faults) {
     let ports = ports(file);
     for (port, place) in &ports {
-        if let Some(exception) = exception(file, *port) {
-            let problem = format!("port {port} is left alone by {}", exception.path());
-            faults.add(place, problem, "keep one of them: rules for it would never be looked at");
-        }
-        let is_reached = |own: &&Listening| own.address.port() == *port && !own.address.ip().is_loopback();
-        if let Some(own) = listening.iter().find(is_reached) {
-            let problem = format!("port {port} is that of our own listener at {}", own.place.path());
-            faults.add(place, problem, "give the port that the app itself listens on");
-        }
+        never_comes(file, listening, *port, place, faults);
     }
     check_app_names(file, &ports, faults);
+}
+
+/// A fault if the kernel brings nothing here that is for that port: rules for it, which stand at `place`, hold for nothing.
+pub(super) fn never_comes(
+    file: &raw::File,
+    listening: &[Listening],
+    port: u16,
+    place: &Place,
+    faults: &mut Faults,
+) {
+    if let Some(exception) = exception(file, port) {
+        let problem = format!("port {port} is left alone by {}", exception.path());
+        faults.add(place, problem, "keep one of them: rules for it would never be looked at");
+    }
+    let is_reached = |own: &&Listening| own.address.port() == port && !own.address.ip().is_loopback();
+    if let Some(own) = listening.iter().find(is_reached) {
+        let problem = format!("port {port} is that of our own listener at {}", own.place.path());
+        faults.add(place, problem, "give the port that the app itself listens on");
+    }
 }
 
 /// The ports that have rules of their own, and where they stand.

@@ -3,6 +3,7 @@
 //! It looks at the file as it stands rather than at what came out of it, so that one faulty cluster does not make
 //! every reference to it look faulty too.
 
+mod authorized;
 mod federated;
 mod intercepted;
 
@@ -41,6 +42,7 @@ pub(super) fn check(file: &raw::File, faults: &mut Faults) {
     check_addresses(file, faults);
     check_default_clusters(file, faults);
     intercepted::check(file, &listening, faults);
+    authorized::check(file, &listening, faults);
     federated::check(file, faults);
 }
 
