@@ -57,6 +57,9 @@ impl Consumers {
 
     fn take(&mut self, told: Told) {
         self.spans.take(&told);
+        if told.trail.is_mirror {
+            return;
+        }
         self.access_log.take(&told);
         // Last: it keeps some.
         self.insight.take(told.trail);

@@ -301,6 +301,10 @@ impl<'a> Asker<'a> {
         if policy.fault.is_some() {
             self.line("", "a fault is injected");
         }
+        for mirror in policy.mirrors.iter().flat_map(|mirrors| mirrors.iter()) {
+            let percent = f64::from(mirror.of_million) / 10_000.0;
+            self.line("", &format!("copied to {} ({percent} %)", mirror.cluster));
+        }
         if let Some(edits) = &policy.edits {
             let host = edits.host.as_ref().map(|host| format!("host {host}"));
             let target = edits.path.as_ref().map(|path| rewrite::target(path, &self.head.uri, prefix));
