@@ -167,6 +167,7 @@ fn http_route_with(section: &str, line: &str) -> String {
     };
     let sticky = match section {
         "routes[].rules[].sticky" => format!("sticky: {{header: x, {line}}},"),
+        "routes[].rules[].mirror[]" => format!("mirror: [{{cluster: c, {line}}}],"),
         _ => String::new(),
     };
     if !section.starts_with("routes[]") {
@@ -325,7 +326,7 @@ fn the_doc_lists_every_key_with_its_type_default_and_range() {
 fn the_doc_lists_exactly_the_keys_that_are_accepted() {
     let documented: Vec<Key> = documented().into_iter().map(|(key, _)| key).collect();
     let sections: BTreeSet<&str> = documented.iter().map(|(section, _)| section.as_str()).collect();
-    assert_eq!(sections.len(), 75, "{sections:?}");
+    assert_eq!(sections.len(), 76, "{sections:?}");
     for section in sections {
         let fault = only_fault(&file_with(section, "zz_probe: 1"));
         assert_eq!(fault.path, path_of(section, "zz_probe"));

@@ -1,7 +1,10 @@
 //! Keys of routes, as `docs/config.md` shows them.
 
 use super::{
-    defaults::{REQUEST_TIMEOUT, routes::SHARE},
+    defaults::{
+        REQUEST_TIMEOUT,
+        routes::{MIRRORED, SHARE},
+    },
     row::{Row, plain},
     rows::{fault_rows, rate_limit_rows, retry_rows},
 };
@@ -46,10 +49,13 @@ fn http_route_rows() -> Vec<Row> {
         plain(rule, "matches", "list of sections", "everything"),
         plain(rule, "clusters", "list of sections", "required"),
         plain(rule, "sticky", "section", ""),
+        plain(rule, "mirror", "list of sections", ""),
         plain("routes[].rules[].clusters[]", "name", "name of a cluster", "required"),
         SHARE.row("routes[].rules[].clusters[]"),
         plain("routes[].rules[].clusters[]", "request_headers", "section", ""),
         plain("routes[].rules[].clusters[]", "response_headers", "section", ""),
+        plain("routes[].rules[].mirror[]", "cluster", "name of a cluster", "required"),
+        MIRRORED.row("routes[].rules[].mirror[]"),
         plain("routes[].rules[].sticky", "header", "name of a field", ""),
         plain("routes[].rules[].sticky", "cookie", "name of a cookie", ""),
     ];

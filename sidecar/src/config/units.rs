@@ -73,6 +73,39 @@ impl Unit for Decimal {
     }
 }
 
+/// A share in percent, with at most four decimals: as parts of a million.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Percent(u64);
+
+impl Percent {
+    /// So many.
+    pub const fn whole(count: u64) -> Self {
+        Self(count * 10_000)
+    }
+
+    /// How many of a million.
+    pub const fn of_million(self) -> u64 {
+        self.0
+    }
+}
+
+impl Unit for Percent {
+    const WHAT: &'static str = "percentage with at most four decimals";
+    const EXAMPLE: &'static str = "write it as 5 or 0.25";
+
+    fn parse(text: &str) -> Option<Self> {
+        let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
+        let missing = 4_usize.checked_sub(decimals.len()).and_then(|count| u32::try_from(count).ok())?;
+        let decimals = <u64 as Unit>::parse(decimals)?.checked_mul(10_u64.pow(missing))?;
+        <u64 as Unit>::parse(whole)?.checked_mul(10_000)?.checked_add(decimals).map(Self)
+    }
+
+    fn show(self) -> String {
+        let decimals = format!("{:04}", self.0 % 10_000);
+        format!("{}.{decimals}", self.0 / 10_000).trim_end_matches('0').trim_end_matches('.').to_owned()
+    }
+}
+
 impl Unit for Duration {
     const WHAT: &'static str = "duration";
     const EXAMPLE: &'static str = "write it as 15s, 250ms or 24h";
@@ -160,6 +193,27 @@ mod tests {
         }
         assert_eq!(Duration::from_secs(90 * 86_400).show(), "90d");
         assert_eq!(Duration::from_secs(300).show(), "5m");
+    }
+
+    #[test]
+    fn shares_are_read_to_a_millionth() {
+        let cases = [
+            ("0", 0),
+            ("100", 1_000_000),
+            ("0.5", 5_000),
+            ("33.3333", 333_333),
+            ("0.0001", 1),
+            ("7.0000", 70_000),
+        ];
+        for (text, of_million) in cases {
+            let share = <Percent as Unit>::parse(text).unwrap();
+            assert_eq!(share.of_million(), of_million, "{text}");
+            assert_eq!(<Percent as Unit>::parse(&share.show()), Some(share), "{}", share.show());
+        }
+        assert_eq!((Percent::whole(100).show(), Percent(5_000).show()), ("100".to_owned(), "0.5".to_owned()));
+        for text in ["", ".", "1.", ".5", "0.00001", "-1", "1e2", "5%"] {
+            assert_eq!(<Percent as Unit>::parse(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@
 pub mod policy;
 pub mod route;
 
-use crate::model::controller::Rejected;
+use crate::model::{Settings, controller::Rejected};
 
 /// Services of which it is told that what the controller says of them is not in force.
 const MAX_REJECTED: usize = 5;
@@ -34,6 +34,15 @@ pub enum By<'a> {
 }
 
 impl By<'_> {
+    /// What a file leaves unsaid.
+    fn unsaid(self, settings: &Settings) -> Option<String> {
+        let is_told_more = matches!(self, Self::File) && settings.bootstrap.controller.is_some();
+        is_told_more.then(|| {
+            "by the file alone: its controller says more of services and policies; --running asks a sidecar what is in force"
+                .to_owned()
+        })
+    }
+
     /// What the controller says of services, or of the own workload, and is not in force.
     fn rejected(self, is_of_workload: bool) -> Vec<String> {
         let Self::Running(rejected) = self else { return Vec::new() };

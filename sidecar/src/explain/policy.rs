@@ -87,6 +87,7 @@ pub fn explain(settings: &Settings, by: By<'_>, question: &Question) -> Result<E
         ));
     }
     let mut explained = say((settings, by), (inbound, port), question)?;
+    explained.lines.extend(by.unsaid(settings));
     if !explained.passes {
         explained.lines.extend(by.rejected(true));
         if !inbound.exceptions.is_none() {

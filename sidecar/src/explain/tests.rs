@@ -156,6 +156,9 @@ fn what_the_controller_was_not_asked_for_is_no_missing_route() {
     // A file knows nobody else.
     let (found, text) = goes(&named, By::File, "http://carts/", None);
     assert!(!found && text.contains("404, no_route"), "{text}");
+    assert!(text.ends_with("--running asks a sidecar what is in force"), "nor does it hide that: {text}");
+    let (_, text) = goes(&named, By::Running(&[]), "http://carts/", None);
+    assert!(!text.contains("by the file alone"), "{text}");
 }
 
 #[test]

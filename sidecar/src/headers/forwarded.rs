@@ -47,7 +47,8 @@ static FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 static FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 static CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 static REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
-static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// By which a request is known at every hop.
+pub static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Who a verified peer is, and to whom.
 #[derive(Clone, Copy, Debug)]

@@ -37,6 +37,7 @@ pub mod listener;
 pub mod load;
 pub mod log_histogram;
 pub mod maglev;
+pub mod mirror;
 pub mod outlier;
 pub mod pending;
 pub mod policy;

@@ -7,6 +7,7 @@ use http::{HeaderName, HeaderValue, Method};
 use super::{
     edits::{Edits, Redirect},
     fault::Fault,
+    mirror::Mirror,
     rate_limit::RateLimit,
     statuses::{GrpcStatuses, Statuses},
 };
@@ -27,6 +28,8 @@ pub struct Policy {
     pub edits: Option<Arc<Edits>>,
     /// Where their callers are sent instead; `None`: they go on.
     pub redirect: Option<Arc<Redirect>>,
+    /// Where copies of them go; `None`: nowhere.
+    pub mirrors: Option<Arc<[Mirror]>>,
 }
 
 impl Policy {
@@ -40,7 +43,8 @@ impl Policy {
     #[must_use]
     pub fn bare() -> Self {
         let (retry, rate_limits) = (RetryPolicy::NONE, Arc::default());
-        Self { request_timeout: None, retry, rate_limits, fault: None, edits: None, redirect: None }
+        let (fault, edits, redirect, mirrors) = (None, None, None, None);
+        Self { request_timeout: None, retry, rate_limits, fault, edits, redirect, mirrors }
     }
 }
 

@@ -27,6 +27,7 @@ use super::{
     histogram::Histogram,
     listener::Exception,
     log_histogram::LogHistogram,
+    mirror::MirrorCounts,
     outlier::OutlierRuntime,
     pool_counts::PoolCounts,
     retries::RepeatCounts,
@@ -68,6 +69,8 @@ pub struct ClusterRuntime {
     pub retries_over_budget: AtomicU64,
     /// What was repeated, and why.
     pub repeats: RepeatCounts,
+    /// What became of copies of requests.
+    pub mirrors: MirrorCounts,
     /// Faults injected.
     pub faults: FaultCounts,
     /// Streams that left HTTP.
@@ -181,6 +184,7 @@ impl ClusterRuntime {
             retries: AtomicU64::new(0),
             retries_over_budget: AtomicU64::new(0),
             repeats: RepeatCounts::default(),
+            mirrors: MirrorCounts::default(),
             faults: FaultCounts::default(),
             upgrades: UpgradeCounts::default(),
             discovery: Arc::new(DiscoveryStatus::new(now)),

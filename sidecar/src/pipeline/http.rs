@@ -11,24 +11,25 @@
 
 use std::{convert::Infallible, pin::pin, sync::Arc, time::Instant};
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header, request::Parts};
+use http::{HeaderValue, Method, Request, Response, Version, header, request::Parts};
 use hyper::body::Incoming;
 
 use super::{
     affinity, answer_head,
-    attempt::{Answer, Held},
+    attempt::Answer,
     attempts::Attempts,
     deadline::Deadline,
     door::Door,
+    ending::Ending,
     error::ProxyError,
     fault,
     gate::{self, LetIn},
     head::{self, Edited},
-    live, notes, rate_limit, redirect, respond,
+    live, mirror, notes, rate_limit, redirect, respond,
     switched::Switched,
     trace::{self, Baton},
     tunnel::{self, Tunnel},
-    verdict, waiting,
+    waiting,
     wish::{Switch, Wish},
     worker::Worker,
 };
@@ -41,7 +42,7 @@ use crate::{
     net::Net,
     relay::{
         activity::Activity,
-        body::{self, OnEnd, ResponseBody},
+        body::{self, ResponseBody},
         replay::{Replay, Rest},
     },
     resilience::{
@@ -164,7 +165,7 @@ struct Carried {
 
 /// Carries one request to an upstream and returns the answer: the stages in order.
 async fn carry<N: Net>(
-    (worker, door): (&Worker<N>, &Door),
+    (worker, door): (&Arc<Worker<N>>, &Door),
     (head, body): (&mut Parts, Incoming),
     wish: Option<&Wish>,
     record: &mut RequestRecord,
@@ -183,8 +184,7 @@ async fn carry<N: Net>(
     if let Some(answer) = redirect::answer(chosen, (&snapshot, &found), (head, &authority), &quotas)? {
         return Ok(Outcome::Redirect(answer));
     }
-    let slot = circuit_breaker::admit_request(&found, door.load_of_caller(), worker.load.is_over())
-        .map_err(|cap| ProxyError::Overflow { cluster: found.name().clone(), cap })?;
+    let slot = admit((worker, door), &found)?;
     let deadline = head::deadline(door, head, policy, record.started());
     if let Some(fault) = &policy.fault {
         // Boxed, so that other requests do not keep the room.
@@ -202,16 +202,15 @@ async fn carry<N: Net>(
     }
     let policy = chosen.policy;
     let kept = affinity::of_request(cluster, door, snapshot, head);
-    let previous_attempt = {
-        let edited = Edited::of(chosen, &authority);
-        readdress((worker, door), (snapshot, cluster, &edited), head, baton.as_deref_mut(), record)?
-    };
+    let copies = mirror::draw(worker, chosen, (head, &authority, wish));
+    let edited = Edited::of(chosen, &authority);
+    let previous_attempt =
+        readdress((worker, door), (snapshot, cluster, &edited), head, baton.as_deref_mut(), record)?;
     let authority = head::addressed(authority, policy.edits.as_deref(), snapshot, cluster);
     let wish = wish.filter(|wish| wish.may_pass(worker, door, snapshot));
     let (speak, wish) = head::speak(door.inbound(snapshot), cluster, wish, head);
-    let activity = Activity::new(&worker.clock, record.moved());
-    let rules = door.inbound(snapshot).and(snapshot.config.settings.authorization.clone());
-    let replay = Replay::new(body, policy.retry.replay_bytes, activity.clone(), rules);
+    let (mut replay, activity) = replay((worker, door), snapshot, (body, policy), record);
+    mirror::begin(copies, (worker, door), snapshot, (head, record, baton.as_deref()), &mut replay);
     let attempts = Attempts {
         worker,
         snapshot,
@@ -234,6 +233,27 @@ async fn carry<N: Net>(
     let carried =
         Carried { answer, rest, cluster, activity, slot, end, quotas, edits, needs_cookie, log, live };
     Ok(Outcome::Answer(carried))
+}
+
+/// A place among the cluster's requests.
+fn admit<N: Net>(
+    (worker, door): (&Worker<N>, &Door),
+    cluster: &Arc<Cluster>,
+) -> Result<RequestSlot, ProxyError> {
+    circuit_breaker::admit_request(cluster, door.load_of_caller(), worker.load.is_over())
+        .map_err(|cap| ProxyError::Overflow { cluster: cluster.name().clone(), cap })
+}
+
+/// The request's body on its way, and when it moves.
+fn replay<N: Net>(
+    (worker, door): (&Worker<N>, &Door),
+    snapshot: &Snapshot,
+    (body, policy): (Incoming, &Policy),
+    record: &RequestRecord,
+) -> (Replay, Activity) {
+    let activity = Activity::new(&worker.clock, record.moved());
+    let rules = door.inbound(snapshot).and(snapshot.config.settings.authorization.clone());
+    (Replay::new(body, policy.retry.replay_bytes, activity.clone(), rules), activity)
 }
 
 /// Waits for somebody to ask, if there is nobody; then what is newer holds for the request as a whole.
@@ -347,48 +367,4 @@ fn switch_over<N: Net>(
     let downstream = if wish.is_from_http1() { None } else { Some(wish.into_downstream()) };
     switched.start(worker, door, downstream);
     response
-}
-
-/// What lives as long as a response's body.
-struct Ending<N: Net> {
-    worker: Arc<Worker<N>>,
-    /// Dropped unfinished, it counts the downstream as gone.
-    record: Option<RequestRecord>,
-    held: Option<Held>,
-    cluster: Arc<Cluster>,
-    is_grpc: bool,
-    /// Whether an answer that breaks off ends with a gRPC status: a call over a lost connection is `UNAVAILABLE`, and
-    /// of a reset gRPC's clients make something else.
-    ends_in_status: bool,
-    /// With the answer's end, nobody wants the rest of the request.
-    _rest: Rest,
-    _slot: RequestSlot,
-    _live: Option<live::Guard>,
-}
-
-impl<N: Net> OnEnd for Ending<N> {
-    fn ended(&mut self, result: Result<(), &body::Error>, trailers: Option<&HeaderMap>) -> Option<HeaderMap> {
-        let (Some(record), Some(mut held)) = (self.record.take(), self.held.take()) else { return None };
-        verdict::ended(&self.worker, &self.cluster, (&mut held.in_flight, held.told), result, trailers);
-        if let Some(trailers) = trailers.filter(|_| self.is_grpc) {
-            notes::grpc_status(&record, trailers);
-        }
-        match result {
-            Ok(()) => {
-                if self.is_grpc {
-                    notes::without_status(&record);
-                }
-                if let Some(connection) = held.http1 {
-                    self.worker.pool.give_back(connection, self.worker.now());
-                }
-            }
-            Err(error) => notes::broken_off(&record, error),
-        }
-        let told = result.err().filter(|_| self.ends_in_status).and_then(respond::broken_off);
-        if let Some(told) = &told {
-            notes::grpc_status(&record, told);
-        }
-        record.finish();
-        told
-    }
 }

@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// What is told of a request's trace with each of its attempts.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Baton {
     trace: TraceId,
     /// Our one span of it, which the own app is told; `None`: each attempt has its own.

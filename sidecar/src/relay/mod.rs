@@ -14,3 +14,4 @@ pub mod received;
 pub mod replay;
 pub mod session;
 mod stall;
+pub mod whole;

@@ -19,7 +19,10 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::activity::Activity;
+use super::{
+    activity::Activity,
+    whole::{Coming, Copies, Whole},
+};
 use crate::{headers::trailers, model::authorization::Authorization};
 
 /// Frames that are kept at most: a body in tiny frames costs more than its bytes.
@@ -41,8 +44,10 @@ pub enum Error {
 /// The request's body, from which one attempt after the other takes its own.
 #[derive(Debug)]
 pub struct Replay {
-    /// `None` for a request without a body.
+    /// `None` for a request without a downstream's body.
     shared: Option<Arc<Mutex<Shared>>>,
+    /// What there is instead.
+    own: Option<Box<Whole>>,
 }
 
 /// The rest of a body whose answer has begun. Dropping it ends the body: what the downstream still sends is not
@@ -73,6 +78,8 @@ struct Shared {
     attempt: u32,
     /// The reading attempt, to be woken when it may not read any more.
     reader: Option<Waker>,
+    /// Those who want a copy of the body, once it is whole.
+    copies: Copies,
 }
 
 impl Replay {
@@ -81,7 +88,7 @@ impl Replay {
     #[must_use]
     pub fn new(body: Incoming, limit: usize, activity: Activity, rules: Option<Arc<Authorization>>) -> Self {
         if body.is_end_stream() {
-            return Self { shared: None };
+            return Self { shared: None, own: None };
         }
         let shared = Shared {
             body,
@@ -97,14 +104,28 @@ impl Replay {
             failed: false,
             attempt: 0,
             reader: None,
+            copies: Copies::default(),
         };
-        Self { shared: Some(Arc::new(Mutex::new(shared))) }
+        Self { shared: Some(Arc::new(Mutex::new(shared))), own: None }
+    }
+
+    /// A body that is there.
+    #[must_use]
+    pub fn whole(body: Whole) -> Self {
+        Self { shared: None, own: (!body.is_over()).then(|| Box::new(body)) }
+    }
+
+    /// A copy of the body, once all of it has gone on to the upstream: it is kept to its end then, also after an answer has
+    /// begun. `None`: there is no body. To be asked for before the first attempt.
+    #[must_use]
+    pub fn copy(&mut self) -> Option<Coming> {
+        self.shared.as_ref().map(|shared| lock(shared).copies.add())
     }
 
     /// The body for the next attempt.
     #[must_use]
     pub fn attempt(&mut self) -> RequestBody {
-        let Some(shared) = &self.shared else { return RequestBody::empty() };
+        let Some(shared) = &self.shared else { return self.own_body() };
         let attempt = lock(shared).supersede();
         RequestBody { shared: Some(Arc::clone(shared)), attempt, ..RequestBody::empty() }
     }
@@ -113,12 +134,16 @@ impl Replay {
     /// then reading takes nothing from anybody.
     #[must_use]
     pub fn beside(&self) -> Option<RequestBody> {
-        let Some(shared) = &self.shared else { return Some(RequestBody::empty()) };
+        let Some(shared) = &self.shared else { return Some(self.own_body()) };
         let state = lock(shared);
         let is_kept = state.ended && !state.is_spent && !state.failed;
         let attempt = state.attempt;
         let body = || RequestBody { shared: Some(Arc::clone(shared)), attempt, ..RequestBody::empty() };
         is_kept.then(body)
+    }
+
+    fn own_body(&self) -> RequestBody {
+        RequestBody { own: self.own.clone(), ..RequestBody::empty() }
     }
 
     /// Ends the attempt under way: it reads nothing more, so that what is decided on next stays true.
@@ -183,7 +208,7 @@ pub struct RequestBody {
     next: usize,
     trailers_sent: bool,
     /// Without a downstream's body: what there is instead, until it is sent.
-    own: Option<Box<Bytes>>,
+    own: Option<Box<Whole>>,
 }
 
 impl RequestBody {
@@ -196,7 +221,8 @@ impl RequestBody {
     /// A body of our own making.
     #[must_use]
     pub fn whole(bytes: Bytes) -> Self {
-        Self { own: (!bytes.is_empty()).then(|| Box::new(bytes)), ..Self::empty() }
+        let own = Whole { bytes, trailers: None };
+        Self { own: (!own.bytes.is_empty()).then(|| Box::new(own)), ..Self::empty() }
     }
 }
 
@@ -223,7 +249,7 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = &mut *self;
         let Some(shared) = &this.shared else {
-            return Poll::Ready(this.own.take().map(|bytes| Ok(Frame::data(*bytes))));
+            return Poll::Ready(this.own.as_mut().and_then(|own| own.next()).map(Ok));
         };
         let mut shared = lock(shared);
         if shared.attempt != this.attempt || (shared.is_spent && this.next == 0 && this.attempt > 1) {
@@ -238,7 +264,7 @@ impl Body for RequestBody {
             this.trailers_sent = true;
             return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
         }
-        if shared.is_answered && !shared.is_spent {
+        if shared.is_answered && !shared.is_spent && shared.copies.is_empty() {
             shared.spend();
         }
         let polled = std::task::ready!(shared.poll_more(cx));
@@ -249,14 +275,14 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        let Some(shared) = &self.shared else { return self.own.is_none() };
+        let Some(shared) = &self.shared else { return self.own.as_ref().is_none_or(|own| own.is_over()) };
         let shared = lock(shared);
         shared.ended && self.next >= shared.kept.len() && (self.trailers_sent || shared.trailers.is_none())
     }
 
     fn size_hint(&self) -> SizeHint {
         let Some(shared) = &self.shared else {
-            return SizeHint::with_exact(self.own.as_ref().map_or(0, |bytes| bytes.len() as u64));
+            return self.own.as_ref().map_or_else(|| SizeHint::with_exact(0), |own| own.size());
         };
         let shared = lock(shared);
         let unsent: u64 = shared.kept.iter().skip(self.next).map(|bytes| bytes.remaining() as u64).sum();
@@ -303,11 +329,16 @@ impl Shared {
                 }
                 None => {
                     self.ended = true;
+                    self.copies.give(&self.kept, None);
                     return Poll::Ready(None);
                 }
             };
             self.activity.touch();
-            if let Some(frame) = self.take(frame) {
+            let frame = self.take(frame);
+            if self.ended {
+                self.copies.give(&self.kept, self.trailers.as_ref());
+            }
+            if let Some(frame) = frame {
                 return Poll::Ready(Some(Ok(frame)));
             }
         }
@@ -357,6 +388,7 @@ impl Shared {
     fn spend(&mut self) {
         self.is_spent = true;
         self.kept = Vec::new();
+        self.copies.refuse();
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::{
     atomic::{AtomicU32, Ordering},
 };
 
-use crate::model::{Cluster, load::ALWAYS_ADMITTED, runtime::ClusterRuntime};
+use crate::model::{Cluster, load::ALWAYS_ADMITTED, mirror::MAX_COPIES, runtime::ClusterRuntime};
 
 /// Which cap of a cluster was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -77,6 +77,13 @@ pub struct RetrySlot {
     runtime: Arc<ClusterRuntime>,
 }
 
+/// Counts one copy of a request to a cluster until dropped.
+#[derive(Debug)]
+#[must_use = "the copy stops counting when this is dropped"]
+pub struct CopySlot {
+    runtime: Arc<ClusterRuntime>,
+}
+
 /// Admits one more request or stream, of which only a few may go on while the process `is_short_of_memory`. `caller` counts
 /// those that its caller has under way.
 ///
@@ -132,6 +139,15 @@ pub fn admit_retry(cluster: &Cluster) -> Option<RetrySlot> {
     is_admitted.then(|| RetrySlot { runtime: Arc::clone(&cluster.runtime) })
 }
 
+/// Admits one more copy of a request; `None` if [`MAX_COPIES`] are under way, or a quarter of `max_requests`: the rest is for
+/// those that somebody waits for.
+#[must_use]
+pub fn admit_copy(cluster: &Cluster) -> Option<CopySlot> {
+    let cap = MAX_COPIES.min(cluster.settings.caps.max_requests.div_ceil(4));
+    let is_admitted = raise(&cluster.runtime.mirrors.active, cap);
+    is_admitted.then(|| CopySlot { runtime: Arc::clone(&cluster.runtime) })
+}
+
 /// Counts that a cap stood in the way.
 fn reached(runtime: &ClusterRuntime, cap: Overflow) -> Overflow {
     if let Some(count) = runtime.overflows.get(cap as usize) {
@@ -177,6 +193,12 @@ impl Drop for PendingSlot {
 impl Drop for RetrySlot {
     fn drop(&mut self) {
         self.runtime.repeats.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for CopySlot {
+    fn drop(&mut self) {
+        self.runtime.mirrors.active.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -243,6 +265,19 @@ mod tests {
         assert!(admit_retry(&cluster).is_none());
         drop(first);
         assert!(admit_retry(&cluster).is_some());
+    }
+
+    #[test]
+    fn copies_leave_the_most_of_a_cluster_to_requests() {
+        let cluster = cluster(8, 1);
+        let first = admit_copy(&cluster).unwrap();
+        let _second = admit_copy(&cluster).unwrap();
+        assert!(admit_copy(&cluster).is_none());
+        drop(first);
+        assert!(admit_copy(&cluster).is_some());
+        let large = self::cluster(100_000, 1);
+        let admitted: Vec<CopySlot> = std::iter::from_fn(|| admit_copy(&large)).collect();
+        assert_eq!(admitted.len(), MAX_COPIES as usize);
     }
 
     #[test]

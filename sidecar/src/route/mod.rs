@@ -6,6 +6,7 @@
 //! into an authority must never lead there.
 
 pub mod matching;
+pub mod mirror;
 mod policy;
 mod query;
 pub mod rewrite;

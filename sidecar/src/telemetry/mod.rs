@@ -7,6 +7,7 @@
 
 pub mod access_log;
 pub mod anchor;
+mod arriving;
 pub mod escape;
 pub mod explain;
 pub mod export;

@@ -12,9 +12,11 @@ use std::{
     time::Instant,
 };
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
-use super::{access_log::RecordCounts, export::Exports, stitches::Stitches, trail::Trail};
+use super::{
+    access_log::RecordCounts, arriving::Arriving, export::Exports, stitches::Stitches, trail::Trail,
+};
 use crate::model::edge::Edges;
 
 /// Trails on their way; more are dropped. A second's worth of failures at 4,000 a second: some 4 MiB, and 32 MiB at most,
@@ -23,6 +25,8 @@ const MAX_WAITING: usize = 4096;
 /// Of these places, so many are for trails that a trace or the access log is to have: a flood of refusals, which `explain`
 /// alone wants, must not drop them.
 const RESERVED: usize = MAX_WAITING / 2;
+/// With so many places left or fewer, the task takes them in at once.
+const FEW: usize = MAX_WAITING / 4 * 3;
 
 /// Who wants a trail.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,6 +59,8 @@ pub struct Observer {
     /// Who else gets every trail.
     second: OnceLock<mpsc::Sender<Told>>,
     sender: mpsc::Sender<Told>,
+    /// Somebody waits for what was sent.
+    urgent: Arc<Notify>,
 }
 
 /// A trail, and who wants it.
@@ -69,12 +75,14 @@ pub struct Told {
 impl Observer {
     /// And where trails arrive.
     #[must_use]
-    pub fn new() -> (Arc<Self>, mpsc::Receiver<Told>) {
+    pub fn new() -> (Arc<Self>, Arriving) {
         let (sender, arriving) = mpsc::channel(MAX_WAITING);
+        let urgent = Arc::new(Notify::new());
+        let arriving = Arriving::new(arriving, Arc::clone(&urgent));
         let (taps, dropped, stitches) = (AtomicU32::new(0), AtomicU64::new(0), OnceLock::new());
         let (edges, second, exports) = (Edges::default(), OnceLock::new(), Arc::default());
-        let observer =
-            Self { edges, taps, dropped, exports, records: Arc::default(), stitches, second, sender };
+        let records = Arc::default();
+        let observer = Self { edges, taps, dropped, exports, records, stitches, second, sender, urgent };
         (Arc::new(observer), arriving)
     }
 
@@ -108,15 +116,20 @@ impl Observer {
         let is_notable = trail.is_notable();
         let is_ordered =
             wanted.is_sampled || wanted.is_logged || (wanted.is_logged_on_error && trail.is_error());
-        if !is_ordered && !is_notable && self.taps.load(Ordering::Relaxed) == 0 {
+        let is_awaited = is_notable || self.taps.load(Ordering::Relaxed) > 0;
+        if !is_ordered && !is_awaited {
             return;
         }
-        let has_room = is_ordered || self.sender.capacity() > RESERVED;
+        let room = self.sender.capacity();
+        let has_room = is_ordered || room > RESERVED;
         if has_room {
             trail.detach();
         }
         if !has_room || self.sender.try_send(Told { trail, wanted }).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        if is_awaited || room <= FEW {
+            self.urgent.notify_one();
         }
     }
 }

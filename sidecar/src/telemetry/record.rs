@@ -265,6 +265,13 @@ impl Drop for RequestRecord {
         for attempt in &mut trail.attempts {
             attempt.ended.get_or_insert(ended);
         }
+        if trail.is_mirror {
+            // It counts as a copy and as nothing else.
+            if self.wanted.is_sampled {
+                self.observer.tell(trail, self.wanted);
+            }
+            return;
+        }
         match (&self.cluster, trail.flag) {
             (Some(cluster), flag) => {
                 cluster.counts.record(trail.status, flag);

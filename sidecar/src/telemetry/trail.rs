@@ -195,6 +195,8 @@ pub struct Standings {
 pub struct Trail {
     /// What it is.
     pub kind: Traffic,
+    /// Whether it is a copy of a request, whose answer nobody gets: only its span is told.
+    pub is_mirror: bool,
     /// Which way.
     pub direction: Direction,
     /// The listener that it came in by.
@@ -261,6 +263,7 @@ impl Trail {
     ) -> Self {
         Self {
             kind,
+            is_mirror: false,
             direction,
             listener,
             caller,

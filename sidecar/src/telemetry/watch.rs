@@ -5,12 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::mpsc;
-
 use super::{
     AccessLog, Insight,
     access_log::RecordCounts,
     anchor::Anchor,
+    arriving::Arriving,
     export::{Dialing, Exports, SpanExporter},
     finish::{Finisher, finisher},
     observer::Told,
@@ -58,6 +57,9 @@ impl Consumers {
 
     fn take(&mut self, told: Told) {
         self.spans.take(&told);
+        if told.trail.is_mirror {
+            return;
+        }
         self.access_log.take(&told);
         // Last: it keeps some.
         self.insight.take(told.trail);
@@ -70,10 +72,10 @@ impl Consumers {
 }
 
 /// Starts to take trails in, for as long as there is somebody who sends them. Settings are those of the newest snapshot.
-pub fn watch(mut arriving: mpsc::Receiver<Told>, mut consumers: Consumers, snapshots: Snapshots) -> Finisher {
+pub fn watch(mut arriving: Arriving, mut consumers: Consumers, snapshots: Snapshots) -> Finisher {
     let (finish, mut finishing) = finisher();
     drain::spawn_background(async move {
-        let mut number = None;
+        let (mut number, mut batch) = (None, Vec::new());
         loop {
             let before = number;
             let newer = snapshots.until(move |snapshot| Some(snapshot.config.number) != before);
@@ -83,16 +85,16 @@ pub fn watch(mut arriving: mpsc::Receiver<Told>, mut consumers: Consumers, snaps
                     biased;
                     snapshot = &mut newer => break snapshot,
                     Some(finish) = finishing.recv() => {
-                        while let Ok(told) = arriving.try_recv() {
-                            consumers.take(told);
-                        }
+                        arriving.left().for_each(|told| consumers.take(told));
                         consumers.finish(finish.limit()).await;
                         finish.done();
                     }
-                    told = arriving.recv() => match told {
-                        Some(told) => consumers.take(told),
-                        None => return,
-                    },
+                    is_open = arriving.next(&mut batch) => {
+                        if !is_open {
+                            return;
+                        }
+                        batch.drain(..).for_each(|told| consumers.take(told));
+                    }
                 }
             };
             number = Some(snapshot.config.number);

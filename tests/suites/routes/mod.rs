@@ -3,6 +3,7 @@
 mod changes;
 mod doors;
 mod explain;
+mod mirrors;
 mod policies;
 mod precedence;
 mod shares;

@@ -182,11 +182,14 @@ impl Book {
 
 /// The Services that a route refers to.
 fn backends(route: &Route) -> impl Iterator<Item = &ObjectKey> {
-    let lists = route.rules.iter().filter_map(|rule| match &rule.to {
-        To::Backends(list) => Some(list),
-        To::Elsewhere | To::Nobody => None,
+    let backends = route.rules.iter().flat_map(|rule| {
+        let list = match &rule.to {
+            To::Backends(list) => list.as_slice(),
+            To::Elsewhere | To::Nobody => &[],
+        };
+        list.iter().chain(rule.mirrors.iter().map(|mirror| &mirror.backend))
     });
-    lists.flatten().filter_map(|backend| backend.service.as_ref().ok().map(|(key, _)| key))
+    backends.filter_map(|backend| backend.service.as_ref().ok().map(|(key, _)| key))
 }
 
 fn leave(from: &mut HashMap<ObjectKey, Routes>, service: &ObjectKey, key: &RouteKey) {

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use outrider::model::mirror::{MAX_MIRRORS, WHOLE};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value as Json, json};
 
@@ -16,6 +17,8 @@ use super::{
 pub(super) struct Filters {
     /// Keys of `routes[].rules[]`.
     pub(super) words: Map<String, Json>,
+    /// Where copies are to go: a `backendRef`, and the share of it in parts of a million.
+    pub(super) mirrors: Vec<(Json, u32)>,
     /// One of them takes the place of the path prefix that was matched.
     pub(super) replaces_prefix: bool,
 }
@@ -59,6 +62,21 @@ struct Rewrite {
     path: Option<PathModifier>,
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Mirror {
+    backend_ref: Json,
+    percent: Option<u32>,
+    fraction: Option<Fraction>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fraction {
+    numerator: u32,
+    denominator: Option<u32>,
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 struct PathModifier {
@@ -79,6 +97,7 @@ pub(super) fn read(kind: RouteKind, list: &[Json]) -> Result<Filters, Problem> {
             return Err(Problem::new("IncompatibleFilters", message));
         }
         filters.words.remove("request_headers");
+        filters.mirrors.clear();
     }
     Ok(filters)
 }
@@ -112,6 +131,7 @@ fn add(route: RouteKind, raw: &Json, to: &mut Filters) -> Result<(), Problem> {
             ("redirect", redirect(&section(raw, "requestRedirect")?, to)?)
         }
         "URLRewrite" if route == RouteKind::Http => ("rewrite", rewrite(&section(raw, "urlRewrite")?, to)?),
+        "RequestMirror" => return mirror(section(raw, "requestMirror")?, to),
         other => {
             let message = format!("a filter of type {:?} is not supported", shown(other));
             return Err(Problem::value(message));
@@ -125,6 +145,33 @@ fn add(route: RouteKind, raw: &Json, to: &mut Filters) -> Result<(), Problem> {
         to.words.insert(key.to_owned(), Json::Object(words));
     }
     Ok(())
+}
+
+/// One more place for copies.
+fn mirror(raw: Mirror, to: &mut Filters) -> Result<(), Problem> {
+    if to.mirrors.len() >= MAX_MIRRORS {
+        return Err(Problem::value(format!("RequestMirror more than {MAX_MIRRORS} times")));
+    }
+    let share = share(raw.percent, raw.fraction.as_ref());
+    let share =
+        share.ok_or_else(|| Problem::value("give percent up to 100, or a fraction up to 1, not both"))?;
+    to.mirrors.push((raw.backend_ref, share));
+    Ok(())
+}
+
+/// A share in parts of a million; `None` if it is none. A fraction over 0 is at least one of them.
+fn share(percent: Option<u32>, fraction: Option<&Fraction>) -> Option<u32> {
+    let (part, whole) = match (percent, fraction) {
+        (None, None) => (1, 1),
+        (Some(percent), None) => (percent, 100),
+        (None, Some(fraction)) => (fraction.numerator, fraction.denominator.unwrap_or(100)),
+        (Some(_), Some(_)) => return None,
+    };
+    if part > whole {
+        return None;
+    }
+    let share = (u64::from(part) * u64::from(WHOLE)).checked_div(u64::from(whole))?;
+    u32::try_from(share).ok().map(|share| share.max(u32::from(part > 0)))
 }
 
 fn section<T: DeserializeOwned>(raw: &Json, key: &str) -> Result<T, Problem> {

@@ -9,7 +9,7 @@ use serde_json::{Map, Value as Json, json};
 use super::{
     filters::{self, Filters},
     judge, matches,
-    route::{Backend, Parent, Problem, Route, RouteKind, Rule, To},
+    route::{Backend, Mirror, Parent, Problem, Route, RouteKind, Rule, To},
     settings::{self, Retry, Timeouts, shown},
 };
 use crate::controller::model::{objects::ObjectKey, value::fitting};
@@ -108,6 +108,13 @@ fn parents(key: &ObjectKey, spec: &Json) -> Vec<Parent> {
     list.iter().take(MAX_PARENTS).filter_map(parent).collect()
 }
 
+/// What a rule asks for, and where its requests and their copies go.
+struct Asked {
+    words: Map<String, Json>,
+    to: To,
+    mirrors: Vec<Mirror>,
+}
+
 struct Reading<'a> {
     kind: RouteKind,
     namespace: &'a str,
@@ -137,13 +144,13 @@ impl Reading<'_> {
         let keeps_prefix = filters.as_ref().is_ok_and(|filters| filters.replaces_prefix);
         let mut found = self.matches(&raw, keeps_prefix, &mut faults);
         let asked = filters.and_then(|filters| self.asked(&raw, filters));
-        let sound = asked.and_then(|(words, to)| match judge::fault(&entry(&name, &found, &words)) {
-            None => Ok((words, to)),
+        let sound = asked.and_then(|asked| match judge::fault(&entry(&name, &found, &asked.words)) {
+            None => Ok(asked),
             // Perhaps it is a match: then the others hold.
             Some(_) => {
                 screen(&name, &mut found, &mut faults);
-                match judge::fault(&entry(&name, &found, &words)) {
-                    None => Ok((words, to)),
+                match judge::fault(&entry(&name, &found, &asked.words)) {
+                    None => Ok(asked),
                     Some(fault) => Err(Problem::value(fault)),
                 }
             }
@@ -155,9 +162,9 @@ impl Reading<'_> {
             return dropped(name, faults);
         }
         self.known.extend(found.iter().map(key));
-        let (words, to) = sound.unwrap_or_else(|problem| {
+        let Asked { words, to, mirrors } = sound.unwrap_or_else(|problem| {
             faults.push(problem);
-            (Map::new(), To::Nobody)
+            Asked { words: Map::new(), to: To::Nobody, mirrors: Vec::new() }
         });
         let words = entry(&name, &found, &words);
         let clusters = match &to {
@@ -165,7 +172,8 @@ impl Reading<'_> {
             To::Elsewhere | To::Nobody => CLUSTER_BYTES,
         };
         let bytes = Json::Object(words.clone()).to_string().len() + clusters + AROUND_BYTES;
-        Rule { name, words: Some(words), matches: found.len(), bytes, to, faults }
+        let bytes = bytes + mirrors.len() * CLUSTER_BYTES;
+        Rule { name, words: Some(words), matches: found.len(), bytes, to, mirrors, faults }
     }
 
     /// Its own name, or its place; another where that is one's above.
@@ -206,14 +214,14 @@ impl Reading<'_> {
     }
 
     /// What the rule asks for, and where its requests go.
-    fn asked(&self, raw: &RawRule, filters: Filters) -> Result<(Map<String, Json>, To), Problem> {
+    fn asked(&self, raw: &RawRule, filters: Filters) -> Result<Asked, Problem> {
         if let Some(key) = raw.rest.keys().next() {
             return Err(Problem::value(format!("{:?} is not supported", shown(key))));
         }
         let is_redirect = filters.is_redirect();
         let mut words = filters.words;
         if is_redirect {
-            return Ok((words, To::Elsewhere));
+            return Ok(Asked { words, to: To::Elsewhere, mirrors: Vec::new() });
         }
         words.extend(settings::read(raw.timeouts.as_ref(), raw.retry.as_ref())?);
         let list = raw.backend_refs.as_deref().unwrap_or_default();
@@ -229,7 +237,13 @@ impl Reading<'_> {
             }
             backends.push(backend);
         }
-        Ok((words, To::Backends(backends)))
+        let mirror = |(reference, of_million): (Json, u32)| {
+            let raw = RawBackend::deserialize(reference);
+            let raw = raw.map_err(|error| Problem::value(format!("RequestMirror: backendRef: {error}")))?;
+            Ok(Mirror { backend: self.backend(&raw)?, of_million })
+        };
+        let mirrors = filters.mirrors.into_iter().map(mirror).collect::<Result<_, Problem>>()?;
+        Ok(Asked { words, to: To::Backends(backends), mirrors })
     }
 
     fn backend(&self, raw: &RawBackend) -> Result<Backend, Problem> {
@@ -275,7 +289,7 @@ fn matches_only(raw: &Json) -> Option<RawRule> {
 
 /// A rule of which nothing is told: no request is its.
 fn dropped(name: String, faults: Vec<Problem>) -> Rule {
-    Rule { name, words: None, matches: 0, bytes: 0, to: To::Nobody, faults }
+    Rule { name, words: None, matches: 0, bytes: 0, to: To::Nobody, mirrors: Vec::new(), faults }
 }
 
 /// Leaves out what no sidecar would take for a match.

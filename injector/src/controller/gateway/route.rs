@@ -121,6 +121,8 @@ pub struct Rule {
     pub bytes: usize,
     /// Where its requests go.
     pub to: To,
+    /// Where copies of them go.
+    pub mirrors: Vec<Mirror>,
     /// What is wrong with it.
     pub faults: Vec<Problem>,
 }
@@ -153,6 +155,15 @@ impl Backend {
     pub fn edits_bytes(&self) -> usize {
         if self.edits.is_empty() { 0 } else { Json::Object(self.edits.clone()).to_string().len() }
     }
+}
+
+/// Where copies of a rule's requests go.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mirror {
+    /// To whom; of it weight and changes say nothing.
+    pub backend: Backend,
+    /// The share of the requests, in parts of a million.
+    pub of_million: u32,
 }
 
 /// What is wrong, in the words of conditions.

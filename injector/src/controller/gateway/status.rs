@@ -10,7 +10,7 @@ use super::{
     CONTROLLER,
     attached::{self, Left},
     route::{Parent, Problem, Record, Route, RouteKey, Rule, To},
-    translate::unresolved,
+    translate::{Unresolved, unresolved},
 };
 use crate::controller::model::{cluster::Cluster, objects::Reach};
 
@@ -143,14 +143,7 @@ fn said(wanted: &Condition, before: Option<&Json>, generation: i64, now: &str) -
 pub fn conditions(cluster: &Cluster, key: &RouteKey, route: &Route, parent: &Parent) -> Vec<Condition> {
     let refused = accepted(cluster, key, route, parent);
     let mut conditions = vec![condition("Accepted", "Accepted", "its rules hold", refused.as_ref())];
-    let unresolved: Vec<Problem> = unresolved(cluster, key, route, &parent.service).collect();
-    let first = unresolved.first().map(|first| {
-        let all: Vec<&str> = unresolved.iter().map(|problem| problem.message.as_str()).collect();
-        Problem::new(
-            first.reason,
-            format!("{}; their share of the requests is answered with 500", all.join("; ")),
-        )
-    });
+    let first = first_of(&unresolved(cluster, key, route, &parent.service));
     conditions.push(condition("ResolvedRefs", "ResolvedRefs", "all backends are there", first.as_ref()));
     let faulty = faulty(route);
     if let (None, Some(reason)) = (&refused, faulty.first().map(|problem| problem.reason)) {
@@ -159,6 +152,20 @@ pub fn conditions(cluster: &Cluster, key: &RouteKey, route: &Route, parent: &Par
         conditions.push(Condition { kind: "PartiallyInvalid", is_true: true, reason, message });
     }
     conditions
+}
+
+/// What a condition says of everything that is not there: the first one's reason, and all in words.
+fn first_of(Unresolved { backends, mirrors }: &Unresolved) -> Option<Problem> {
+    let first = backends.first().or(mirrors.first())?;
+    let lists = [
+        (backends, "their share of the requests is answered with 500"),
+        (mirrors, "no copies of requests go there"),
+    ];
+    let told = lists.into_iter().filter(|(list, _)| !list.is_empty()).map(|(list, effect)| {
+        let all: Vec<&str> = list.iter().map(|problem| problem.message.as_str()).collect();
+        format!("{}; {effect}", all.join("; "))
+    });
+    Some(Problem::new(first.reason, told.collect::<Vec<_>>().join("; ")))
 }
 
 fn condition(kind: &'static str, good: &'static str, message: &str, bad: Option<&Problem>) -> Condition {

@@ -199,11 +199,68 @@ fn a_backends_filter_that_cannot_be_is_no_less_than_a_rules() {
     }
 }
 
+/// A filter that has copies sent to `orders-v2`, with these further keys.
+fn mirror(keys: Json) -> Json {
+    let mut section = json!({"backendRef": {"name": "orders-v2", "port": 80}});
+    section.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+    json!({"type": "RequestMirror", "requestMirror": section})
+}
+
+#[test]
+fn copies_are_told_with_their_share_and_what_they_need() {
+    for kind in [RouteKind::Http, RouteKind::Grpc] {
+        for (keys, percent) in [
+            (json!({}), "100.0000"),
+            (json!({"percent": 0}), "0.0000"),
+            (json!({"percent": 42}), "42.0000"),
+            (json!({"fraction": {"numerator": 5}}), "5.0000"),
+            (json!({"fraction": {"numerator": 1, "denominator": 3}}), "33.3333"),
+            (json!({"fraction": {"numerator": 1, "denominator": 2_000_000_000}}), "0.0001"),
+        ] {
+            let mut events = shop();
+            let rules = json!([{"filters": [mirror(keys)], "backendRefs": [{"name": "orders", "port": 80}]}]);
+            events.push(route(kind, "shop", "r", &for_orders(&rules)));
+            let cluster = cluster(events);
+            let told = told(&cluster, "shop", "shop", "orders");
+            assert_eq!(told.needs, [Target::Service(key("shop", "orders-v2"), 80)]);
+            assert!(told.parts.contains(&Part::Ports(key("shop", "orders-v2"))));
+            let copies = json!([{"cluster": "orders-v2.shop.svc:80", "percent": percent}]);
+            assert_eq!(self::rules(&cluster)[0]["mirror"], copies);
+        }
+    }
+    let told =
+        rule(json!({"backendRefs": [{"name": "orders", "port": 80}], "filters": vec![mirror(json!({})); 4]}));
+    assert_eq!(told["mirror"].as_array().unwrap().len(), 4);
+}
+
+/// Gateway API, `HTTPRequestMirrorFilter.backendRef`: an invalid one is not configured, and `ResolvedRefs` says why.
+#[test]
+fn a_mirror_that_is_not_there_gets_nothing_and_requests_go_on() {
+    for (reference, reason) in [
+        (json!({"name": "nobody", "port": 80}), "BackendNotFound"),
+        (json!({"name": "orders-v2", "port": 81}), "BackendNotFound"),
+        (json!({"name": "orders-v2"}), "BackendNotFound"),
+        (json!({"name": "far", "namespace": "far", "port": 80}), "RefNotPermitted"),
+        (json!({"name": "orders", "port": 80, "kind": "Bucket", "group": "x.example"}), "InvalidKind"),
+    ] {
+        let filters = json!([{"type": "RequestMirror", "requestMirror": {"backendRef": reference}}]);
+        let backends = json!([{"name": "orders", "port": 80}]);
+        let cluster = with_rules(&json!([{"filters": filters, "backendRefs": backends}]));
+        let found = rules(&cluster);
+        assert_eq!(found[0]["clusters"], json!([{"name": "orders.shop.svc:80", "weight": 1}]), "{reason}");
+        assert_eq!(found[0].get("mirror"), None, "{reason}");
+        assert_eq!(conditions(&cluster), [GOOD[0], &*format!("ResolvedRefs=false:{reason}")]);
+        let (key, route, _) = self::found(&cluster, RouteKind::Http, "shop", "r");
+        let said = &status::conditions(&cluster, &key, &route, &route.parents[0])[1].message;
+        assert!(said.contains("no copies") && !said.contains("500"), "{said}");
+    }
+}
+
 #[test]
 fn a_redirect_goes_nowhere_else() {
     let told = rule(json!({
         "timeouts": {"request": "1s"},
-        "filters": [{"type": "RequestRedirect", "requestRedirect": {"hostname": "shop.example", "statusCode": 301}}],
+        "filters": [mirror(json!({})), {"type": "RequestRedirect", "requestRedirect": {"hostname": "shop.example", "statusCode": 301}}],
     }));
     assert_eq!(told, json!({"redirect": {"host": "shop.example", "status": 301}}));
 }
@@ -272,10 +329,12 @@ fn without_its_filters_no_request_of_a_rule_passes() {
     let redirect = json!({"type": "RequestRedirect", "requestRedirect": {"hostname": "a"}});
     let rewrite = json!({"type": "URLRewrite", "urlRewrite": {"hostname": "a"}});
     for (filters, reason) in [
-        (
-            json!([{"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "orders", "port": 80}}}]),
-            "UnsupportedValue",
-        ),
+        (json!([mirror(json!({"percent": 101}))]), "UnsupportedValue"),
+        (json!([mirror(json!({"percent": 1, "fraction": {"numerator": 1}}))]), "UnsupportedValue"),
+        (json!([mirror(json!({"fraction": {"numerator": 1, "denominator": 0}}))]), "UnsupportedValue"),
+        (json!([mirror(json!({"somethingNew": 1}))]), "UnsupportedValue"),
+        (json!([{"type": "RequestMirror", "requestMirror": {}}]), "UnsupportedValue"),
+        (json!(vec![mirror(json!({})); 5]), "UnsupportedValue"),
         (
             json!([{"type": "ExtensionRef", "extensionRef": {"group": "a", "kind": "B", "name": "c"}}]),
             "UnsupportedValue",
@@ -585,7 +644,7 @@ fn any_filter() -> impl Strategy<Value = Json> {
                 |(scheme, host, path, code, port)| json!({"type": "RequestRedirect", "requestRedirect": {
                 "scheme": scheme, "hostname": host, "path": path, "statusCode": code, "port": port}})
             ),
-        Just(json!({"type": "RequestMirror"})),
+        (0..200_u32).prop_map(|percent| mirror(json!({"percent": percent}))),
     ]
 }
 

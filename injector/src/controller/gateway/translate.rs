@@ -6,7 +6,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::{
     attached,
-    route::{Backend, Problem, Route, RouteKey, Rule, To},
+    route::{Backend, Mirror, Problem, Route, RouteKey, Rule, To},
 };
 use crate::controller::model::{
     cluster::{Cluster, Part},
@@ -62,6 +62,10 @@ fn entry(
     to: &mut Routing,
 ) -> Option<Json> {
     let mut words: Map<String, Json> = rule.words.clone()?;
+    let copies = copies(cluster, (key, parent), rule, to);
+    if !copies.is_empty() {
+        words.insert("mirror".to_owned(), Json::Array(copies));
+    }
     let backends = match &rule.to {
         To::Elsewhere => return Some(Json::Object(words)),
         To::Backends(backends) => backends.as_slice(),
@@ -97,6 +101,27 @@ fn entry(
     words.insert("clusters".to_owned(), clusters.collect());
     to.needs.extend(shares.into_iter().map(|(target, ..)| target));
     Some(Json::Object(words))
+}
+
+/// Where copies of a rule's requests go. A Service that is not there, or may not be meant, gets none, and the requests go on.
+fn copies(
+    cluster: &Cluster,
+    (key, parent): (&RouteKey, &ObjectKey),
+    rule: &Rule,
+    to: &mut Routing,
+) -> Vec<Json> {
+    let mut copies = Vec::with_capacity(rule.mirrors.len());
+    for Mirror { backend, of_million } in &rule.mirrors {
+        if let Ok((service, _)) = &backend.service {
+            to.parts.push(Part::Ports(service.clone()));
+        }
+        if let Ok(target) = resolve(cluster, (key, parent), backend) {
+            let percent = format!("{}.{:04}", of_million / 10_000, of_million % 10_000);
+            copies.push(json!({"cluster": name_of(&target), "percent": percent}));
+            to.needs.push(target);
+        }
+    }
+    copies
 }
 
 fn name_of(target: &Target) -> String {
@@ -143,16 +168,27 @@ pub fn resolve(
     Ok(Target::Service(service.clone(), *port))
 }
 
-/// Everything that is wrong with the backends of a route for one of its parents.
-pub fn unresolved<'a>(
-    cluster: &'a Cluster,
-    key: &'a RouteKey,
-    route: &'a Route,
-    parent: &'a ObjectKey,
-) -> impl Iterator<Item = Problem> + 'a {
-    route.rules.iter().flat_map(move |rule| {
+/// What is wrong with what a route refers to, for one of its parents.
+#[derive(Debug, Default)]
+pub struct Unresolved {
+    /// Backends that get no requests.
+    pub backends: Vec<Problem>,
+    /// Mirrors that get no copies.
+    pub mirrors: Vec<Problem>,
+}
+
+/// Everything that is wrong with the backends of a route, and with its mirrors, for one of its parents.
+#[must_use]
+pub fn unresolved(cluster: &Cluster, key: &RouteKey, route: &Route, parent: &ObjectKey) -> Unresolved {
+    let mut found = Unresolved::default();
+    for rule in &route.rules {
+        let problem = |backend: &Backend| {
+            let problem = resolve(cluster, (key, parent), backend).err()?;
+            Some(problem.at(&format!("rule {}", rule.name)))
+        };
         let list = if let To::Backends(list) = &rule.to { list.as_slice() } else { &[] };
-        let of_rule = list.iter().filter_map(move |backend| resolve(cluster, (key, parent), backend).err());
-        of_rule.map(move |problem| problem.at(&format!("rule {}", rule.name)))
-    })
+        found.backends.extend(list.iter().filter_map(problem));
+        found.mirrors.extend(rule.mirrors.iter().filter_map(|mirror| problem(&mirror.backend)));
+    }
+    found
 }

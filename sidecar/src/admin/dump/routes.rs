@@ -10,6 +10,7 @@ use super::{
 use crate::model::{
     ClusterName,
     edits::{Edits, FieldEdits, PathEdit, Redirect},
+    mirror::Mirror,
     policy::{HeaderMatch, PathMatch, Route, RouteMatch, TextMatch},
     route_table::{HttpRoute, Rule, Sticky},
 };
@@ -29,7 +30,13 @@ pub(super) fn route(route: &Route) -> Value {
         "response_headers": edits.map(|edits| fields(&edits.response)),
         "rewrite": edits.and_then(rewrite),
         "redirect": route.policy.redirect.as_deref().map(redirect),
+        "mirror": route.policy.mirrors.as_deref().map(mirrors),
     })
+}
+
+fn mirrors(mirrors: &[Mirror]) -> Vec<Value> {
+    let mirror = |mirror: &Mirror| json!({ "cluster": mirror.cluster.as_str(), "percent": f64::from(mirror.of_million) / 10_000.0 });
+    mirrors.iter().map(mirror).collect()
 }
 
 /// Names alone: a value may be a secret.

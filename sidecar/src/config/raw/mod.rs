@@ -16,7 +16,7 @@ pub(super) use authorization::{Authorization, Rule as AuthorizationRule};
 pub(super) use edits::{FieldEdits, Forwarded, Redirect, Rewrite};
 pub(super) use probes::{GrpcProbe, HttpProbe, Probe, TcpProbe};
 pub(super) use routes::{
-    HttpRoute, InboundRoute, Match, NameAndValue, Route, Rule, RuleCluster, Sticky, WeightedCluster,
+    HttpRoute, InboundRoute, Match, Mirror, NameAndValue, Route, Rule, RuleCluster, Sticky, WeightedCluster,
 };
 pub(super) use tcp_routes::TcpRoute;
 pub(super) use telemetry::{AccessLog, Attribute, ExportHeader, Metrics, Telemetry, Traces};

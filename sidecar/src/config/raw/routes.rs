@@ -19,6 +19,7 @@ section! {
         name: String,
         matches: Vec<Spanned<Match>>,
         clusters: Vec<Spanned<RuleCluster>>,
+        mirror: Vec<Spanned<Mirror>>,
         sticky: Sticky,
         request_timeout: String,
         retry: Retry,
@@ -56,6 +57,13 @@ section! {
         weight: String,
         request_headers: FieldEdits,
         response_headers: FieldEdits,
+    }
+}
+
+section! {
+    pub(in crate::config) struct Mirror {
+        cluster: String,
+        percent: String,
     }
 }
 

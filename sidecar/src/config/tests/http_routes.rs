@@ -83,6 +83,29 @@ fn a_clusters_own_changes_come_after_the_rules_and_are_nobody_elses() {
 }
 
 #[test]
+fn copies_have_the_rules_changes_and_time_and_are_sent_once() {
+    let settings = routed(
+        "[{name: r, hosts: [shop], rules: [{request_headers: {set: [{name: x-rule, value: '1'}]}, request_timeout: 2m, \
+         response_headers: {remove: [server]}, mirror: [{cluster: b, percent: 33.3333}, {cluster: a}], \
+         clusters: [{name: a, request_headers: {set: [{name: x-stage, value: canary}]}}]}, \
+         {matches: [{path: /x}], clusters: [{name: a}], mirror: [{cluster: b}]}]}]",
+    );
+    let policy = |index: usize| std::sync::Arc::clone(&cluster(&settings, "a").routes[index].policy);
+    let mirrors = policy(1).mirrors.clone().unwrap();
+    let told: Vec<_> = mirrors.iter().map(|mirror| (mirror.cluster.as_str(), mirror.of_million)).collect();
+    assert_eq!(told, [("b", 333_333), ("a", 1_000_000)]);
+    let copies = &mirrors[0].policy;
+    let edits = copies.edits.as_deref().unwrap();
+    assert_eq!((edits.request.set.len(), edits.request.set[0].0.as_str()), (1, "x-rule"));
+    assert_eq!((edits.response.remove.len(), copies.request_timeout), (0, Some(Duration::from_secs(30))));
+    assert_eq!((copies.retry.clone(), copies.mirrors.is_none()), (RetryPolicy::NONE, true));
+    let of_second = policy(2).mirrors.clone().unwrap();
+    // What the rule does not say is its cluster's.
+    assert_eq!(of_second[0].policy.request_timeout, Some(Duration::from_secs(3)));
+    assert!(policy(0).mirrors.is_none() && cluster(&settings, "b").routes.is_empty());
+}
+
+#[test]
 fn a_host_has_the_rules_of_all_routes_that_name_it_in_the_files_order() {
     let settings = routed(
         "[{name: one, hosts: [shop, '*.shop'], rules: [{name: x, matches: [{path_prefix: /a}], clusters: [{name: a}]}]}, \
@@ -114,6 +137,15 @@ fn what_cannot_be_meant_is_a_fault() {
             "clusters: [{name: b}, {name: a, request_headers: {remove: [host]}}]",
             "rules[0].clusters[1].request_headers.remove[0] (8): \"host\" is not a field",
         ),
+        ("clusters: [{name: a}], mirror: []", "rules[0].mirror (8): has 0 items"),
+        ("clusters: [{name: a}], mirror: [{cluster: c}]", "mirror[0].cluster (8): there is no cluster \"c\""),
+        ("clusters: [{name: a}], mirror: [{percent: 5}]", "rules[0].mirror[0].cluster (8): is missing"),
+        (
+            "clusters: [{name: a}], mirror: [{cluster: b, percent: 100.5}]",
+            "percent (8): 100.5 is out of range",
+        ),
+        ("clusters: [{name: a}], mirror: [{cluster: b, percent: all}]", "\"all\" is not a percentage"),
+        ("redirect: {host: b}, mirror: [{cluster: b}]", "rules[0].mirror (8): has no meaning"),
         ("clusters: [{name: a}], matches: []", "rules[0].matches (8): has 0 items"),
         ("clusters: [{name: a}], matches: [{}]", "rules[0].matches[0] (8): matches every request"),
         ("clusters: [{name: a}], matches: [{path: b}]", "matches[0].path (8): \"b\" is not the path"),

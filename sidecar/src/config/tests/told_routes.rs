@@ -54,6 +54,18 @@ fn routes_hold_for_their_service_and_what_they_name_is_reached_by_them_alone() {
 }
 
 #[test]
+fn where_copies_go_is_needed_as_where_requests_go_is() {
+    let copied = to("orders", &[("orders", 1)])
+        .replace(r#""clusters":"#, r#""mirror":[{"cluster":"stock","percent":"5.0000"}],"clusters":"#);
+    let joined = Joiner::default().join(&file(), &of(&[said("orders", &[&copied]), behind("stock")]));
+    assert!(joined.rejected.is_empty(), "{joined:?}");
+    assert_eq!(names(&joined), ["billing", "orders", "stock"]);
+    let orders = joined.settings.clusters.iter().find(|it| it.name.as_str() == "orders").unwrap();
+    let mirrors = orders.routes[0].policy.mirrors.as_deref().unwrap();
+    assert_eq!((mirrors[0].cluster.as_str(), mirrors[0].of_million), ("stock", 50_000));
+}
+
+#[test]
 fn two_services_may_have_the_same_route() {
     let routes = ["a", "bb"].map(|service| to(service, &[("ccc", 1)]));
     let all = [said("a", &[&routes[0]]), said("bb", &[&routes[1]]), behind("ccc")];

@@ -6,7 +6,9 @@ use serde_saphyr::Spanned;
 
 use super::{
     edits::{self, Sections},
-    intercept, matches, policies,
+    intercept, matches,
+    mirror::mirrors,
+    policies,
     references::cluster_names,
     weighted,
 };
@@ -233,7 +235,7 @@ fn rule(
         Some(weighted) => weighted.list().iter().map(|cluster| cluster.name.clone()).collect(),
         None => Vec::new(),
     };
-    let places = lead(raw, (&name, &names), clusters, place, faults);
+    let places = lead(raw, (&name, &names), (clusters, known), place, faults);
     let sticky = match sticky {
         Some(sticky) => Some(sticky?),
         None => None,
@@ -256,7 +258,7 @@ fn nowhere(clusters: &mut Vec<ClusterSettings>) -> Option<WeightedClusters> {
 fn lead(
     raw: &raw::Rule,
     (name, clusters): (&Arc<str>, &[ClusterName]),
-    all: &mut [ClusterSettings],
+    (all, known): (&mut [ClusterSettings], &[&str]),
     place: &Place,
     faults: &mut Faults,
 ) -> Vec<usize> {
@@ -277,7 +279,8 @@ fn lead(
         redirect: raw.redirect.as_ref(),
     };
     // Its faults are told once, whatever the clusters are.
-    policies::of_route(&said(), &Policy::bare(), place, faults);
+    let policy = policies::of_route(&said(), &Policy::bare(), place, faults);
+    mirrors(raw, (&policy, known), place, faults);
     let own = own_edits(raw, place, faults);
     let mut places = Vec::with_capacity(clusters.len());
     for (index, cluster) in clusters.iter().enumerate() {
@@ -286,7 +289,9 @@ fn lead(
             let problem = format!("{} is the name of a route of cluster {cluster}, too", quoted(name));
             faults.add(place, problem, "give one of them another name");
         }
-        let mut policy = policies::of_route(&said(), &settings.policy, place, &mut Faults::default());
+        let mut told = Faults::default();
+        let mut policy = policies::of_route(&said(), &settings.policy, place, &mut told);
+        policy.mirrors = mirrors(raw, (&policy, known), place, &mut told);
         if let Some(own) = own.get(index).and_then(Option::as_deref) {
             let rules = policy.edits.as_deref().cloned().unwrap_or_default();
             policy.edits = Some(rules.then(own).into());

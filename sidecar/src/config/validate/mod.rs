@@ -15,6 +15,7 @@ mod http_routes;
 mod intercept;
 mod listeners;
 mod matches;
+mod mirror;
 mod outlier;
 mod own_app;
 mod policies;

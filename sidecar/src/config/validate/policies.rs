@@ -75,5 +75,5 @@ where
             faults.add(&place.key(key), problem, "leave it out, or leave redirect out");
         }
     }
-    Policy { request_timeout, retry, rate_limits, fault, edits, redirect }
+    Policy { request_timeout, retry, rate_limits, fault, edits, redirect, mirrors: None }
 }

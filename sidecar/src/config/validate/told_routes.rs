@@ -73,8 +73,13 @@ fn check_parent(raw: &raw::HttpRoute, service: &str, place: &Place, faults: &mut
 /// The clusters that its rules name.
 fn named(raw: &raw::HttpRoute) -> BTreeSet<String> {
     let rules = raw.rules.iter().flat_map(|list| &list.value);
-    let clusters = rules.flat_map(|rule| &rule.value.clusters).flat_map(|list| &list.value);
-    clusters.filter_map(|cluster| Some(cluster.value.name.as_ref()?.value.clone())).collect()
+    let mut named = BTreeSet::new();
+    for rule in rules.map(|rule| &rule.value) {
+        let clusters = rule.clusters.iter().flat_map(|list| &list.value).map(|item| &item.value.name);
+        let mirrors = rule.mirror.iter().flat_map(|list| &list.value).map(|item| &item.value.cluster);
+        named.extend(clusters.chain(mirrors).flatten().map(|text| text.value.clone()));
+    }
+    named
 }
 
 /// Adds routes to settings in which every cluster is that they name.

@@ -73,7 +73,12 @@ where
 }
 
 /// The name of a cluster that is there.
-fn cluster(text: Text<'_>, known: &[&str], place: &Place, faults: &mut Faults) -> Option<ClusterName> {
+pub(super) fn cluster(
+    text: Text<'_>,
+    known: &[&str],
+    place: &Place,
+    faults: &mut Faults,
+) -> Option<ClusterName> {
     let text = required(text, place, "name the cluster", faults)?;
     is_known(text, known, &place.at(text), faults).then(|| ClusterName::new(&text.value))
 }

@@ -56,6 +56,7 @@ pub fn explain(snapshot: &Snapshot, by: By<'_>, question: &Question) -> Result<E
     let mut asker = Asker { snapshot, by, head: &head, host: &host, lines };
     let passes = asker.explain(question)?;
     let mut lines = asker.lines;
+    lines.extend(by.unsaid(&snapshot.config.settings));
     lines.extend(by.rejected(false));
     Ok(Explained { lines, passes })
 }
@@ -299,6 +300,10 @@ impl<'a> Asker<'a> {
         }
         if policy.fault.is_some() {
             self.line("", "a fault is injected");
+        }
+        for mirror in policy.mirrors.iter().flat_map(|mirrors| mirrors.iter()) {
+            let percent = f64::from(mirror.of_million) / 10_000.0;
+            self.line("", &format!("copied to {} ({percent} %)", mirror.cluster));
         }
         if let Some(edits) = &policy.edits {
             let host = edits.host.as_ref().map(|host| format!("host {host}"));

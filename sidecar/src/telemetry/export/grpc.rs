@@ -1,23 +1,19 @@
 //! OTLP over gRPC: a channel of our own, which connects when it must and as often as it must.
 
-use http::{HeaderMap, Uri};
+use bytes::{Buf as _, BufMut as _, Bytes};
+use http::{HeaderMap, Uri, uri::PathAndQuery};
 use hyper_util::rt::TokioIo;
-use opentelemetry_proto::tonic::collector::{
-    metrics::v1::metrics_service_client::MetricsServiceClient,
-    trace::v1::{ExportTraceServiceRequest, trace_service_client::TraceServiceClient},
-};
-use prost::Message as _;
 use tonic::{
-    Request,
-    codec::CompressionEncoding,
+    Request, Status, client,
+    codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder},
     metadata::MetadataMap,
     transport::{Channel, Endpoint},
 };
 
 use super::{
     connect::Connector,
-    failure::{Accepted, Failure, of_grpc, said},
-    transport::{MAX_ANSWER_BYTES, Message, USER_AGENT},
+    failure::{Accepted, Failure, of_grpc, reason},
+    transport::{MAX_ANSWER_BYTES, Message, Signal, USER_AGENT},
 };
 
 /// Bytes of an answer's header block.
@@ -59,36 +55,58 @@ impl Grpc {
     }
 
     /// Sends a message once.
-    pub(super) async fn send(&self, message: Message) -> Result<Accepted, Failure> {
-        match message {
-            Message::Spans(request) => {
-                let request = ExportTraceServiceRequest::decode(request)
-                    .map_err(|error| Failure::Refused(error.to_string()))?;
-                let mut client =
-                    TraceServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER_BYTES);
-                if self.is_compressed {
-                    client = client.send_compressed(CompressionEncoding::Gzip);
-                }
-                let answer = client.export(self.request(request)).await.map_err(|status| of_grpc(&status))?;
-                let partial = answer.into_inner().partial_success.unwrap_or_default();
-                Ok(Accepted::partly(partial.rejected_spans, &said(&partial.error_message)))
-            }
-            Message::Metrics(request) => {
-                let mut client = MetricsServiceClient::new(self.channel.clone())
-                    .max_decoding_message_size(MAX_ANSWER_BYTES);
-                if self.is_compressed {
-                    client = client.send_compressed(CompressionEncoding::Gzip);
-                }
-                let answer = client.export(self.request(request)).await.map_err(|status| of_grpc(&status))?;
-                let partial = answer.into_inner().partial_success.unwrap_or_default();
-                Ok(Accepted::partly(partial.rejected_data_points, &said(&partial.error_message)))
-            }
+    pub(super) async fn send(&self, message: &Message) -> Result<Accepted, Failure> {
+        let method = match message.signal {
+            Signal::Spans => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+            Signal::Metrics => "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+        };
+        let mut client = client::Grpc::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER_BYTES);
+        if self.is_compressed {
+            client = client.send_compressed(CompressionEncoding::Gzip);
         }
+        let again = |error: &tonic::transport::Error| Failure::Again { after: None, why: reason(error) };
+        client.ready().await.map_err(|error| again(&error))?;
+        let mut request = Request::new(message.body.clone());
+        *request.metadata_mut() = self.headers.clone();
+        let answer = client.unary(request, PathAndQuery::from_static(method), Encoded).await;
+        Ok(message.signal.accepted(&answer.map_err(|status| of_grpc(&status))?.into_inner()))
+    }
+}
+
+/// Messages as they are, for they are encoded; and answers the same.
+#[derive(Debug)]
+struct Encoded;
+
+impl Codec for Encoded {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
     }
 
-    fn request<T>(&self, message: T) -> Request<T> {
-        let mut request = Request::new(message);
-        *request.metadata_mut() = self.headers.clone();
-        request
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Encoded {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, message: Bytes, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        into.put(message);
+        Ok(())
+    }
+}
+
+impl Decoder for Encoded {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(from.copy_to_bytes(from.remaining())))
     }
 }

@@ -8,14 +8,10 @@ use http::{HeaderMap, HeaderValue, Method, Request, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use opentelemetry_proto::tonic::collector::{
-    metrics::v1::ExportMetricsServiceResponse, trace::v1::ExportTraceServiceResponse,
-};
-use prost::Message as _;
 
 use super::{
     connect::Connector,
-    failure::{Accepted, Failure, of_http, reason, said},
+    failure::{Accepted, Failure, of_http, reason},
     transport::{MAX_ANSWER_BYTES, Message, USER_AGENT},
 };
 use crate::drain;
@@ -40,15 +36,12 @@ impl Http {
 
     /// The message as it is sent.
     pub(super) fn body(&self, message: &Message) -> Result<Bytes, Failure> {
-        let plain = match message {
-            Message::Spans(request) => request.clone(),
-            Message::Metrics(request) => request.encode_to_vec().into(),
-        };
+        let plain = &message.body;
         if !self.is_compressed {
-            return Ok(plain);
+            return Ok(plain.clone());
         }
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-        let written = encoder.write_all(&plain).and_then(|()| encoder.finish());
+        let written = encoder.write_all(plain).and_then(|()| encoder.finish());
         written.map(Bytes::from).map_err(|error| Failure::Refused(format!("cannot compress: {error}")))
     }
 
@@ -80,7 +73,7 @@ impl Http {
             return Ok(Accepted { said: "its answer broke off".to_owned(), rejected: 0 });
         };
         self.connection = Some(connection);
-        Ok(accepted(message, &body.to_bytes()))
+        Ok(message.signal.accepted(&body.to_bytes()))
     }
 
     async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Failure> {
@@ -110,21 +103,5 @@ impl Http {
         }
         request.headers_mut().extend(self.headers.clone());
         Ok(request)
-    }
-}
-
-/// What an answer says; one that is not understood says nothing.
-fn accepted(message: &Message, body: &[u8]) -> Accepted {
-    let partial = match message {
-        Message::Spans(_) => ExportTraceServiceResponse::decode(body).map(|answer| {
-            answer.partial_success.map(|partial| (partial.rejected_spans, partial.error_message))
-        }),
-        Message::Metrics(_) => ExportMetricsServiceResponse::decode(body)
-            .map(|answer| answer.partial_success.map(|part| (part.rejected_data_points, part.error_message))),
-    };
-    match partial {
-        Ok(Some((rejected, words))) => Accepted::partly(rejected, &words),
-        Ok(None) => Accepted::default(),
-        Err(error) => Accepted { rejected: 0, said: said(&format!("its answer is not OTLP: {error}")) },
     }
 }

@@ -33,6 +33,8 @@ pub struct SpanQueue {
     waiting: Mutex<VecDeque<SpanData>>,
     limit: AtomicUsize,
     news: Notify,
+    /// Spans of the message that is under way.
+    under_way: AtomicUsize,
     exports: Arc<Exports>,
 }
 
@@ -100,7 +102,6 @@ impl SpanExporter {
             dialing: dialing.clone(),
             clock: clock.clone(),
             courier: None,
-            under_way: 0,
             not_before: None,
             warned: None,
         };
@@ -127,8 +128,9 @@ impl SpanExporter {
             }
         };
         if tokio::time::timeout(limit, flush).await.is_err() {
+            let under_way = self.queue.under_way.load(Ordering::Relaxed);
             tracing::warn!(
-                waiting = self.queue.waiting().len(),
+                spans = self.queue.waiting().len() + under_way,
                 "spans are left unsent: no collector took them in time"
             );
         }
@@ -141,8 +143,6 @@ struct Sending {
     dialing: Dialing,
     clock: Clock,
     courier: Option<Courier>,
-    /// Spans of the message that is under way.
-    under_way: u64,
     /// The collector asked to be left alone until then.
     not_before: Option<Instant>,
     /// When a failure was warned of; `None` after a success.
@@ -187,7 +187,8 @@ impl Sending {
             if self.courier.is_some() {
                 let all = self.send_all_in(LAST_BATCH);
                 drop(tokio::time::timeout(LAST_WORDS, all).await);
-                let left = self.queue.take(usize::MAX).len() as u64 + std::mem::take(&mut self.under_way);
+                let under_way = self.queue.under_way.swap(0, Ordering::Relaxed);
+                let left = (self.queue.take(usize::MAX).len() + under_way) as u64;
                 self.queue.counts().dropped_queue.fetch_add(left, Ordering::Relaxed);
                 self.courier = None;
             }
@@ -218,9 +219,9 @@ impl Sending {
         if count == 0 {
             return;
         }
-        self.under_way = count;
+        self.queue.under_way.store(spans.len(), Ordering::Relaxed);
         let result = courier.send(spans).await;
-        self.under_way = 0;
+        self.queue.under_way.store(0, Ordering::Relaxed);
         let endpoint = courier.export().endpoint.to_string();
         let (counts, wall) = (self.queue.counts(), self.clock.wall());
         match result {

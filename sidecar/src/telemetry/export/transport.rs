@@ -3,11 +3,15 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::collector::{
+    metrics::v1::{ExportMetricsServiceRequest, ExportMetricsServiceResponse},
+    trace::v1::ExportTraceServiceResponse,
+};
+use prost::Message as _;
 
 use super::{
     connect::{Connector, Dialing},
-    failure::{Accepted, Failed, Failure},
+    failure::{Accepted, Failed, Failure, said},
     grpc::Grpc,
     http::Http,
     material::Material,
@@ -30,12 +34,36 @@ const MAX_WISHED_REST: Duration = Duration::from_secs(60);
 /// How often files are read again.
 const LOOK: Duration = Duration::from_secs(30);
 
-/// What is sent.
-#[derive(Clone, Debug)]
-pub(super) enum Message {
-    /// An `ExportTraceServiceRequest`, encoded.
-    Spans(Bytes),
-    Metrics(ExportMetricsServiceRequest),
+/// Of what kind a message is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Signal {
+    Spans,
+    Metrics,
+}
+
+/// What is sent: an `ExportTraceServiceRequest` or an `ExportMetricsServiceRequest`, encoded.
+#[derive(Debug)]
+pub(super) struct Message {
+    pub signal: Signal,
+    pub body: Bytes,
+}
+
+impl Signal {
+    /// What an answer to such a message says; one that is not understood says nothing.
+    pub(super) fn accepted(self, answer: &[u8]) -> Accepted {
+        let partial = match self {
+            Self::Spans => ExportTraceServiceResponse::decode(answer)
+                .map(|answer| answer.partial_success.map(|part| (part.rejected_spans, part.error_message))),
+            Self::Metrics => ExportMetricsServiceResponse::decode(answer).map(|answer| {
+                answer.partial_success.map(|part| (part.rejected_data_points, part.error_message))
+            }),
+        };
+        match partial {
+            Ok(Some((rejected, words))) => Accepted::partly(rejected, &words),
+            Ok(None) => Accepted::default(),
+            Err(error) => Accepted { rejected: 0, said: said(&format!("its answer is not OTLP: {error}")) },
+        }
+    }
 }
 
 /// The way to one collector. For one task: one message is under way at a time.
@@ -87,7 +115,7 @@ impl Transport {
     /// # Errors
     /// Nobody took them: they are lost.
     pub async fn send_spans(&mut self, request: Bytes) -> Result<Accepted, Failed> {
-        self.send(Message::Spans(request)).await
+        self.send(Message { signal: Signal::Spans, body: request }).await
     }
 
     /// Sends metrics, within the configured time.
@@ -95,7 +123,7 @@ impl Transport {
     /// # Errors
     /// Nobody took them: they are lost.
     pub async fn send_metrics(&mut self, request: ExportMetricsServiceRequest) -> Result<Accepted, Failed> {
-        self.send(Message::Metrics(request)).await
+        self.send(Message { signal: Signal::Metrics, body: request.encode_to_vec().into() }).await
     }
 
     async fn send(&mut self, message: Message) -> Result<Accepted, Failed> {
@@ -130,9 +158,9 @@ impl Transport {
         self.look().await?;
         let Some(link) = &mut self.link else { return Err(Failure::Refused("there is no link".to_owned())) };
         match &mut link.way {
-            Way::Grpc(grpc) => grpc.send(message.clone()).await,
+            Way::Grpc(grpc) => grpc.send(message).await,
             Way::Http(http) => {
-                let body: Bytes = http.body(message)?;
+                let body = http.body(message)?;
                 http.send(message, body).await
             }
         }

@@ -88,6 +88,7 @@ fn encode_clusters(sink: &mut Sink<'_>, snapshot: &Snapshot) -> fmt::Result {
             .map(move |cluster| (labels(cluster), f64::from(read(&cluster.runtime).load(Ordering::Relaxed))))
     };
     super::retries::encode(sink, snapshot)?;
+    super::mirrors::encode(sink, snapshot)?;
     metric("cluster_transport", "How the cluster is reached: mesh, public, none, or app; always 1").gauges(
         sink,
         clusters(snapshot).map(|cluster| {

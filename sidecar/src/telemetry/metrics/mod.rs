@@ -31,6 +31,7 @@ mod edges;
 mod family;
 mod limits;
 mod listeners;
+mod mirrors;
 mod openmetrics;
 mod otlp;
 mod outlier;

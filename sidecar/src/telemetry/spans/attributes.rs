@@ -154,6 +154,9 @@ pub(super) fn of_route(trail: &Trail) -> Vec<KeyValue> {
     text("outrider.authorization", trail.authorization.as_deref().map(Cow::Borrowed));
     let id = trail.request_id.as_ref().map(|id| String::from_utf8_lossy(id.as_bytes()));
     text("outrider.request_id", id);
+    if trail.is_mirror {
+        found.push(KeyValue::new("outrider.is_mirror", true));
+    }
     found
 }
 

@@ -53,6 +53,16 @@ fn made(trail: &Trail) -> Vec<SpanData> {
     spans
 }
 
+#[test]
+fn a_copy_is_marked_as_one() {
+    for is_mirror in [false, true] {
+        let copied = Trail { is_mirror, trace: Some(place(None, Some(1))), ..trail() };
+        let [span] = &made(&copied)[..] else { panic!("one span") };
+        assert_eq!(attribute(span, "outrider.is_mirror").is_some(), is_mirror);
+        assert_eq!(span.span_kind, SpanKind::Client);
+    }
+}
+
 fn attribute<'a>(span: &'a SpanData, name: &str) -> Option<&'a Value> {
     span.attributes.iter().find(|pair| pair.key.as_str() == name).map(|pair| &pair.value)
 }

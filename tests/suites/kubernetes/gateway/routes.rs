@@ -85,6 +85,44 @@ async fn a_backends_own_filters_are_told_with_it() {
 }
 
 #[tokio::test]
+async fn a_mirror_is_told_with_its_endpoints_and_only_while_a_grant_permits_it() {
+    let cluster = canary().await;
+    let filter = |namespace: &str, name: &str, percent: u32| {
+        let to = json!({"namespace": namespace, "name": name, "port": 80});
+        json!({"type": "RequestMirror", "requestMirror": {"backendRef": to, "percent": percent}})
+    };
+    let filters = json!([filter("shop", "orders-v2", 10), filter("far", "far", 100)]);
+    let backends = json!([{"name": "orders", "port": 80}]);
+    http_route(&cluster, "shop", "copied", json!([{"filters": filters, "backendRefs": backends}]));
+    let replica = Replica::start(&cluster, "one").await;
+    let mut sidecar = Sidecar::connect(&cluster, replica.address).await;
+    sidecar.ask(KEY).await.unwrap();
+    let mirrors = |sidecar: &Sidecar| {
+        sidecar
+            .held(KEY)
+            .and_then(|held| held.routes.first())
+            .map(|route| route["rules"][0]["mirror"].clone())
+    };
+    let near = json!({"cluster": "orders-v2.shop.svc:80", "percent": "10.0000"});
+    let far = json!({"cluster": "far.far.svc:80", "percent": "100.0000"});
+    sidecar.until("one mirror is told", |sidecar| mirrors(sidecar) == Some(json!([near]))).await;
+    let needed = &sidecar.services["orders-v2.shop.svc:80"];
+    assert_eq!(needed.endpoints.keys().collect::<Vec<_>>(), ["10.1.0.3:8080"]);
+    until_shares_are(&mut sidecar, &[("orders.shop.svc:80", 1)]).await;
+    cluster.server.put(json!({
+        "apiVersion": "gateway.networking.k8s.io/v1beta1", "kind": "ReferenceGrant",
+        "metadata": {"namespace": "far", "name": "shop"},
+        "spec": {
+            "from": [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": "shop"}],
+            "to": [{"group": "", "kind": "Service", "name": "far"}],
+        },
+    }));
+    sidecar.until("both are told", |sidecar| mirrors(sidecar) == Some(json!([near, far]))).await;
+    cluster.server.remove("gateway.networking.k8s.io/referencegrants", "far", "shop");
+    sidecar.until("one is told again", |sidecar| mirrors(sidecar) == Some(json!([near]))).await;
+}
+
+#[tokio::test]
 async fn a_consumers_route_is_told_in_its_own_namespace_only() {
     let cluster = canary().await;
     split(&cluster, "shop", "producer", &[("shop", "orders", 1)]);

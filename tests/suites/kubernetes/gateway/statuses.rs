@@ -56,10 +56,9 @@ async fn one_replica_writes_what_became_of_a_route_and_another_takes_over() {
 #[tokio::test]
 async fn what_is_wrong_with_a_route_is_said_and_what_others_wrote_stays() {
     let cluster = canary().await;
-    let mirror =
-        json!([{"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "orders", "port": 80}}}]);
+    let cors = json!([{"type": "CORS", "cors": {}}]);
     let backends = json!([{"name": "orders", "port": 80}]);
-    http_route(&cluster, "shop", "bad", json!([{"filters": mirror, "backendRefs": backends}]));
+    http_route(&cluster, "shop", "bad", json!([{"filters": cors, "backendRefs": backends}]));
     let foreign = json!({
         "parentRef": {"name": "gate"}, "controllerName": "example.com/other",
         "conditions": [{"type": "Accepted", "status": "True", "reason": "Accepted", "message": "",
@@ -73,7 +72,7 @@ async fn what_is_wrong_with_a_route_is_said_and_what_others_wrote_stays() {
     let written = cluster.server.object(RESOURCE, "shop", "bad").unwrap();
     assert_eq!(written["status"]["parents"][0], foreign);
     let message = written["status"]["parents"][1]["conditions"][0]["message"].as_str().unwrap().to_owned();
-    assert!(message.contains("RequestMirror") && message.contains("500"), "{message}");
+    assert!(message.contains("CORS") && message.contains("500"), "{message}");
 
     route["spec"]["rules"][0] = json!({"backendRefs": backends});
     route["status"] = written["status"].clone();
@@ -87,6 +86,20 @@ async fn what_is_wrong_with_a_route_is_said_and_what_others_wrote_stays() {
         route["status"]["parents"] == json!([foreign])
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_mirror_that_is_not_there_is_said_until_it_comes() {
+    let cluster = canary().await;
+    let to = json!({"backendRef": {"name": "nobody", "port": 80}});
+    let filters = json!([{"type": "RequestMirror", "requestMirror": to}]);
+    let backends = json!([{"name": "orders", "port": 80}]);
+    http_route(&cluster, "shop", "copied", json!([{"filters": filters, "backendRefs": backends}]));
+    let _replica = Replica::start(&cluster, "one").await;
+    until(&cluster, "copied", "ResolvedRefs", "False", "BackendNotFound").await;
+    until(&cluster, "copied", "Accepted", "True", "Accepted").await;
+    cluster.service("shop", "nobody", "10.96.0.9");
+    until(&cluster, "copied", "ResolvedRefs", "True", "ResolvedRefs").await;
 }
 
 #[tokio::test]
