@@ -68,6 +68,10 @@ pub(super) fn asked(trail: &Trail, kind: SpanKind) -> Vec<KeyValue> {
         if let Some(target) = asked.target.as_ref().filter(|_| trail.kind != Traffic::Tunnel) {
             found.push(KeyValue::new(semconv::URL_PATH, cut(target.path())));
             found.push(KeyValue::new(semconv::URL_SCHEME, "http"));
+            if kind == SpanKind::Client && trail.kind == Traffic::Http && !asked.authority.is_empty() {
+                let url = format!("http://{}{}", asked.authority, target.path());
+                found.push(KeyValue::new(semconv::URL_FULL, cut(&url)));
+            }
         }
         found.extend(server(&asked.authority));
         found.push(KeyValue::new(semconv::NETWORK_PROTOCOL_NAME, "http"));
@@ -105,7 +109,9 @@ fn server(authority: &str) -> Vec<KeyValue> {
     let host = port.map_or(authority, |(host, _)| host);
     let host = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
     let mut found = vec![KeyValue::new(semconv::SERVER_ADDRESS, cut(host))];
-    found.extend(port.map(|(_, port)| KeyValue::new(semconv::SERVER_PORT, i64::from(port))));
+    // What is asked for without a port is at that of plain HTTP.
+    let port = port.map_or(80, |(_, port)| port);
+    found.push(KeyValue::new(semconv::SERVER_PORT, i64::from(port)));
     found
 }
 

@@ -128,6 +128,8 @@ fn each_attempt_is_a_client_span_beside_the_others() {
     let [first, second] = &*spans else { panic!("{spans:#?}") };
     assert_eq!([id(first), parent(first), id(second), parent(second)], [11, 4, 12, 4]);
     assert!(spans.iter().all(|span| span.span_kind == SpanKind::Client && span.parent_span_is_remote));
+    assert_eq!(text(first, "url.full"), "http://orders/items/7", "without the query");
+    assert_eq!(text(first, "server.port"), "80", "where the authority says none");
     assert_eq!(first.start_time.duration_since(second.start_time).unwrap_err().duration(), millis(20));
     assert_eq!(
         (text(first, "http.request.resend_count"), text(second, "http.request.resend_count")),
