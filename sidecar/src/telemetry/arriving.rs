@@ -49,9 +49,10 @@ impl Arriving {
         count > 0
     }
 
-    /// What is there by now, without a rest.
+    /// What is there by now, without a rest: as many as may wait, at most.
     pub(super) fn left(&mut self) -> impl Iterator<Item = Told> {
-        std::iter::from_fn(|| self.trails.try_recv().ok())
+        let most = self.trails.max_capacity();
+        std::iter::from_fn(|| self.trails.try_recv().ok()).take(most)
     }
 }
 

@@ -98,6 +98,8 @@ pub fn watch(mut arriving: Arriving, mut consumers: Consumers, snapshots: Snapsh
                 }
             };
             number = Some(snapshot.config.number);
+            // What came before belongs to those who asked for it.
+            arriving.left().for_each(|told| consumers.take(told));
             consumers.set(&snapshot.config.settings.telemetry);
         }
     });
