@@ -74,10 +74,7 @@ fn entry(
     let none = Map::new();
     let mut shares: Vec<(Target, u64, &Map<String, Json>)> = Vec::with_capacity(backends.len());
     for backend in backends {
-        if let Ok((service, _)) = &backend.service {
-            to.parts.push(Part::Ports(service.clone()));
-        }
-        let resolved = resolve(cluster, (key, parent), backend);
+        let resolved = meant(cluster, (key, parent), backend, to);
         // Of two that are the same the changes are the same, and of those that are refused there are none.
         let edits = if resolved.is_ok() { &backend.edits } else { &none };
         let target = resolved.unwrap_or(Target::Refusal);
@@ -112,16 +109,26 @@ fn copies(
 ) -> Vec<Json> {
     let mut copies = Vec::with_capacity(rule.mirrors.len());
     for Mirror { backend, of_million } in &rule.mirrors {
-        if let Ok((service, _)) = &backend.service {
-            to.parts.push(Part::Ports(service.clone()));
-        }
-        if let Ok(target) = resolve(cluster, (key, parent), backend) {
+        if let Ok(target) = meant(cluster, (key, parent), backend, to) {
             let percent = format!("{}.{:04}", of_million / 10_000, of_million % 10_000);
             copies.push(json!({"cluster": name_of(&target), "percent": percent}));
             to.needs.push(target);
         }
     }
     copies
+}
+
+/// What a backend stands for, on which the routing depends whether it is there or not.
+fn meant(
+    cluster: &Cluster,
+    of: (&RouteKey, &ObjectKey),
+    backend: &Backend,
+    to: &mut Routing,
+) -> Result<Target, Problem> {
+    if let Ok((service, _)) = &backend.service {
+        to.parts.push(Part::Ports(service.clone()));
+    }
+    resolve(cluster, of, backend)
 }
 
 fn name_of(target: &Target) -> String {

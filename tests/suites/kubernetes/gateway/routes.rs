@@ -22,6 +22,23 @@ fn shares(sidecar: &Sidecar) -> Vec<(String, u64)> {
     clusters.iter().map(share).collect()
 }
 
+/// Routes of `shop` may refer to the Service `far` of the namespace `far`.
+fn permit(cluster: &Cluster) {
+    cluster.server.put(json!({
+        "apiVersion": "gateway.networking.k8s.io/v1beta1", "kind": "ReferenceGrant",
+        "metadata": {"namespace": "far", "name": "shop"},
+        "spec": {
+            "from": [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": "shop"}],
+            "to": [{"group": "", "kind": "Service", "name": "far"}],
+        },
+    }));
+}
+
+/// They may not any more.
+fn forbid(cluster: &Cluster) {
+    cluster.server.remove("gateway.networking.k8s.io/referencegrants", "far", "shop");
+}
+
 async fn until_shares_are(sidecar: &mut Sidecar, expected: &[(&str, u64)]) {
     let claim = format!("the shares are {expected:?}");
     let expected: Vec<_> = expected.iter().map(|(name, weight)| ((*name).to_owned(), *weight)).collect();
@@ -109,16 +126,9 @@ async fn a_mirror_is_told_with_its_endpoints_and_only_while_a_grant_permits_it()
     let needed = &sidecar.services["orders-v2.shop.svc:80"];
     assert_eq!(needed.endpoints.keys().collect::<Vec<_>>(), ["10.1.0.3:8080"]);
     until_shares_are(&mut sidecar, &[("orders.shop.svc:80", 1)]).await;
-    cluster.server.put(json!({
-        "apiVersion": "gateway.networking.k8s.io/v1beta1", "kind": "ReferenceGrant",
-        "metadata": {"namespace": "far", "name": "shop"},
-        "spec": {
-            "from": [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": "shop"}],
-            "to": [{"group": "", "kind": "Service", "name": "far"}],
-        },
-    }));
+    permit(&cluster);
     sidecar.until("both are told", |sidecar| mirrors(sidecar) == Some(json!([near, far]))).await;
-    cluster.server.remove("gateway.networking.k8s.io/referencegrants", "far", "shop");
+    forbid(&cluster);
     sidecar.until("one is told again", |sidecar| mirrors(sidecar) == Some(json!([near]))).await;
 }
 
@@ -154,16 +164,9 @@ async fn a_grant_that_goes_takes_the_backend_with_it() {
     until_shares_are(&mut sidecar, &[("refuses.outrider", 1)]).await;
     let refusal = &sidecar.services["refuses.outrider"];
     assert_eq!((&refusal.cluster["fault"]["abort"], refusal.endpoints.len()), (&json!(500), 0));
-    cluster.server.put(json!({
-        "apiVersion": "gateway.networking.k8s.io/v1beta1", "kind": "ReferenceGrant",
-        "metadata": {"namespace": "far", "name": "shop"},
-        "spec": {
-            "from": [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": "shop"}],
-            "to": [{"group": "", "kind": "Service", "name": "far"}],
-        },
-    }));
+    permit(&cluster);
     until_shares_are(&mut sidecar, &[("far.far.svc:80", 1)]).await;
-    cluster.server.remove("gateway.networking.k8s.io/referencegrants", "far", "shop");
+    forbid(&cluster);
     until_shares_are(&mut sidecar, &[("refuses.outrider", 1)]).await;
 }
 
