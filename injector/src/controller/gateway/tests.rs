@@ -510,9 +510,13 @@ fn a_status_is_written_once_and_leaves_what_is_others() {
 /// Names of clusters that an entry's rules name.
 fn named(text: &str) -> BTreeSet<String> {
     let entry: Json = serde_json::from_str(text).unwrap();
-    let rules = entry["rules"].as_array().unwrap().iter();
-    let clusters = rules.flat_map(|rule| rule["clusters"].as_array().cloned().unwrap_or_default());
-    clusters.map(|cluster| cluster["name"].as_str().unwrap().to_owned()).collect()
+    let lists = entry["rules"].as_array().unwrap().iter().flat_map(|rule| {
+        let of = |list: &str, name: &'static str| (rule[list].as_array().cloned().unwrap_or_default(), name);
+        [of("clusters", "name"), of("mirror", "cluster")]
+    });
+    lists
+        .flat_map(|(list, name)| list.into_iter().map(move |one| one[name].as_str().unwrap().to_owned()))
+        .collect()
 }
 
 /// Whether a sidecar takes all that is told of a Service.
