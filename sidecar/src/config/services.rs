@@ -1,8 +1,8 @@
 //! Which of the services that the controller has told are in force, and as what.
 //!
 //! # Invariants
-//! - A service is in force as a whole: its settings, its routes, and every service that they name; else as it was last, if
-//!   that is whole, or not at all.
+//! - A service is in force as a whole: its settings, its routes, and every service that they send requests to; else as it
+//!   was last, if that is whole, or not at all. Where copies of requests would go is no part of it: there are none then.
 //! - Routes lead to services that the controller has told, and to nothing of the file.
 //! - To a service that the app has not asked for no name, no address and no routes lead but the rules of others.
 
@@ -77,6 +77,7 @@ impl Services {
                 break;
             }
         }
+        tell_lost_copies(&mut picks);
         let mut routes = Vec::new();
         for pick in &picks {
             let Some(cluster) = &pick.cluster else { continue };
@@ -213,14 +214,17 @@ fn lay_out(picks: &mut [Pick<'_>], file: &Settings, asked: &HashMap<Box<str>, Ar
     }
 }
 
-/// Whether there is a service whose routes name one that is not there.
+fn there<'a>(picks: &[Pick<'a>]) -> HashSet<&'a str> {
+    picks.iter().filter(|pick| pick.cluster.is_some()).map(|pick| &*pick.fragment.name).collect()
+}
+
+/// Whether there is a service whose routes send requests to one that is not there.
 fn give_up_what_is_not_whole(picks: &mut [Pick<'_>]) -> bool {
-    let there = picks.iter().filter(|pick| pick.cluster.is_some());
-    let there: HashSet<&str> = there.map(|pick| &*pick.fragment.name).collect();
+    let there = there(picks);
     let mut is_any = false;
     for pick in picks {
         let missing =
-            pick.routes().and_then(|routes| routes.named.iter().find(|name| !there.contains(&***name)));
+            pick.routes().and_then(|routes| routes.needed.iter().find(|name| !there.contains(&***name)));
         if let Some(missing) = missing {
             is_any = true;
             pick.give_up(missing_service(&pick.fragment.name, missing));
@@ -229,12 +233,33 @@ fn give_up_what_is_not_whole(picks: &mut [Pick<'_>]) -> bool {
     is_any
 }
 
+/// Copies that go nowhere are told, and hold nothing up.
+fn tell_lost_copies(picks: &mut [Pick<'_>]) {
+    let there = there(picks);
+    for pick in picks.iter_mut().filter(|pick| pick.is_newest) {
+        let copied = pick.routes().into_iter().flat_map(|routes| &routes.copied);
+        let lost = copied.filter(|name| !there.contains(&***name)).map(|lost| Fault {
+            path: format!("controller.services[{}].routes", pick.fragment.name),
+            line: None,
+            problem: format!(
+                "copies of requests go to {lost}, which is no service that is told and in force: there are none; all else is \
+                 in force"
+            ),
+            remedy: REMEDY.to_owned(),
+        });
+        pick.faults.extend(lost.collect::<Vec<_>>());
+    }
+}
+
+/// What to do about a service that is named and is not there.
+const REMEDY: &str = "have the controller tell it before; if it does, see why it is left out";
+
 fn missing_service(service: &str, missing: &str) -> Fault {
     Fault {
         path: format!("controller.services[{service}].routes"),
         line: None,
         problem: format!("rules send requests to {missing}, which is no service that is told and in force"),
-        remedy: "have the controller tell it before; if it does, see why it is left out".to_owned(),
+        remedy: REMEDY.to_owned(),
     }
 }
 

@@ -14,7 +14,7 @@ use super::{cluster::ClusterName, policy::Policy};
 pub const MAX_MIRRORS: usize = 4;
 /// Copies under way to one cluster, over all workers. Each holds as much of a body as the rule's `replay_bytes` says.
 pub const MAX_COPIES: u32 = 256;
-/// From a request's arrival to the end of what is done about its copy, whatever the rule's timeout is.
+/// For a request's body to come to its end, and then for all that is done about its copy, whatever the rule's timeout is.
 pub const MAX_COPY_TIME: Duration = Duration::from_secs(30);
 /// What shares are counted in.
 pub const WHOLE: u32 = 1_000_000;
@@ -44,7 +44,8 @@ pub enum Dropped {
     Overflow,
     /// The cluster has no endpoint that may be asked.
     NoEndpoint,
-    /// The request's head cannot go there: the mesh asks for a clear path where the outside does not.
+    /// The request's head cannot go there: the mesh asks for a clear path where the outside does not, and a target of
+    /// `https://` for TLS.
     BadRequest,
 }
 

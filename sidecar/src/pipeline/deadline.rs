@@ -47,6 +47,11 @@ impl Deadline {
         Self { arrival, policy, caller: told, call, grace }
     }
 
+    /// The same times, as if it had come at `arrival`.
+    pub(super) fn beginning(self, arrival: Instant) -> Self {
+        Self { arrival, ..self }
+    }
+
     /// Ends when the request may not wait for its answer's head any longer, or when nothing has moved for `idle`.
     pub(super) async fn expiry(self, activity: &Activity, idle: Duration) -> ProxyError {
         let idle_timer = IdleTimer::new(activity.clone(), idle);

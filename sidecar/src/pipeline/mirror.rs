@@ -11,7 +11,8 @@
 //! # Invariants
 //! - A copy has a task of its own, which nothing waits for, a drain neither.
 //! - It is sent once, when all of the body is there. What is kept of a body is bounded, and so are copies in number and in
-//!   time; over a bound the copy is dropped and counted.
+//!   time; over a bound the copy is dropped and counted. Those that wait for a body are bounded by the requests whose it is.
+//! - A copy's time begins when it could be sent, so that an endpoint is never blamed for what the request took before.
 //! - A request that wants to leave HTTP is not copied.
 
 use std::sync::{Arc, atomic::Ordering};
@@ -121,15 +122,17 @@ impl Drawn {
         if worker.load.is_over() {
             return Err(Dropped::Overflow);
         }
-        let place = circuit_breaker::admit_copy(cluster).ok_or(Dropped::TooMany)?;
         let mut head = self.head.clone();
         let bad = |_error| Dropped::BadRequest;
+        head::check_scheme(&head, door.listener(snapshot), cluster).map_err(bad)?;
         let is_outside = cluster.settings.transport.is_outside();
         if !is_outside {
             head::check_single(&head).map_err(bad)?;
             head::respell(&mut head, Care::Plain).map_err(bad)?;
             // One that was made for the request is its copies', too.
-            if let Some(id) = forwarded::request_id(&original.headers) {
+            if forwarded::request_id(&head.headers).is_none()
+                && let Some(id) = forwarded::request_id(&original.headers)
+            {
                 head.headers.insert(&forwarded::REQUEST_ID, id.clone());
             }
         }
@@ -146,7 +149,7 @@ impl Drawn {
         }
         let authority = head::addressed(self.asked.clone(), policy.edits.as_deref(), snapshot, cluster);
         let (speak, _none) = head::speak(None, cluster, None, &mut head);
-        let deadline = Deadline::new(whole.started(), &head, policy.request_timeout, None, false);
+        let deadline = Deadline::new(record.started(), &head, policy.request_timeout, None, false);
         Ok(Copy {
             worker: Arc::clone(worker),
             snapshot: Arc::clone(snapshot),
@@ -160,7 +163,6 @@ impl Drawn {
             deadline,
             record,
             baton,
-            _place: place,
         })
     }
 }
@@ -208,12 +210,11 @@ struct Copy<N: Net> {
     deadline: Deadline,
     record: RequestRecord,
     baton: Option<Box<Baton>>,
-    _place: CopySlot,
 }
 
 impl<N: Net> Copy<N> {
     /// Sends it once `body` is there, if there is one.
-    async fn run(self, body: Option<Coming>) {
+    async fn run(mut self, body: Option<Coming>) {
         let whole = match body {
             None => Ok(Whole::default()),
             Some(body) => tokio::select! {
@@ -226,18 +227,25 @@ impl<N: Net> Copy<N> {
                 _late = self.deadline.passed() => Err(Dropped::Incomplete),
             },
         };
-        let admitted = whole.and_then(|whole| {
-            let slot = circuit_breaker::admit_request(&self.cluster, None, self.worker.load.is_over());
-            slot.map(|slot| (whole, slot)).map_err(|_cap| Dropped::Overflow)
-        });
-        match admitted {
+        match whole.and_then(|whole| Ok((whole, self.admit()?))) {
             // Boxed, so that one that waits for its body does not keep the room.
-            Ok((whole, slot)) => Box::pin(self.send(whole, slot)).await,
+            Ok((whole, (_place, slot))) => {
+                self.deadline = self.deadline.beginning(self.worker.now());
+                Box::pin(self.send(whole, slot)).await;
+            }
             Err(why) => {
                 self.cluster.runtime.mirrors.drop_one(why);
                 self.record.discard();
             }
         }
+    }
+
+    /// Its place among the copies to its cluster, and among the cluster's requests.
+    fn admit(&self) -> Result<(CopySlot, RequestSlot), Dropped> {
+        let has_own_connection = self.speak != Speak::Http2;
+        let place = circuit_breaker::admit_copy(&self.cluster, has_own_connection).ok_or(Dropped::TooMany)?;
+        let slot = circuit_breaker::admit_request(&self.cluster, None, self.worker.load.is_over());
+        Ok((place, slot.map_err(|_cap| Dropped::Overflow)?))
     }
 
     async fn send(mut self, whole: Whole, slot: RequestSlot) {
@@ -258,6 +266,13 @@ impl<N: Net> Copy<N> {
             baton: self.baton.as_deref(),
         };
         let outcome = attempts.run(&mut head, Replay::whole(whole), &activity).await;
+        let transport = &self.cluster.settings.transport;
+        let outcome = outcome.and_then(|(answer, rest)| {
+            match self.deadline.overrun(answer.response.headers(), transport) {
+                Some(error) => Err(error),
+                None => Ok((answer, rest)),
+            }
+        });
         let counts = &self.cluster.runtime.mirrors;
         match outcome {
             Ok((answer, rest)) => {

@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 use http::HeaderMap;
-use http_body::{Frame, SizeHint};
 use tokio::sync::oneshot;
 
 /// A whole body.
@@ -15,28 +14,9 @@ pub struct Whole {
 }
 
 impl Whole {
-    /// Takes the next frame out.
-    pub(super) fn next(&mut self) -> Option<Frame<Bytes>> {
-        if self.bytes.is_empty() {
-            return self.trailers.take().map(Frame::trailers);
-        }
-        Some(Frame::data(std::mem::take(&mut self.bytes)))
-    }
-
-    /// Whether nothing is left.
+    /// Whether there is nothing of it.
     pub(super) fn is_over(&self) -> bool {
         self.bytes.is_empty() && self.trailers.is_none()
-    }
-
-    /// What is left. Exact only where no trailers follow: a length that was told leaves no room for them in HTTP/1.
-    pub(super) fn size(&self) -> SizeHint {
-        let length = self.bytes.len() as u64;
-        if self.trailers.is_none() {
-            return SizeHint::with_exact(length);
-        }
-        let mut size = SizeHint::new();
-        size.set_lower(length);
-        size
     }
 }
 
@@ -49,9 +29,9 @@ pub type Coming = oneshot::Receiver<Option<Whole>>;
 pub(super) struct Copies(Vec<oneshot::Sender<Option<Whole>>>);
 
 impl Copies {
-    /// Whether nobody wants one.
+    /// Whether nobody wants one, or not any more.
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.iter().all(oneshot::Sender::is_closed)
     }
 
     /// One more.
@@ -88,18 +68,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_body_that_is_there_comes_with_its_trailers_and_then_no_more() {
-        let trailers = HeaderMap::from_iter([(http::header::ETAG, http::HeaderValue::from_static("a"))]);
-        let mut body = Whole { bytes: Bytes::from_static(b"two apples"), trailers: Some(trailers.clone()) };
-        assert_eq!((body.size().lower(), body.size().exact()), (10, None));
-        assert_eq!(body.next().unwrap().into_data().unwrap(), "two apples");
-        assert!(!body.is_over());
-        assert_eq!(body.next().unwrap().into_trailers().unwrap(), trailers);
-        assert!(body.is_over() && body.next().is_none());
-        assert_eq!(Whole { bytes: Bytes::from_static(b"x"), trailers: None }.size().exact(), Some(1));
-    }
-
-    #[test]
     fn everybody_gets_all_of_it_or_hears_that_there_is_too_much() {
         let mut copies = Copies::default();
         let mut coming = [copies.add(), copies.add()];
@@ -110,7 +78,10 @@ mod tests {
         let mut late = copies.add();
         copies.refuse();
         assert!(late.try_recv().unwrap().is_none());
+        drop(copies.add());
+        assert!(copies.is_empty(), "who has left needs nothing to be kept");
         let mut gone = copies.add();
+        assert!(!copies.is_empty());
         drop(copies);
         assert!(gone.try_recv().is_err());
     }

@@ -139,11 +139,13 @@ pub fn admit_retry(cluster: &Cluster) -> Option<RetrySlot> {
     is_admitted.then(|| RetrySlot { runtime: Arc::clone(&cluster.runtime) })
 }
 
-/// Admits one more copy of a request; `None` if [`MAX_COPIES`] are under way, or a quarter of `max_requests`: the rest is for
-/// those that somebody waits for.
+/// Admits one more copy of a request; `None` if [`MAX_COPIES`] are under way, or a quarter of `max_requests`, of
+/// `max_pending`, or of `max_connections` where each `has_own_connection`: the rest is for those that somebody waits for.
 #[must_use]
-pub fn admit_copy(cluster: &Cluster) -> Option<CopySlot> {
-    let cap = MAX_COPIES.min(cluster.settings.caps.max_requests.div_ceil(4));
+pub fn admit_copy(cluster: &Cluster, has_own_connection: bool) -> Option<CopySlot> {
+    let caps = &cluster.settings.caps;
+    let connections = if has_own_connection { caps.max_connections } else { u32::MAX };
+    let cap = MAX_COPIES.min(caps.max_requests.min(caps.max_pending).min(connections).div_ceil(4));
     let is_admitted = raise(&cluster.runtime.mirrors.active, cap);
     is_admitted.then(|| CopySlot { runtime: Arc::clone(&cluster.runtime) })
 }
@@ -269,15 +271,24 @@ mod tests {
 
     #[test]
     fn copies_leave_the_most_of_a_cluster_to_requests() {
-        let cluster = cluster(8, 1);
-        let first = admit_copy(&cluster).unwrap();
-        let _second = admit_copy(&cluster).unwrap();
-        assert!(admit_copy(&cluster).is_none());
+        let with = |max_requests, max_pending, max_connections| {
+            let mut cluster = cluster(max_requests, max_connections);
+            Arc::make_mut(&mut Arc::get_mut(&mut cluster).unwrap().settings).caps.max_pending = max_pending;
+            cluster
+        };
+        let most = |cluster: &Cluster, has_own_connection| {
+            std::iter::from_fn(|| admit_copy(cluster, has_own_connection)).collect::<Vec<CopySlot>>().len()
+        };
+        const LARGE: u32 = 100_000;
+        let few = with(8, LARGE, LARGE);
+        let first = admit_copy(&few, false).unwrap();
+        assert_eq!(most(&few, false), 1);
         drop(first);
-        assert!(admit_copy(&cluster).is_some());
-        let large = self::cluster(100_000, 1);
-        let admitted: Vec<CopySlot> = std::iter::from_fn(|| admit_copy(&large)).collect();
-        assert_eq!(admitted.len(), MAX_COPIES as usize);
+        assert_eq!(most(&few, false), 2);
+        assert_eq!(most(&with(LARGE, LARGE, LARGE), true), MAX_COPIES as usize);
+        assert_eq!(most(&with(LARGE, 9, LARGE), false), 3, "who waits for a connection");
+        let narrow = with(LARGE, LARGE, 64);
+        assert_eq!((most(&narrow, true), most(&narrow, false)), (16, MAX_COPIES as usize), "HTTP/1, HTTP/2");
     }
 
     #[test]

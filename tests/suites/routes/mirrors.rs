@@ -173,9 +173,11 @@ async fn nobody_waits_for_a_mirror_that_hangs_and_copies_of_one_have_a_bound() {
         assert_eq!(mesh.send(version, body::full("two apples")).await, ok());
     }
     // Answered, while copies are under way that may have a quarter of the cluster.
-    assert_eq!((mesh.active(), mesh.dropped(Dropped::TooMany)), (2, 0));
+    eventually("they are under way", || mesh.active() == 2).await;
+    assert_eq!(mesh.dropped(Dropped::TooMany), 0);
     assert_eq!(mesh.send(Version::HTTP_2, body::empty()).await, ok());
-    assert_eq!((mesh.active(), mesh.dropped(Dropped::TooMany)), (2, 1));
+    eventually("there is no place", || mesh.dropped(Dropped::TooMany) == 1).await;
+    assert_eq!(mesh.active(), 2);
 }
 
 #[tokio::test]
@@ -264,7 +266,8 @@ async fn a_body_that_is_not_kept_is_not_copied_and_goes_on_all_the_same() {
         drop(Client::http2(web).await.send(request).await);
     });
     sender.send(Ok(Frame::data(Bytes::from_static(b"begun")))).await.unwrap();
-    eventually("it waits", || mesh.active() == 1).await;
+    eventually("it is under way", || mesh.original.count() == 5).await;
+    assert_eq!(mesh.active(), 0, "who waits for a body takes nobody's place");
     sending.abort();
     eventually("it is given up", || mesh.dropped(Dropped::Incomplete) == 1 && mesh.active() == 0).await;
     assert_eq!(copies.app.count(), 2);

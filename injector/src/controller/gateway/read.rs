@@ -27,6 +27,9 @@ const MAX_WEIGHT: u64 = 1_000_000;
 /// Bytes of a cluster's entry in a rule, at most, and of what is around them.
 const CLUSTER_BYTES: usize = 160;
 const AROUND_BYTES: usize = 16;
+/// Bytes of a mirror's entry in a rule, at most, and of what is around them.
+const MIRROR_BYTES: usize = 168;
+const AROUND_MIRRORS_BYTES: usize = 16;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -172,7 +175,8 @@ impl Reading<'_> {
             To::Elsewhere | To::Nobody => CLUSTER_BYTES,
         };
         let bytes = Json::Object(words.clone()).to_string().len() + clusters + AROUND_BYTES;
-        let bytes = bytes + mirrors.len() * CLUSTER_BYTES;
+        let copies = mirrors.len() * MIRROR_BYTES + AROUND_MIRRORS_BYTES;
+        let bytes = bytes + copies;
         Rule { name, words: Some(words), matches: found.len(), bytes, to, mirrors, faults }
     }
 

@@ -207,6 +207,26 @@ fn mirror(keys: Json) -> Json {
 }
 
 #[test]
+fn a_route_is_never_longer_than_it_was_taken_for() {
+    let (space, long) = ("n".repeat(63), "s".repeat(63));
+    let edits = json!({"type": "RequestHeaderModifier", "requestHeaderModifier": {"set": [{"name": "x", "value": "y"}]}});
+    let to = json!({"name": long, "port": 80, "weight": 1_000_000, "filters": [edits]});
+    let copy = json!({"type": "RequestMirror", "requestMirror": {"backendRef": to, "percent": 100}});
+    let rule = json!({"filters": vec![copy; 4], "backendRefs": [to]});
+    let spec =
+        json!({"parentRefs": [{"group": "", "kind": "Service", "name": long}], "rules": vec![rule; 16]});
+    let cluster = cluster([
+        service_with(&space, &long, "10.96.0.9", &[("web", 80, Protocol::Http)]),
+        http_route(&space, "r", &spec),
+    ]);
+    let told = told(&cluster, &space, &space, &long);
+    let parent = key(&space, &long);
+    let (_, route) = cluster.book().of_parent(&parent).next().unwrap();
+    let (bytes, bound) = (told.routes[0].len(), route.size().1);
+    assert!(bytes <= bound && bound < bytes + bytes / 2, "{bytes} bytes of {bound}");
+}
+
+#[test]
 fn copies_are_told_with_their_share_and_what_they_need() {
     for kind in [RouteKind::Http, RouteKind::Grpc] {
         for (keys, percent) in [

@@ -54,7 +54,7 @@ fn routes_hold_for_their_service_and_what_they_name_is_reached_by_them_alone() {
 }
 
 #[test]
-fn where_copies_go_is_needed_as_where_requests_go_is() {
+fn where_copies_go_is_told_beside_and_holds_nothing_up() {
     let copied = to("orders", &[("orders", 1)])
         .replace(r#""clusters":"#, r#""mirror":[{"cluster":"stock","percent":"5.0000"}],"clusters":"#);
     let joined = Joiner::default().join(&file(), &of(&[said("orders", &[&copied]), behind("stock")]));
@@ -63,6 +63,13 @@ fn where_copies_go_is_needed_as_where_requests_go_is() {
     let orders = joined.settings.clusters.iter().find(|it| it.name.as_str() == "orders").unwrap();
     let mirrors = orders.routes[0].policy.mirrors.as_deref().unwrap();
     assert_eq!((mirrors[0].cluster.as_str(), mirrors[0].of_million), ("stock", 50_000));
+    // Without it there are no copies, and that is said; requests are where they are to be.
+    let joined = Joiner::default().join(&file(), &of(&[said("orders", &[&copied])]));
+    assert_eq!(rules(&joined, "orders"), [("r.shop/split", vec![("orders", 1)])]);
+    let orders = joined.settings.clusters.iter().find(|it| it.name.as_str() == "orders").unwrap();
+    assert!(orders.routes[0].policy.mirrors.is_none());
+    let [(service, fault)] = rejected(&joined).try_into().unwrap();
+    assert!(service == "orders" && fault.contains("copies of requests go to stock"), "{fault}");
 }
 
 #[test]

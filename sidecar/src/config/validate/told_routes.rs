@@ -1,7 +1,12 @@
 //! Routes that the controller says of a service, in the words of the file, by the same rules. They hold for that service and no
 //! other, and lead to services of the controller.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeSet, HashMap, HashSet},
+};
+
+use serde_saphyr::Spanned;
 
 use super::{fragments::bounded, http_routes};
 use crate::{
@@ -19,8 +24,16 @@ use crate::{
 pub(in crate::config) struct ToldRoutes {
     service: ClusterName,
     routes: Vec<raw::HttpRoute>,
-    /// The clusters that they lead to.
-    pub(in crate::config) named: BTreeSet<String>,
+    /// The clusters that they send requests to.
+    pub(in crate::config) needed: BTreeSet<String>,
+    /// The clusters that they send copies to.
+    pub(in crate::config) copied: BTreeSet<String>,
+}
+
+impl ToldRoutes {
+    fn named(&self) -> impl Iterator<Item = &str> {
+        self.needed.iter().chain(&self.copied).map(String::as_str)
+    }
 }
 
 /// Reads the routes of a service; `None`: there are more than are taken.
@@ -35,15 +48,19 @@ pub(in crate::config) fn told_routes(
         faults.add(&place, "are more than are taken", most);
         return Err(faults.into_vec());
     };
-    let mut told =
-        ToldRoutes { service: ClusterName::new(service), routes: Vec::new(), named: BTreeSet::new() };
+    let mut told = ToldRoutes {
+        service: ClusterName::new(service),
+        routes: Vec::new(),
+        needed: BTreeSet::new(),
+        copied: BTreeSet::new(),
+    };
     let mut table = RouteTable::default();
     for (index, text) in texts.iter().enumerate() {
         let place = place.item(index);
         let raw = bounded::<raw::HttpRoute>(text, &place)?;
         check_parent(&raw, service, &place, &mut faults);
-        let named = named(&raw);
-        let known: Vec<&str> = named.iter().map(String::as_str).chain([service]).collect();
+        note_named(&raw, &mut told);
+        let known: Vec<&str> = told.named().chain([service]).collect();
         if let Some(route) = http_routes::route(&raw, (&mut Vec::new(), &known), &place, &mut faults) {
             if table.routes.iter().any(|other| other.name == route.name) {
                 let problem = format!("the name {} is that of another route", quoted(&route.name));
@@ -51,7 +68,6 @@ pub(in crate::config) fn told_routes(
             }
             http_routes::add(&mut table, route, &place, &mut faults);
         }
-        told.named.extend(named);
         told.routes.push(raw);
     }
     if faults.is_empty() { Ok(told) } else { Err(faults.into_vec()) }
@@ -71,25 +87,45 @@ fn check_parent(raw: &raw::HttpRoute, service: &str, place: &Place, faults: &mut
 }
 
 /// The clusters that its rules name.
-fn named(raw: &raw::HttpRoute) -> BTreeSet<String> {
-    let rules = raw.rules.iter().flat_map(|list| &list.value);
-    let mut named = BTreeSet::new();
-    for rule in rules.map(|rule| &rule.value) {
+fn note_named(raw: &raw::HttpRoute, told: &mut ToldRoutes) {
+    for rule in raw.rules.iter().flat_map(|list| &list.value).map(|rule| &rule.value) {
         let clusters = rule.clusters.iter().flat_map(|list| &list.value).map(|item| &item.value.name);
+        told.needed.extend(clusters.flatten().map(|text| text.value.clone()));
         let mirrors = rule.mirror.iter().flat_map(|list| &list.value).map(|item| &item.value.cluster);
-        named.extend(clusters.chain(mirrors).flatten().map(|text| text.value.clone()));
+        told.copied.extend(mirrors.flatten().map(|text| text.value.clone()));
     }
-    named
 }
 
-/// Adds routes to settings in which every cluster is that they name.
+/// A route without the copies that would go to what is not there.
+fn without_lost_copies<'a>(raw: &'a raw::HttpRoute, there: &HashSet<String>) -> Cow<'a, raw::HttpRoute> {
+    let is_lost = |mirror: &Spanned<raw::Mirror>| {
+        mirror.value.cluster.as_ref().is_some_and(|cluster| !there.contains(&cluster.value))
+    };
+    let rules = |raw: &'a raw::HttpRoute| raw.rules.iter().flat_map(|list| &list.value);
+    let mirrors = rules(raw).filter_map(|rule| rule.value.mirror.as_ref()).flat_map(|list| &list.value);
+    if !mirrors.into_iter().any(is_lost) {
+        return Cow::Borrowed(raw);
+    }
+    let mut raw = raw.clone();
+    for rule in raw.rules.iter_mut().flat_map(|list| &mut list.value) {
+        let Some(list) = &mut rule.value.mirror else { continue };
+        list.value.retain(|mirror| !is_lost(mirror));
+        if list.value.is_empty() {
+            rule.value.mirror = None;
+        }
+    }
+    Cow::Owned(raw)
+}
+
+/// Adds routes to settings in which every cluster is that they send requests to. Copies to others are left out.
 pub(in crate::config) fn lead(settings: &mut Settings, told: &[&ToldRoutes]) {
     if told.iter().all(|told| told.routes.is_empty()) {
         return;
     }
     let redirect = ClusterName::redirect();
-    let named: HashSet<&str> =
-        told.iter().flat_map(|told| &told.named).map(String::as_str).chain([redirect.as_str()]).collect();
+    let named: HashSet<&str> = told.iter().flat_map(|told| told.named()).chain([redirect.as_str()]).collect();
+    let there: HashSet<String> =
+        settings.clusters.iter().map(|cluster| cluster.name.as_str().to_owned()).collect();
     let led = settings.clusters.iter().filter(|cluster| named.contains(cluster.name.as_str()));
     let mut led: Vec<ClusterSettings> = led.map(|cluster| ClusterSettings::clone(cluster)).collect();
     let known: Vec<&str> =
@@ -99,7 +135,8 @@ pub(in crate::config) fn lead(settings: &mut Settings, told: &[&ToldRoutes]) {
         for raw in &told.routes {
             // What is wrong with a route was told when it was read.
             let (place, mut faults) = (Place::root(), Faults::default());
-            if let Some(route) = http_routes::route(raw, (&mut led, &known), &place, &mut faults) {
+            let raw = without_lost_copies(raw, &there);
+            if let Some(route) = http_routes::route(&raw, (&mut led, &known), &place, &mut faults) {
                 http_routes::add(&mut table, route, &place, &mut faults);
             }
         }
