@@ -1,8 +1,9 @@
 //! TLS to servers outside the mesh.
 
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{fs, os::unix::fs::PermissionsExt, sync::atomic::Ordering};
 
 use http::{Method, StatusCode, Version};
+use outrider::model::mirror::Dropped;
 use outrider_certs::rustls_verify::provider;
 use rustls::{ServerConfig, server::WebPkiClientVerifier, version::TLS13};
 use tokio::{
@@ -94,9 +95,7 @@ async fn a_server_that_speaks_another_protocol_than_before_is_asked_again() {
     };
     assert_eq!(version().await, "HTTP/2.0");
     *target.lock().unwrap() = h1.address();
-    let idle = || {
-        web.cluster("orders").endpoints[0].runtime.connections.load(std::sync::atomic::Ordering::Relaxed) == 0
-    };
+    let idle = || web.cluster("orders").endpoints[0].runtime.connections.load(Ordering::Relaxed) == 0;
     eventually("the connection to the old server is closed", idle).await;
     assert_eq!(version().await, "HTTP/1.1");
     assert_eq!((failed(&web, TlsFailure::NoProtocol), web.retries()), (1, 1));
@@ -182,6 +181,34 @@ async fn there_is_no_way_back_to_plaintext() {
     let response = Client::http1(web.address()).await.post("/", "secret").await.unwrap();
     assert_eq!(field(&response, "x-outrider-reason"), Some("connect_failed"));
     assert_eq!((app.count(), failed(&web, TlsFailure::Plaintext)), (0, 1), "{}", failure(&web));
+}
+
+#[tokio::test]
+async fn what_is_asked_by_https_is_not_copied_in_plaintext() {
+    let mesh = TestMesh::new();
+    let server = Web::new(&mesh).server(&[H1]).await;
+    let shadow = crate::harness::HttpApp::echo().await;
+    let yaml = format!(
+        "outbound: [{{name: out, listen: '127.0.0.1:0'}}]\n\
+         clusters:\n- {{name: api, endpoints: [{{address: '{}'}}], {}}}\n\
+         - {{name: shadow, tls: none, endpoints: [{{address: '{}'}}]}}\n\
+         routes: [{{name: all, hosts: ['{NAME}'], rules: [{{clusters: [{{name: api}}], mirror: [{{cluster: shadow}}]}}]}}]",
+        server.address(),
+        public(""),
+        shadow.address(),
+    );
+    let web = mesh.start("web", &yaml).await;
+    let counts = &web.cluster("shadow").runtime.mirrors;
+    for (scheme, copies, dropped) in [("https", 0, 1), ("http", 1, 1)] {
+        let asked = format!("GET {scheme}://{NAME}/ HTTP/1.1\r\nHost: {NAME}\r\nConnection: close\r\n\r\n");
+        let answer = crate::harness::client::exchange(web.address(), asked.as_bytes()).await;
+        assert!(answer.starts_with(b"HTTP/1.1 200"), "{scheme}: {}", String::from_utf8_lossy(&answer));
+        let why = &counts.dropped[Dropped::BadRequest as usize];
+        eventually("the copy is made or is not", || {
+            (shadow.count(), why.load(Ordering::Relaxed)) == (copies, dropped)
+        })
+        .await;
+    }
 }
 
 #[tokio::test]
